@@ -1,0 +1,66 @@
+//! One message under evaluation, and what comes out.
+
+use crate::error::EvalError;
+use crate::event::Event;
+
+/// One message being evaluated by many rules: the payload is parsed at most once, when first needed, and shared.
+#[derive(Debug)]
+pub struct Evaluation<'a> {
+    event: &'a Event<'a>,
+    seed: u64,
+}
+
+impl<'a> Evaluation<'a> {
+    /// Starts with a message; `seed` feeds `rand()` and `newuuid()` and should be unpredictable.
+    #[must_use]
+    pub fn new(event: &'a Event<'a>, seed: u64) -> Self {
+        Evaluation { event, seed }
+    }
+
+    /// The message under evaluation.
+    #[must_use]
+    pub fn event(&self) -> &'a Event<'a> {
+        let _ = self.seed;
+        self.event
+    }
+}
+
+/// What a rule made of a message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// FROM or WHERE does not select the message.
+    NoMatch,
+    /// The message is selected and this is the output.
+    Output(Output),
+    /// The message is selected, but `SELECT VALUE` yields Undefined: no action runs.
+    NoOutput,
+    /// A budget was exceeded; the message itself goes on to its subscribers.
+    Failed(EvalError),
+}
+
+/// The output of a rule: compact JSON text, or the payload's raw bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    bytes: Vec<u8>,
+    is_json: bool,
+}
+
+impl Output {
+    /// The output's bytes: JSON text when [`Output::is_json`], else raw.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// True when the bytes are one JSON document.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.is_json
+    }
+
+    /// The bytes themselves.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
