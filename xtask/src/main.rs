@@ -1,2 +1,72 @@
-//! Under construction.
-fn main() {}
+//! The project's chores: `cargo xtask <command>`.
+//!
+//! One command does what CI does (`ci`), one runs every test with everything the tests need (`test`), one shows the
+//! product (`demo`). Each step is an ordinary command that is printed before it runs, so it can be repeated by hand.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
+
+mod bench;
+mod ci;
+mod clients;
+mod fuzz;
+mod process;
+mod test;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  demo [ARGUMENTS]             build the release binary and run `tidegate demo`
+  test [--yes]                 install what the tests need, then run every test of the workspace
+  ci                           what CI runs: fmt, clippy, doc, deny, test, a short run of each fuzz target
+  fuzz [TARGET] [--seconds N]  run one fuzz target, or all of them (default: 60 seconds each)
+  bench [NAME]                 run the micro-benchmarks of the crates, or those whose name contains NAME
+
+`test` asks before it installs anything, unless --yes is given or the variable CI is set.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<()> {
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", arguments),
+    };
+    match command {
+        "demo" => demo(rest),
+        "test" => test::run(clients::Consent::from_arguments(rest)?),
+        "ci" => {
+            no_arguments(rest)?;
+            ci::run()
+        }
+        "fuzz" => fuzz::run(&fuzz::Options::from_arguments(rest)?),
+        "bench" => bench::run(rest),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("unknown command \"{other}\"\n\n{USAGE}"),
+    }
+}
+
+fn demo(arguments: &[String]) -> Result<()> {
+    process::cargo().args(["run", "--release", "--package", "tidegate", "--", "demo"]).args(arguments).run()
+}
+
+fn no_arguments(arguments: &[String]) -> Result<()> {
+    match arguments.first() {
+        None => Ok(()),
+        Some(argument) => bail!("unexpected argument \"{argument}\"\n\n{USAGE}"),
+    }
+}

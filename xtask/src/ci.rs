@@ -1,0 +1,95 @@
+//! `cargo xtask ci`: what has to hold for every change, cheapest first.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::clients::Consent;
+use crate::fuzz;
+use crate::process::{self, Program};
+use crate::test;
+
+/// Version of cargo-deny that is installed when there is none.
+const CARGO_DENY: &str = "0.20.2";
+
+/// How long each fuzz target runs here; `cargo xtask fuzz` gives them longer.
+const FUZZ_SECONDS: u32 = 15;
+
+type Step = fn() -> Result<()>;
+
+/// Runs all steps, stops at the first that fails.
+pub(crate) fn run() -> Result<()> {
+    let steps: [(&str, Step); 6] = [
+        ("format", format),
+        ("clippy", clippy),
+        ("documentation", documentation),
+        ("dependencies", dependencies),
+        ("tests", || test::run(Consent::Given)),
+        ("fuzz targets", fuzz_shortly),
+    ];
+    let mut times = Vec::new();
+    for (name, step) in steps {
+        println!("\n== {name}");
+        let start = Instant::now();
+        step().with_context(|| format!("step \"{name}\""))?;
+        times.push((name, start.elapsed()));
+    }
+    println!("\nAll steps passed:");
+    for (name, time) in times {
+        println!("  {:>5} s  {name}", time.as_secs());
+    }
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    process::cargo().args(["fmt", "--all", "--check"]).run()
+}
+
+fn clippy() -> Result<()> {
+    process::cargo()
+        .args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"])
+        .run()
+}
+
+fn documentation() -> Result<()> {
+    process::cargo()
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"])
+        .env("RUSTDOCFLAGS", "--deny warnings")
+        .run()
+}
+
+/// Licences, bans and sources are judged from what is here. Advisories need a database from outside.
+fn dependencies() -> Result<()> {
+    let deny = cargo_deny()?;
+    let deny = || Program::new(&deny);
+    deny().args(["--workspace", "check", "bans", "licenses", "sources"]).run()?;
+    if deny().args(["fetch", "db"]).succeeds() {
+        deny().args(["--workspace", "check", "--disable-fetch", "advisories"]).run()
+    } else {
+        println!("advisories: skipped, the advisory database could not be fetched");
+        Ok(())
+    }
+}
+
+/// Returns the path of cargo-deny: the user's own, or one under `target/tools` that is built on first use.
+fn cargo_deny() -> Result<PathBuf> {
+    if Program::new("cargo-deny").arg("--version").succeeds() {
+        return Ok("cargo-deny".into());
+    }
+    let tools = process::root().join("target/tools");
+    let path = tools.join("bin/cargo-deny");
+    if !Program::new(&path).arg("--version").succeeds() {
+        let start = Instant::now();
+        process::cargo()
+            .args(["install", "cargo-deny", "--locked", "--version", CARGO_DENY, "--root"])
+            .arg(&tools)
+            .run()?;
+        println!("cargo-deny {CARGO_DENY} built in {:?}", Duration::from_secs(start.elapsed().as_secs()));
+    }
+    Ok(path)
+}
+
+fn fuzz_shortly() -> Result<()> {
+    fuzz::run(&fuzz::Options { target: None, seconds: FUZZ_SECONDS })
+}

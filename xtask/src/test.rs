@@ -1,0 +1,69 @@
+//! `cargo xtask test`: everything that can be tested, with everything it needs.
+
+use anyhow::{Result, bail};
+
+use crate::clients::{self, Consent};
+use crate::process::{self, Program};
+
+/// Installs what is missing, then builds and runs every test of the workspace and prints the runners' closing lines.
+///
+/// # Errors
+/// When something cannot be installed or built, or a test fails. All runners run before that is reported.
+pub(crate) fn run(consent: Consent) -> Result<()> {
+    clients::ensure(consent)?;
+    // The integration tests start the binary, and nothing else builds it.
+    process::cargo().args(["build", "--package", "tidegate"]).run()?;
+
+    let tests = if Program::new("cargo-nextest").args(["nextest", "--version"]).succeeds() {
+        process::cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"])
+    } else {
+        println!(
+            "cargo-nextest is not installed: the tests run under `cargo test`, one file after the other"
+        );
+        process::cargo().args(["test", "--workspace", "--all-targets", "--no-fail-fast"])
+    };
+    let doctests = process::cargo().args(["test", "--workspace", "--doc", "--no-fail-fast"]);
+
+    let mut closing = Vec::new();
+    let mut failures = Vec::new();
+    for runner in [tests, doctests] {
+        let (lines, result) = runner.run_and_keep(is_closing_line);
+        closing.extend(lines);
+        failures.extend(result.err());
+    }
+    println!("\nClosing lines of the test runners:");
+    for line in &closing {
+        println!("  {line}");
+    }
+    if closing.is_empty() {
+        bail!("no runner reported a result");
+    }
+    match failures.into_iter().next() {
+        None => Ok(()),
+        Some(first) => Err(first),
+    }
+}
+
+/// nextest: `Summary [ 12.3s] 321 tests run: …` and its list of failures; libtest: `test result: ok. 12 passed; …`.
+fn is_closing_line(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("Summary [")
+        || (line.starts_with("test result: ") && !line.contains(" 0 passed; 0 failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_recognised() {
+        assert!(is_closing_line("     Summary [   4.190s] 81 tests run: 81 passed, 0 skipped"));
+        assert!(is_closing_line(
+            "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
+        ));
+        assert!(!is_closing_line(
+            "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out"
+        ));
+        assert!(!is_closing_line("        PASS [   0.004s] xtask tests::a"));
+    }
+}
