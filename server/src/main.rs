@@ -1,2 +1,2 @@
-//! Under construction.
+//! The `tidegate` binary: see the library.
 fn main() {}

@@ -1,0 +1,254 @@
+//! From text to a checked [`Config`].
+
+use std::ops::Range;
+use std::path::{Path as FsPath, PathBuf};
+
+use serde::Deserialize as _;
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::overrides::{self, Override};
+use super::secrets::{self, Secret};
+use super::source::{Origin, Sources};
+use super::tree::{self, Path};
+use super::validate::{self, Finding};
+use super::{Config, ConfigError, ConfigErrors, Environment, MAX_ERRORS};
+
+/// The listener of a configuration that names none, as text, so that variables can change it by name.
+const DEFAULT_LISTENERS: &str = "\
+[[listeners]]
+name = \"tcp\"
+kind = \"tcp\"
+address = \"127.0.0.1:1883\"
+allow_anonymous = true
+";
+
+/// A configuration that may be used.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The values; paths are absolute or relative to the working directory.
+    pub config: Config,
+    /// What is allowed but hardly meant: one line each.
+    pub warnings: Vec<String>,
+    /// Where it came from; `None`: defaults and environment only.
+    pub path: Option<PathBuf>,
+}
+
+/// Reads the configuration from a file, or from defaults when there is none, and from the environment.
+///
+/// # Errors
+/// [`ConfigErrors::Read`] when the file can't be read, [`ConfigErrors::Faults`] when anything in it, or in a variable
+/// meant for us, is wrong.
+pub fn load(path: Option<&FsPath>, environment: &Environment) -> Result<Loaded, ConfigErrors> {
+    let text = match path {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|source| ConfigErrors::Read { path: path.to_owned(), source })?,
+        None => String::new(),
+    };
+    load_text(&text, path, environment)
+}
+
+/// Reads the configuration from text; `path` names it in messages and is what relative paths relate to.
+///
+/// # Errors
+/// [`ConfigErrors::Faults`] when anything in it, or in a variable meant for us, is wrong.
+pub fn load_text(
+    text: &str,
+    path: Option<&FsPath>,
+    environment: &Environment,
+) -> Result<Loaded, ConfigErrors> {
+    let mut sources = Sources::default();
+    let origin = path.map_or(Origin::Defaults, |path| Origin::File(path.to_owned()));
+    sources.add(origin, text);
+    let parsed = DeTable::parse(text).map_err(|error| {
+        let place = error.span().and_then(|span| sources.place(&span));
+        one(ConfigError { place, message: format!("not TOML: {}", error.message()), help: None })
+    })?;
+    let mut reader = Reader { overrides: overrides::collect(environment, &mut sources), sources, environment };
+    let defaults = reader.sources.add(Origin::Defaults, DEFAULT_LISTENERS);
+    let root = with_default_listeners(parsed, &defaults);
+    let (config, tree, mut errors) = reader.read(&root);
+    let mut warnings = Vec::new();
+    if let Some(config) = &config {
+        for finding in validate::findings(config) {
+            match finding {
+                // Listeners that were taken out for their faults are not missing.
+                Finding::Error { at, .. } if at == Path::keys(&["listeners"]) && !errors.is_empty() => {}
+                Finding::Error { at, message, help } => {
+                    // A node taken out for its own fault reads as its default, which has none.
+                    let place = tree::span_of(&tree, &at).and_then(|span| reader.sources.place(&span));
+                    errors.push(ConfigError { place, message, help });
+                }
+                Finding::Warning(text) => warnings.push(text),
+            }
+        }
+    }
+    match config {
+        Some(mut config) if errors.is_empty() => {
+            make_paths_relative_to(&mut config, path.and_then(FsPath::parent));
+            Ok(Loaded { config, warnings, path: path.map(FsPath::to_owned) })
+        }
+        _ => {
+            errors.truncate(MAX_ERRORS);
+            errors.sort_by_key(|error| error.place.as_ref().map(|place| (place.line, place.column)));
+            Err(ConfigErrors::Faults { faults: errors })
+        }
+    }
+}
+
+fn one(error: ConfigError) -> ConfigErrors {
+    ConfigErrors::Faults { faults: vec![error] }
+}
+
+/// Adds the default listener where the file says nothing about listeners.
+fn with_default_listeners<'i>(
+    mut root: Spanned<DeTable<'i>>,
+    place: &Range<usize>,
+) -> Spanned<DeTable<'i>> {
+    if root.get_ref().contains_key("listeners") {
+        return root;
+    }
+    if let Ok(defaults) = DeTable::parse(DEFAULT_LISTENERS) {
+        for (key, value) in defaults.into_inner() {
+            let key = Spanned::new(place.clone(), key.into_inner());
+            root.get_mut().insert(key, tree::with_span(value.into_inner(), place));
+        }
+    }
+    root
+}
+
+struct Reader<'i> {
+    sources: Sources,
+    overrides: Vec<Override<'i>>,
+    environment: &'i Environment,
+}
+
+impl<'i> Reader<'i> {
+    /// Reads the tree; every fault costs the node it is in, so that the next one is found too. `None` instead of a
+    /// configuration: no fault was left whose node could be taken out.
+    fn read(&mut self, parsed: &Spanned<DeTable<'i>>) -> (Option<Config>, DeTable<'i>, Vec<ConfigError>) {
+        let (mut root, mut secrets, mut errors) = self.prepare(parsed);
+        let mut removed: Vec<Path> = Vec::new();
+        loop {
+            let tree = root.get_ref().clone();
+            let fault = match Config::deserialize(toml::Deserializer::from(root.clone())) {
+                Ok(config) => return (Some(config), tree, errors),
+                Err(fault) => fault,
+            };
+            let span = fault.span().unwrap_or_default();
+            if let Some(over) = self.overrides.iter_mut().find(|over| over.span == span)
+                && over.retype()
+            {
+                (root, secrets, errors) = self.prepare(parsed);
+                removed.clear();
+                continue;
+            }
+            let path = tree::locate(&tree, &span, unknown_key(fault.message())).unwrap_or_default();
+            // After a key was taken out for its fault, its absence is no second fault.
+            let follows = fault.message().starts_with("missing field")
+                && removed.iter().any(|gone| gone.parent().as_ref() == Some(&path));
+            if !follows {
+                errors.push(self.explain(&fault, &span, &path, &secrets));
+            }
+            if errors.len() >= MAX_ERRORS || !tree::remove(root.get_mut(), &path) {
+                return (None, tree, errors);
+            }
+            removed.retain(|gone| !gone.starts_with(&path));
+            removed.iter_mut().for_each(|gone| gone.after_removal_of(&path));
+            removed.push(path);
+        }
+    }
+
+    /// The tree with overrides and secrets in place.
+    fn prepare(
+        &self,
+        parsed: &Spanned<DeTable<'i>>,
+    ) -> (Spanned<DeTable<'i>>, Vec<Secret>, Vec<ConfigError>) {
+        let mut root = parsed.clone();
+        let mut errors = Vec::new();
+        for over in &self.overrides {
+            if let Err(error) = overrides::apply(root.get_mut(), over, &self.sources) {
+                errors.push(error);
+            }
+        }
+        let (secrets, faults) = secrets::resolve(root.get_mut(), self.environment, &self.sources);
+        errors.extend(faults);
+        (root, secrets, errors)
+    }
+
+    /// Says in our words what the reader of a value said.
+    fn explain(
+        &self,
+        fault: &toml::de::Error,
+        span: &Range<usize>,
+        path: &Path,
+        secrets: &[Secret],
+    ) -> ConfigError {
+        let place = self.sources.place(span);
+        let said = fault.message();
+        let quoted: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
+        let (message, help) = match quoted.as_slice() {
+            [unknown, known @ ..] if unknown_key(said).is_some() => {
+                let section = path.parent().unwrap_or_default();
+                let planned = section.0.is_empty() && PLANNED_SECTIONS.contains(unknown);
+                if planned {
+                    (format!("[{unknown}] is not available yet in this version"), None)
+                } else {
+                    let message = format!("unknown key `{unknown}` in {}", section.as_section());
+                    (message, suggest(unknown, known.iter().copied()))
+                }
+            }
+            [unknown, known @ ..] if said.starts_with("unknown variant") => {
+                // No guessing between values: the nearest spelling may mean the opposite.
+                (format!("{path}: unknown value \"{unknown}\""), Some(one_of(known)))
+            }
+            [missing] if said.starts_with("missing field") => {
+                (format!("key `{missing}` is missing in {}", path.as_section()), None)
+            }
+            _ if path.0.is_empty() => (said.to_owned(), None),
+            _ => (format!("{path}: {said}"), None),
+        };
+        match secrets.iter().find(|secret| secret.span == *span && !secret.value.is_empty()) {
+            Some(secret) => ConfigError {
+                place,
+                message: message.replace(&secret.value, &secret.reference),
+                help: help.map(|help| help.replace(&secret.value, &secret.reference)),
+            },
+            None => ConfigError { place, message, help },
+        }
+    }
+}
+
+/// The key that a message of the reader calls unknown.
+fn unknown_key(said: &str) -> Option<&str> {
+    said.strip_prefix("unknown field `")?.split('`').next()
+}
+
+/// Sections that later versions will have; a file that uses one must not start as if it had been read.
+const PLANNED_SECTIONS: [&str; 4] = ["acl", "auth", "connectors", "tls"];
+
+/// "did you mean …", or the list when nothing is near.
+pub(super) fn suggest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
+    let known: Vec<&str> = known.collect();
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(&given.to_ascii_lowercase(), &name.to_ascii_lowercase()), name))
+        .min_by_key(|(distance, _)| *distance);
+    match nearest {
+        // A third of the letters may be wrong: more is guessing.
+        Some((distance, name)) if distance <= (name.len() / 3).max(1) => Some(format!("did you mean `{name}`?")),
+        Some(_) => Some(one_of(&known)),
+        None => None,
+    }
+}
+
+fn one_of(known: &[&str]) -> String {
+    format!("expected one of `{}`", known.join("`, `"))
+}
+
+fn make_paths_relative_to(config: &mut Config, folder: Option<&FsPath>) {
+    let folder = folder.unwrap_or(FsPath::new(""));
+    for path in [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten() {
+        *path = folder.join(&*path);
+    }
+}

@@ -1,0 +1,341 @@
+//! The keys of the configuration: names, types, defaults and ranges.
+//!
+//! Every key is described for users in `config/tidegate.toml`; a test compares the two. Unknown keys are errors.
+//! Ranges are checked in [`super::validate`], where the place of a value in the file is known.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::units::{ByteSize, Period};
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the broker keeps what it must not forget. Default: see [`super::default_data_dir`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Folder of the rule files, `*.toml`. Default: `rules.d` beside the configuration file, when it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules_dir: Option<PathBuf>,
+    /// Where clients connect. Default: one listener, `tcp`, on 127.0.0.1:1883, anonymous clients allowed.
+    pub listeners: Vec<Listener>,
+    /// What one client, one message and one rule may use.
+    pub limits: Limits,
+    /// What survives a restart.
+    pub store: Store,
+    /// The administration listener.
+    pub admin: Admin,
+    /// What is logged, and how.
+    pub log: Log,
+    /// The `$SYS` topics.
+    pub sys: Sys,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            rules_dir: None,
+            listeners: vec![Listener::local_default()],
+            limits: Limits::default(),
+            store: Store::default(),
+            admin: Admin::default(),
+            log: Log::default(),
+            sys: Sys::default(),
+        }
+    }
+}
+
+/// One address where clients connect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Unique name, used in logs and in `TIDEGATE_LISTENERS__<NAME>__…`: a letter, then letters, digits, `-` and `_`.
+    pub name: String,
+    /// What is spoken here. Default: `tcp`.
+    #[serde(default)]
+    pub kind: ListenerKind,
+    /// IP address and port; port 0 lets the system choose one.
+    #[serde(deserialize_with = "address")]
+    pub address: SocketAddr,
+    /// Whether clients that give no credentials are let in. Default: false.
+    #[serde(default)]
+    pub allow_anonymous: bool,
+    /// Connections open at one time. Default 100,000, range 1 to 10,000,000.
+    #[serde(default = "Listener::default_max_connections")]
+    pub max_connections: u32,
+}
+
+impl Listener {
+    /// The listener of a configuration that names none.
+    pub fn local_default() -> Self {
+        Self {
+            name: "tcp".to_owned(),
+            kind: ListenerKind::Tcp,
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883),
+            allow_anonymous: true,
+            max_connections: Self::default_max_connections(),
+        }
+    }
+
+    fn default_max_connections() -> u32 {
+        100_000
+    }
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerKind {
+    /// MQTT over plain TCP.
+    #[default]
+    Tcp,
+    /// MQTT over TLS. Not available yet.
+    Tls,
+    /// MQTT over WebSocket. Not available yet.
+    Ws,
+    /// MQTT over WebSocket and TLS. Not available yet.
+    Wss,
+    /// MQTT over a Unix socket. Not available yet.
+    Unix,
+    /// Any of them, told apart by the first bytes. Not available yet.
+    Auto,
+}
+
+/// What one client, one message, one session and one rule may use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest packet accepted, fixed header included. Default 1 MiB, range 1 KiB to 256 MiB.
+    pub max_packet_size: ByteSize,
+    /// QoS 1 and QoS 2 messages that one client may have under way to us. Default 1,024, range 1 to 65,535.
+    pub receive_maximum: u16,
+    /// QoS 1 and QoS 2 messages that we have under way to one client. Default 1,024, range 1 to 65,535.
+    pub max_inflight: u16,
+    /// Topic aliases that one client may use. Default 32, range 0 (none) to 65,535.
+    pub topic_alias_maximum: u16,
+    /// Longest Keep Alive. Default 0 s (any), range 0 s to 65,535 s.
+    pub max_keep_alive: Period,
+    /// Longest time a session outlives its connection. Default 7 days, range 0 s to 36,500 days.
+    pub max_session_expiry: Period,
+    /// Bytes queued for one session. Default 1 GiB, range 64 KiB to 1 TiB.
+    pub max_queued_bytes: ByteSize,
+    /// Messages queued for one session. Default 10,000, range 1 to 100,000,000.
+    pub max_queued_messages: u32,
+    /// What happens to a message that doesn't fit the queue. Default `drop_oldest`.
+    pub max_queued_policy: QueuePolicy,
+    /// Bytes that wait in memory for one client's socket. Default 4 MiB, range 64 KiB to 1 GiB.
+    pub max_outbound_bytes: ByteSize,
+    /// Longest time for which a publisher isn't read because a receiver is behind. Default 100 ms, range 0 s to 60 s.
+    pub max_publish_pause: Period,
+    /// Levels of a Topic Name or Topic Filter. Default 128, range 1 to 65,535.
+    pub max_topic_levels: u16,
+    /// Bytes of a Client Identifier. Default 256, range 23 to 65,535.
+    pub max_client_id_bytes: u16,
+    /// User properties of one packet. Default 64, range 0 to 65,535.
+    pub max_user_properties: u16,
+    /// Bytes of the user properties of one packet. Default 8 KiB, range 0 to 1 MiB.
+    pub max_user_properties_bytes: ByteSize,
+    /// Subscriptions of one session. Default 10,000, range 1 to 10,000,000.
+    pub max_subscriptions_per_session: u32,
+    /// Retained messages in all. Default 1,000,000, range 0 to 1,000,000,000.
+    pub max_retained_messages: u32,
+    /// Bytes of all retained messages. Default 1 GiB, range 0 to 1 TiB.
+    pub max_retained_bytes: ByteSize,
+    /// Time from the connection to a whole CONNECT. Default 10 s, range 1 s to 600 s.
+    pub connect_timeout: Period,
+    /// Largest packet before a CONNECT was accepted. Default 16 KiB, range 1 KiB to 1 MiB.
+    pub max_connect_packet_size: ByteSize,
+    /// Connections at one time on all listeners. Default 1,000,000, range 1 to 10,000,000.
+    pub max_connections: u32,
+    /// What one rule may use.
+    pub rules: RuleLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_packet_size: ByteSize::mib(1),
+            receive_maximum: 1_024,
+            max_inflight: 1_024,
+            topic_alias_maximum: 32,
+            max_keep_alive: Period::ZERO,
+            max_session_expiry: Period::days(7),
+            max_queued_bytes: ByteSize::gib(1),
+            max_queued_messages: 10_000,
+            max_queued_policy: QueuePolicy::DropOldest,
+            max_outbound_bytes: ByteSize::mib(4),
+            max_publish_pause: Period::millis(100),
+            max_topic_levels: 128,
+            max_client_id_bytes: 256,
+            max_user_properties: 64,
+            max_user_properties_bytes: ByteSize::kib(8),
+            max_subscriptions_per_session: 10_000,
+            max_retained_messages: 1_000_000,
+            max_retained_bytes: ByteSize::gib(1),
+            connect_timeout: Period::secs(10),
+            max_connect_packet_size: ByteSize::kib(16),
+            max_connections: 1_000_000,
+            rules: RuleLimits::default(),
+        }
+    }
+}
+
+/// What happens to a message that doesn't fit a session's queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueuePolicy {
+    /// The oldest queued message goes, and is counted.
+    #[default]
+    DropOldest,
+    /// The new message is refused to its publisher; nobody gets it.
+    Refuse,
+}
+
+/// What one rule may use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuleLimits {
+    /// SQL text of one rule. Default 64 KiB, range 1 KiB to 64 KiB.
+    pub statement_bytes: ByteSize,
+    /// Operators, dots and parentheses of one rule. Default 8,192, range 64 to 8,192.
+    pub operators: u16,
+    /// Nesting of an expression. Default 64, range 1 to 64.
+    pub depth: u16,
+    /// Items of one SELECT. Default 256, range 1 to 4,096.
+    pub items: u16,
+    /// Nesting of queries. Default 4, range 0 to 16.
+    pub subquery_depth: u16,
+    /// Array items visited by one evaluation. Default 10,000, range 1 to 10,000,000.
+    pub array_steps: u32,
+    /// Steps of one evaluation. Default 1,000,000, range 1,000 to 100,000,000.
+    pub steps: u32,
+    /// Output of one evaluation. Default 1 MiB, range 1 KiB to 256 MiB.
+    pub output_bytes: ByteSize,
+    /// One compiled regular expression. Default 1 MiB, range 1 KiB to 64 MiB.
+    pub regex_bytes: ByteSize,
+    /// Nesting of a payload that is read as JSON. Default 64, range 1 to 128.
+    pub json_depth: u16,
+    /// One template. Default 8 KiB, range 64 B to 1 MiB.
+    pub template_bytes: ByteSize,
+    /// Rules that may make a message from a message before the chain is cut. Default 8, range 1 to 64.
+    pub hops: u8,
+}
+
+impl Default for RuleLimits {
+    fn default() -> Self {
+        Self {
+            statement_bytes: ByteSize::kib(64),
+            operators: 8_192,
+            depth: 64,
+            items: 256,
+            subquery_depth: 4,
+            array_steps: 10_000,
+            steps: 1_000_000,
+            output_bytes: ByteSize::mib(1),
+            regex_bytes: ByteSize::mib(1),
+            json_depth: 64,
+            template_bytes: ByteSize::kib(8),
+            hops: 8,
+        }
+    }
+}
+
+/// What survives a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// Default `memory`, the only one that works in this version.
+    pub durability: Durability,
+}
+
+/// What is safe when a packet that lets the other side forget leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// On disk before the packet leaves. Not available yet.
+    Commit,
+    /// On disk within a set time. Not available yet.
+    Interval,
+    /// In memory only.
+    #[default]
+    Memory,
+}
+
+/// The administration listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// IP address and port. Default 127.0.0.1:7080.
+    #[serde(deserialize_with = "address")]
+    pub address: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080) }
+    }
+}
+
+/// What is logged, and how. The log goes to the standard error stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`; or for single parts, as in `info,broker=debug`.
+    pub level: String,
+    /// Default `text`.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The `$SYS` topics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sys {
+    /// Time between two publications of `$SYS/broker/#`. Default 10 s, range 1 s to 1 day; 0 s switches them off.
+    pub interval: Period,
+}
+
+impl Default for Sys {
+    fn default() -> Self {
+        Self { interval: Period::secs(10) }
+    }
+}
+
+/// Reads an IP address with a port; host names are refused, since what they mean may change between two starts.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    struct AddressVisitor;
+    impl Visitor<'_> for AddressVisitor {
+        type Value = SocketAddr;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an IP address and a port such as \"127.0.0.1:1883\" or \"[::1]:1883\"")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<SocketAddr, E> {
+            text.parse().map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+        }
+    }
+    deserializer.deserialize_str(AddressVisitor)
+}

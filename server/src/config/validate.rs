@@ -1,0 +1,216 @@
+//! Ranges of values, and what several keys must agree on.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use super::model::{Config, Durability, Limits, Listener, ListenerKind, RuleLimits};
+use super::overrides::canonical;
+use super::tree::Path;
+use super::units::{ByteSize, Period};
+
+/// What a check found.
+pub(super) enum Finding {
+    /// The configuration can't be used.
+    Error {
+        /// The value to blame.
+        at: Path,
+        message: String,
+        help: Option<String>,
+    },
+    /// It can, but is hardly meant so.
+    Warning(String),
+}
+
+/// Longest name of a listener, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Checks everything that single values can't tell.
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let mut check = Check { findings: Vec::new() };
+    check.listeners(&config.listeners);
+    check.limits(&config.limits);
+    check.rule_limits(&config.limits.rules);
+    check.store(config.store.durability);
+    check.admin(config);
+    if let Err(error) = config.log.level.parse::<tracing_subscriber::filter::Targets>() {
+        check.error(
+            Path::keys(&["log", "level"]),
+            format!("log.level is no level: {error}"),
+            Some("write off, error, warn, info, debug or trace, for single parts as in `info,broker=debug`"),
+        );
+    }
+    if config.sys.interval != Period::ZERO {
+        check.range("sys", "interval", config.sys.interval, Period::secs(1), Period::days(1), " (or 0s: off)");
+    }
+    check.findings
+}
+
+struct Check {
+    findings: Vec<Finding>,
+}
+
+impl Check {
+    fn error(&mut self, at: Path, message: String, help: Option<&str>) {
+        self.findings.push(Finding::Error { at, message, help: help.map(str::to_owned) });
+    }
+
+    fn range<T: PartialOrd + Display>(&mut self, section: &str, key: &str, value: T, min: T, max: T, or: &str) {
+        if value < min || value > max {
+            let keys: Vec<&str> = section.split('.').chain([key]).collect();
+            self.error(
+                Path::keys(&keys),
+                format!("{section}.{key} is {value}, must be between {min} and {max}{or}"),
+                None,
+            );
+        }
+    }
+
+    fn listeners(&mut self, listeners: &[Listener]) {
+        let list = Path::keys(&["listeners"]);
+        if listeners.is_empty() {
+            self.error(list.clone(), "at least one listener is needed".to_owned(), None);
+        }
+        let mut names = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
+        for (i, listener) in listeners.iter().enumerate() {
+            let at = list.clone().index(i);
+            let name = &listener.name;
+            if !is_name(name) {
+                self.error(
+                    at.clone().key("name"),
+                    format!("listener name \"{name}\" is refused: a letter, then letters, digits, `-` and `_`, at most {NAME_BYTES_MAX}"),
+                    None,
+                );
+            }
+            if names.insert(canonical(name), i).is_some() {
+                self.error(
+                    at.clone().key("name"),
+                    format!("two listeners are named \"{name}\" (case, `-` and `_` make no difference)"),
+                    None,
+                );
+            }
+            if listener.kind != ListenerKind::Tcp {
+                self.error(
+                    at.clone().key("kind"),
+                    format!("listeners of kind \"{}\" are not available yet in this version", kind_name(listener.kind)),
+                    Some("write kind = \"tcp\""),
+                );
+            }
+            if listener.address.port() != 0
+                && let Some(other) = addresses.insert(listener.address, name)
+            {
+                self.error(
+                    at.clone().key("address"),
+                    format!("listeners \"{other}\" and \"{name}\" have the same address {}", listener.address),
+                    None,
+                );
+            }
+            if !(1..=10_000_000).contains(&listener.max_connections) {
+                self.error(
+                    at.key("max_connections"),
+                    format!("max_connections is {}, must be between 1 and 10000000", listener.max_connections),
+                    None,
+                );
+            }
+            self.listener_warnings(listener);
+        }
+    }
+
+    fn listener_warnings(&mut self, listener: &Listener) {
+        let Listener { name, address, .. } = listener;
+        if !listener.allow_anonymous {
+            self.findings.push(Finding::Warning(format!(
+                "listener \"{name}\" lets nobody in: allow_anonymous is false, and this version knows no other way to \
+                 authenticate yet"
+            )));
+        } else if !address.ip().is_loopback() {
+            self.findings.push(Finding::Warning(format!(
+                "listener \"{name}\" lets everybody in who can reach {address}: allow_anonymous is true"
+            )));
+        }
+    }
+
+    fn limits(&mut self, limits: &Limits) {
+        let l = limits;
+        let zero = ByteSize::bytes(0);
+        let tib = ByteSize::gib(1024);
+        self.range("limits", "max_packet_size", l.max_packet_size, ByteSize::kib(1), ByteSize::mib(256), "");
+        self.range("limits", "receive_maximum", l.receive_maximum, 1, u16::MAX, "");
+        self.range("limits", "max_keep_alive", l.max_keep_alive, Period::ZERO, Period::secs(65_535), "");
+        self.range("limits", "max_session_expiry", l.max_session_expiry, Period::ZERO, Period::days(36_500), "");
+        self.range("limits", "max_queued_bytes", l.max_queued_bytes, ByteSize::kib(64), tib, "");
+        self.range("limits", "max_queued_messages", l.max_queued_messages, 1, 100_000_000, "");
+        self.range("limits", "max_topic_levels", l.max_topic_levels, 1, u16::MAX, "");
+        self.range("limits", "max_client_id_bytes", l.max_client_id_bytes, 23, u16::MAX, "");
+        self.range("limits", "max_user_properties_bytes", l.max_user_properties_bytes, zero, ByteSize::mib(1), "");
+        self.range("limits", "max_subscriptions_per_session", l.max_subscriptions_per_session, 1, 10_000_000, "");
+        self.range("limits", "max_retained_messages", l.max_retained_messages, 0, 1_000_000_000, "");
+        self.range("limits", "max_retained_bytes", l.max_retained_bytes, zero, tib, "");
+        self.range("limits", "connect_timeout", l.connect_timeout, Period::secs(1), Period::secs(600), "");
+        self.range("limits", "max_connect_packet_size", l.max_connect_packet_size, ByteSize::kib(1), ByteSize::mib(1), "");
+        self.range("limits", "max_connections", l.max_connections, 1, 10_000_000, "");
+        self.range("limits", "max_inflight", l.max_inflight, 1, u16::MAX, "");
+        self.range("limits", "max_outbound_bytes", l.max_outbound_bytes, ByteSize::kib(64), ByteSize::gib(1), "");
+        self.range("limits", "max_publish_pause", l.max_publish_pause, Period::ZERO, Period::secs(60), "");
+    }
+
+    fn rule_limits(&mut self, limits: &RuleLimits) {
+        let l = limits;
+        let section = "limits.rules";
+        self.range(section, "statement_bytes", l.statement_bytes, ByteSize::kib(1), ByteSize::kib(64), "");
+        self.range(section, "operators", l.operators, 64, 8_192, "");
+        self.range(section, "depth", l.depth, 1, 64, "");
+        self.range(section, "items", l.items, 1, 4_096, "");
+        self.range(section, "subquery_depth", l.subquery_depth, 0, 16, "");
+        self.range(section, "array_steps", l.array_steps, 1, 10_000_000, "");
+        self.range(section, "steps", l.steps, 1_000, 100_000_000, "");
+        self.range(section, "json_depth", l.json_depth, 1, 128, "");
+        self.range(section, "hops", l.hops, 1, 64, "");
+        self.range(section, "output_bytes", l.output_bytes, ByteSize::kib(1), ByteSize::mib(256), "");
+        self.range(section, "regex_bytes", l.regex_bytes, ByteSize::kib(1), ByteSize::mib(64), "");
+        self.range(section, "template_bytes", l.template_bytes, ByteSize::bytes(64), ByteSize::mib(1), "");
+    }
+
+    fn store(&mut self, durability: Durability) {
+        let name = match durability {
+            Durability::Memory => return,
+            Durability::Commit => "commit",
+            Durability::Interval => "interval",
+        };
+        self.error(
+            Path::keys(&["store", "durability"]),
+            format!(
+                "durability \"{name}\" is not available yet: this version keeps sessions and retained messages in \
+                 memory only, and a restart loses them"
+            ),
+            Some("write durability = \"memory\""),
+        );
+    }
+
+    fn admin(&mut self, config: &Config) {
+        let address = config.admin.address;
+        if !address.ip().is_loopback() {
+            self.findings.push(Finding::Warning(format!(
+                "the administration listener is to be reached from elsewhere at {address}"
+            )));
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= NAME_BYTES_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        && !name.contains("__")
+}
+
+fn kind_name(kind: ListenerKind) -> &'static str {
+    match kind {
+        ListenerKind::Tcp => "tcp",
+        ListenerKind::Tls => "tls",
+        ListenerKind::Ws => "ws",
+        ListenerKind::Wss => "wss",
+        ListenerKind::Unix => "unix",
+        ListenerKind::Auto => "auto",
+    }
+}
