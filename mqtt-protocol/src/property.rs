@@ -53,6 +53,7 @@ pub(crate) trait Kind {
 macro_rules! properties {
     ($( $id:literal $name:ident $kind:ident [$($place:ident)*] [$($repeat:ident)*]; )*) => {
         /// One property with its value.
+        #[expect(clippy::enum_variant_names, reason = "one of the specification's names is User Property")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Property<'a> {
             $( $name(<$kind as Kind>::Value<'a>), )*
@@ -177,10 +178,12 @@ impl<'a> Section<'a> {
         while !self.rest.is_empty() {
             let before = self.rest.rest().len();
             let id = self.rest.u8()?;
-            match Property::read(id, self.place, &mut self.seen, &mut self.rest)? {
-                Property::UserProperty(_) => self.note_user_property(before),
-                other => return Ok(Some(other)),
+            if id != USER_PROPERTY_ID {
+                return Property::read(id, self.place, &mut self.seen, &mut self.rest).map(Some);
             }
+            // By far the most frequent property; every packet allows it, any number of times.
+            TextPair::read(&mut self.rest)?;
+            self.note_user_property(before);
         }
         Ok(None)
     }
@@ -328,13 +331,13 @@ kind!(
     ResponseTopicText: &'a str,
     |reader| {
         let topic = reader.text()?;
-        if crate::topic::has_wildcard(topic.as_bytes()) {
+        if wire::has_wildcard(topic.as_bytes()) {
             return Err(DecodeError::Protocol("response topic holds a wildcard character"));
         }
         Ok(topic)
     },
     |value, out| {
-        if crate::topic::has_wildcard(value.as_bytes()) {
+        if wire::has_wildcard(value.as_bytes()) {
             return Err(EncodeError::TopicInvalid(crate::TopicError::Wildcard));
         }
         wire::put_text(out, value)

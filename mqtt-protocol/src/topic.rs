@@ -3,7 +3,7 @@
 //! All of it works on `/`-separated levels of UTF-8 text; nothing is normalised, letter case counts
 //! (MQTT 5.0 §4.7.3). Matching expects a filter and a name that were validated before.
 
-use crate::STRING_BYTES_MAX;
+use crate::{STRING_BYTES_MAX, wire::has_wildcard};
 
 /// Why a text is no Topic Name or no Topic Filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -184,9 +184,4 @@ fn validate_text(text: &str) -> Result<(), TopicError> {
         return Err(TopicError::NulCharacter);
     }
     Ok(())
-}
-
-/// No early exit, so that the compiler makes vector code of it; topics are short and wildcards rare.
-pub(crate) fn has_wildcard(bytes: &[u8]) -> bool {
-    bytes.iter().fold(false, |found, &byte| found | (byte == b'+') | (byte == b'#'))
 }

@@ -112,10 +112,39 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// No early exit, so that the compiler makes vector code of it; strings are short and U+0000 an error.
+/// Says whether a string holds U+0000.
 #[inline]
 pub(crate) fn has_nul(bytes: &[u8]) -> bool {
-    bytes.iter().fold(false, |found, &byte| found | (byte == 0))
+    any_byte(bytes, has_zero, |byte| byte == 0)
+}
+
+/// Says whether a string holds `+` or `#`.
+#[inline]
+pub(crate) fn has_wildcard(bytes: &[u8]) -> bool {
+    const PLUS: u64 = u64::from_ne_bytes([b'+'; 8]);
+    const HASH: u64 = u64::from_ne_bytes([b'#'; 8]);
+    any_byte(bytes, |word| has_zero(word ^ PLUS) | has_zero(word ^ HASH), |byte| matches!(byte, b'+' | b'#'))
+}
+
+/// Looks at eight bytes at a time; the last word may overlap the one before. Strings here are short, and finding
+/// something is an error, so there is no early exit.
+#[inline]
+fn any_byte(bytes: &[u8], in_word: impl Fn(u64) -> bool, is_it: impl Fn(u8) -> bool) -> bool {
+    let Some(last) = bytes.last_chunk() else {
+        return bytes.iter().fold(false, |found, &byte| found | is_it(byte));
+    };
+    let (words, _) = bytes.as_chunks();
+    words
+        .iter()
+        .fold(in_word(u64::from_ne_bytes(*last)), |found, word| found | in_word(u64::from_ne_bytes(*word)))
+}
+
+/// Says whether one of the eight bytes is zero.
+#[inline]
+const fn has_zero(word: u64) -> bool {
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    word.wrapping_sub(LOW) & !word & HIGH != 0
 }
 
 /// Returns how many bytes a Variable Byte Integer takes; `value` is within [`VARIABLE_BYTE_INTEGER_MAX`].
@@ -129,19 +158,33 @@ pub(crate) const fn var_int_len(value: u32) -> usize {
     }
 }
 
+/// Writes a Variable Byte Integer to the front of four bytes and says how many it takes; the caller has checked it
+/// against [`VARIABLE_BYTE_INTEGER_MAX`].
+#[inline]
+pub(crate) fn var_int_bytes(value: u32) -> ([u8; 4], usize) {
+    debug_assert!(value <= VARIABLE_BYTE_INTEGER_MAX, "caller checks the limit");
+    let len = var_int_len(value);
+    let mut bytes = [0; 4];
+    let mut rest = value;
+    for (index, byte) in bytes.iter_mut().enumerate().take(len) {
+        let [low, ..] = rest.to_le_bytes();
+        *byte = if index + 1 < len { low | 0x80 } else { low & 0x7F };
+        rest >>= 7;
+    }
+    (bytes, len)
+}
+
 /// Appends a Variable Byte Integer; the caller has checked it against [`VARIABLE_BYTE_INTEGER_MAX`].
 #[inline]
 pub(crate) fn put_var_int(out: &mut Vec<u8>, mut value: u32) {
     debug_assert!(value <= VARIABLE_BYTE_INTEGER_MAX, "caller checks the limit");
-    loop {
+    while value >= 0x80 {
         let [low, ..] = value.to_le_bytes();
-        value >>= 7;
-        if value == 0 {
-            out.push(low & 0x7F);
-            return;
-        }
         out.push(low | 0x80);
+        value >>= 7;
     }
+    let [low, ..] = value.to_le_bytes();
+    out.push(low);
 }
 
 #[inline]
@@ -190,16 +233,8 @@ pub(crate) fn put_section(
     out.push(0); // most sections are shorter than 128 bytes; longer ones are moved below
     content(out)?;
     let len = section_len(out.len() - prefix_at - 1)?;
-    let mut prefix = Vec::new();
-    if len < 0x80 {
-        if let Some(slot) = out.get_mut(prefix_at) {
-            let [low, ..] = len.to_le_bytes();
-            *slot = low;
-        }
-        return Ok(());
-    }
-    put_var_int(&mut prefix, len);
-    out.splice(prefix_at..=prefix_at, prefix);
+    let (prefix, prefix_len) = var_int_bytes(len);
+    out.splice(prefix_at..=prefix_at, prefix.into_iter().take(prefix_len));
     Ok(())
 }
 

@@ -201,9 +201,10 @@ impl<'a> Parts<'a> {
         };
         let mut len = 2 + topic.len() + if has_packet_id { 2 } else { 0 };
         if has_properties {
-            let properties_len = wire::section_len(parts.count_properties()?)?;
-            parts.properties_len = Some(properties_len);
-            len += wire::var_int_len(properties_len) + parts.count_properties()?;
+            let properties_len = parts.count_properties()?;
+            let short = wire::section_len(properties_len)?;
+            parts.properties_len = Some(short);
+            len += wire::var_int_len(short) + properties_len;
         }
         parts.remaining_len = wire::section_len(len + parts.payload_len)?;
         Ok(parts)

@@ -12,7 +12,7 @@ use crate::{
     packet_id::PacketId,
     property::{Place, Property, Section, put_properties, read_any},
     qos::QoS,
-    topic::{TopicError, has_wildcard, validate_topic_name},
+    topic::{TopicError, validate_topic_name},
     user_properties::UserProperties,
     version::ProtocolVersion,
     wire::{self, Reader},
@@ -90,17 +90,23 @@ impl<'a> Publish<'a> {
         let qos = QoS::from_bits(flags >> QOS_SHIFT).ok_or(QOS_3)?;
         let mut reader = Reader::new(frame.body);
         let topic = reader.text()?;
-        if has_wildcard(topic.as_bytes()) {
+        if wire::has_wildcard(topic.as_bytes()) {
             return Err(DecodeError::TopicInvalid(TopicError::Wildcard)); // [MQTT-3.3.2-2, v3.1.1 and v5]
         }
         let packet_id = if qos.has_packet_id() { Some(reader.packet_id()?) } else { None };
-        let properties = if version.has_properties() {
-            let section = Section::read(&mut reader, Place::PUBLISH)?;
-            PublishProperties::read(section)?
-        } else {
-            PublishProperties::default()
+        let mut publish = Self {
+            dup: flags & DUP != 0,
+            qos,
+            retain: flags & RETAIN != 0,
+            topic,
+            packet_id,
+            properties: PublishProperties::default(),
+            payload: &[],
         };
-        if topic.is_empty() && properties.topic_alias.is_none() {
+        if version.has_properties() {
+            publish.properties.fill(Section::read(&mut reader, Place::PUBLISH)?)?;
+        }
+        if topic.is_empty() && publish.properties.topic_alias.is_none() {
             return Err(match version {
                 ProtocolVersion::V5 => {
                     DecodeError::Protocol("topic name is empty and there is no topic alias")
@@ -108,15 +114,8 @@ impl<'a> Publish<'a> {
                 _ => DecodeError::TopicInvalid(TopicError::Empty),
             });
         }
-        Ok(Self {
-            dup: flags & DUP != 0,
-            qos,
-            retain: flags & RETAIN != 0,
-            topic,
-            packet_id,
-            properties,
-            payload: reader.rest(),
-        })
+        publish.payload = reader.rest();
+        Ok(publish)
     }
 
     pub(super) fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -193,28 +192,30 @@ impl<'a> PublishProperties<'a> {
     /// # Errors
     /// What [`Packet::decode`](crate::Packet::decode) would say of such properties.
     pub fn from_encoded(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        Self::read(Section::new(bytes, Place::PUBLISH))
+        let mut properties = Self::default();
+        properties.fill(Section::new(bytes, Place::PUBLISH))?;
+        Ok(properties)
     }
 
+    /// Reads in place, which spares the hot path a copy.
     #[inline]
-    fn read(mut section: Section<'a>) -> Result<Self, DecodeError> {
-        let mut read = Self::default();
+    fn fill(&mut self, mut section: Section<'a>) -> Result<(), DecodeError> {
         let mut identifiers = 0;
         while let Some(property) = section.next()? {
             if let Property::SubscriptionIdentifier(_) = property {
                 identifiers += 1;
             }
-            read.take(property);
+            self.take(property);
         }
         if identifiers > 0 {
-            read.subscription_identifiers = SubscriptionIdentifiers(Identifiers::Section {
+            self.subscription_identifiers = SubscriptionIdentifiers(Identifiers::Section {
                 section: section.whole(),
                 count: identifiers,
             });
         }
-        read.user_properties = section.user_properties();
-        read.received = ReceivedProperties(section.whole());
-        Ok(read)
+        self.user_properties = section.user_properties();
+        self.received = ReceivedProperties(section.whole());
+        Ok(())
     }
 
     #[inline]
