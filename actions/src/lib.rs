@@ -1,1 +1,39 @@
-//! Under construction.
+//! Actions: what a rule does with its output, and the one delivery machine that queued actions share.
+//!
+//! What it owns: the configuration of every action ([`config`]), which of its strings are templates and how a request
+//! is built from them ([`plan`]), the drivers of outside systems ([`sinks`]), and the queue, order, retry, circuit and
+//! counters in front of them ([`delivery`]). A driver sends one batch and says what happened; the worker decides what
+//! that means. So a retry loop, a queue or a second set of counters has no place under `sinks/`.
+//!
+//! What it leaves out: SQL (templates are rendered by the caller through [`Renderer`]), the broker (a republish is
+//! rendered here and routed by the caller, inside the source message's admission), and files on disk.
+//!
+//! Invariants:
+//! - Rendering never sends. What a driver gets has been checked: topics without wildcards, header values without
+//!   CR, LF or NUL, URLs whose host is the one written in the configuration.
+//! - Enqueueing never waits, so no publisher ever waits for a sink.
+//! - At every instant `received = delivered + queued + in flight + dropped{reason}`, per action.
+//! - Header values, bodies and query strings appear in no `Debug` text and in no log line of this crate; only the log
+//!   action writes what it is told to write.
+
+pub mod config;
+pub mod delivery;
+mod error;
+mod outlet;
+pub mod plan;
+pub mod sinks;
+mod targets;
+mod text;
+pub mod units;
+
+pub use config::ActionConfig;
+pub use delivery::{
+    Delivery, DeliveryError, DropReason, Enqueued, Failure, ItemId, OnFailure, Sink, Snapshot,
+};
+pub use error::{ActionConfigError, RenderError};
+pub use outlet::{Outlet, OutletItem, OutletSettings, QueuedRequest};
+pub use plan::{ActionPlan, OutputRef, Renderer, Request, Slot, TemplateSpec};
+pub use sinks::http::HttpRequest;
+pub use sinks::log::LogLine;
+pub use sinks::republish::RepublishRequest;
+pub use targets::{Reach, TargetError, TargetPolicy};

@@ -1,0 +1,129 @@
+//! What became of every item.
+
+use std::time::Duration;
+
+use super::circuit::Health;
+
+/// Why an item ended without being delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// The queue was full, and its policy chose this item.
+    QueueFull,
+    /// Larger than the whole queue may be.
+    TooLarge,
+    /// Older than the retry policy allows.
+    Expired,
+    /// The far side, or the policy for addresses, refused it for good.
+    Refused,
+    /// As many attempts as the retry policy allows.
+    RetriesExhausted,
+    /// More per second than allowed.
+    RateLimited,
+    /// The driver panicked or broke its contract.
+    Driver,
+    /// The action was stopped, and the grace was over.
+    Shutdown,
+}
+
+impl DropReason {
+    /// Every reason, in the order of [`Snapshot::dropped`].
+    pub const ALL: [Self; 8] = [
+        Self::QueueFull,
+        Self::TooLarge,
+        Self::Expired,
+        Self::Refused,
+        Self::RetriesExhausted,
+        Self::RateLimited,
+        Self::Driver,
+        Self::Shutdown,
+    ];
+
+    /// The value of the metric's `reason` label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::TooLarge => "too_large",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::RateLimited => "rate_limited",
+            Self::Driver => "driver",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Counts of items by fate. Monotonic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counters {
+    pub(crate) received: u64,
+    pub(crate) delivered: u64,
+    pub(crate) retried: u64,
+    dropped: [u64; DropReason::ALL.len()],
+}
+
+impl Counters {
+    pub(crate) fn drop_one(&mut self, reason: DropReason) {
+        for (count, other) in self.dropped.iter_mut().zip(DropReason::ALL) {
+            if other == reason {
+                *count += 1;
+            }
+        }
+    }
+}
+
+/// Counters, levels and health of one action at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Items given to the queue, those that it refused included.
+    pub received: u64,
+    /// Items that the far side confirmed.
+    pub delivered: u64,
+    /// Attempts after the first, of all items.
+    pub retried: u64,
+    /// Items waiting.
+    pub queued: u64,
+    /// Bytes of items waiting or in flight.
+    pub bytes: u64,
+    /// Items handed to the sink.
+    pub in_flight: u64,
+    /// Age of the item that has waited longest.
+    pub oldest_age: Option<Duration>,
+    /// Items by the reason for which they were dropped; every reason is listed.
+    pub dropped: [(DropReason, u64); DropReason::ALL.len()],
+    /// Whether the far side takes items.
+    pub health: Health,
+}
+
+impl Snapshot {
+    /// Returns how many items were dropped for one reason.
+    #[must_use]
+    pub fn dropped_for(&self, reason: DropReason) -> u64 {
+        self.dropped.iter().filter(|(other, _)| *other == reason).map(|(_, count)| count).sum()
+    }
+
+    /// Returns how many items were dropped for any reason.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Whether every item received is accounted for: delivered, queued, in flight or dropped.
+    #[must_use]
+    pub fn is_conserved(&self) -> bool {
+        self.received == self.delivered + self.queued + self.in_flight + self.dropped_total()
+    }
+}
+
+impl Counters {
+    pub(crate) fn dropped(&self) -> [(DropReason, u64); DropReason::ALL.len()] {
+        let mut out = DropReason::ALL.map(|reason| (reason, 0));
+        for ((_, count), dropped) in out.iter_mut().zip(self.dropped) {
+            *count = dropped;
+        }
+        out
+    }
+}

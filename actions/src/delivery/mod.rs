@@ -1,0 +1,235 @@
+//! The delivery machine that every queued action has of its own: queue, order, batch, retry, circuit, counters.
+//!
+//! A [`Sink`] sends one batch and says per item what happened; everything else is decided here. One worker task per
+//! action takes batches from the queue and runs up to `concurrency` of them at a time, each in a task of its own, so
+//! that a driver that panics costs its batch and nothing else.
+//!
+//! Order: items with the same key leave in the order in which they came, one batch in flight at a time. An item that
+//! fails and is retried holds back its key and no other. Across keys there is no order.
+//!
+//! Retry: exponential back-off with full jitter from a seeded generator, `Retry-After` respected up to the same
+//! ceiling. Attempts that can't have reached the far side aren't counted, so an outage costs nothing but age.
+//!
+//! Circuit: after five failures in a row, and at once when the far side can't be reached or names a
+//! time, nothing more is sent until the pause is over; then one batch tries. Its success closes the circuit.
+//!
+//! Accounting: `received = delivered + queued + in flight + dropped{reason}` under one lock, hence at every instant.
+//! The queue lives in memory: what it holds when the process ends without a drain is lost, and what a drain's grace
+//! leaves over is counted under `shutdown`.
+
+mod batch;
+mod circuit;
+mod counters;
+mod error;
+mod queue;
+mod retry;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+pub use batch::BatchPolicy;
+pub use circuit::{CircuitState, Health};
+pub use counters::{DropReason, Snapshot};
+pub use error::DeliveryError;
+use queue::{Admission, Queue};
+
+use crate::config::DeliveryConfig;
+use crate::outlet::QueuedRequest;
+
+/// Sends requests to one outside system.
+pub trait Sink: Send + Sync + 'static {
+    /// What it sends.
+    type Request: QueuedRequest;
+
+    /// How much goes into one call of [`Sink::deliver`].
+    fn batch_policy(&self) -> BatchPolicy;
+
+    /// Sends a batch once, without retrying, in bounded time. Returns one result per item, in the batch's order.
+    ///
+    /// Where the far side takes items one by one, the sink stops at the first one of a key that may be retried, and
+    /// answers [`DeliveryError::NotAttempted`] for those of the same key behind it: otherwise they'd overtake it.
+    fn deliver(
+        &self,
+        batch: &[Arc<Envelope<Self::Request>>],
+    ) -> impl Future<Output = Vec<Result<(), DeliveryError>>> + Send;
+}
+
+/// A message's identity, stable over retries: what idempotency keys are made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ItemId {
+    /// The store that the message was admitted by.
+    pub store: u64,
+    /// Raised at every start of the store.
+    pub epoch: u32,
+    /// Sequence number within the epoch.
+    pub sequence: u64,
+}
+
+impl fmt::Display for ItemId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}.{}-{}", self.store, self.epoch, self.sequence)
+    }
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub struct Envelope<R> {
+    /// The message that it was made from.
+    pub id: ItemId,
+    /// The request.
+    pub request: R,
+}
+
+/// An item that ended without being delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Why it was given up.
+    pub reason: DropReason,
+    /// The last error in words, or what made it give way.
+    pub error: String,
+    /// Attempts that may have reached the far side.
+    pub attempts: u32,
+}
+
+/// Told once if the item ends without being delivered; dropped untold if it is delivered. It runs on the thread that
+/// settles the item, with no lock held, and must not block.
+pub type OnFailure = Box<dyn FnOnce(Failure) + Send>;
+
+/// What goes into [`Delivery::enqueue`].
+pub struct Outgoing<R> {
+    /// The message that the request was made from.
+    pub id: ItemId,
+    /// Items with the same key keep their order; `None` for an item without order.
+    pub key: Option<u64>,
+    /// The request.
+    pub request: R,
+    /// Told if it is given up.
+    pub on_failure: Option<OnFailure>,
+    /// Bytes that live as long as the item does, beside the request's own.
+    pub extra_bytes: usize,
+}
+
+impl<R> Outgoing<R> {
+    /// Makes an item without anybody to be told.
+    pub const fn new(id: ItemId, key: Option<u64>, request: R) -> Self {
+        Self { id, key, request, on_failure: None, extra_bytes: 0 }
+    }
+}
+
+impl<R: fmt::Debug> fmt::Debug for Outgoing<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("id", &self.id)
+            .field("key", &self.key)
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether an item got a place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Enqueued {
+    /// It did; others may have given way.
+    Queued,
+    /// It did not, is counted, and whoever asked to be told has been.
+    Dropped(DropReason),
+}
+
+/// The queue and worker of one action.
+#[derive(Debug)]
+pub struct Delivery<S: Sink> {
+    shared: Arc<Shared<S>>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the handle and the worker share.
+struct Shared<S: Sink> {
+    /// `rule/action`, for log lines.
+    label: String,
+    /// Taken for short, computed moments only: never held while a sink or a callback runs.
+    queue: Mutex<Queue<S::Request>>,
+    sink: Mutex<Arc<S>>,
+    wake: Notify,
+}
+
+impl<S: Sink> fmt::Debug for Shared<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+impl<S: Sink> Delivery<S> {
+    /// Starts the worker of one action on the current tokio runtime. `label` is `rule/action`; `seed` seeds the jitter.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn spawn(label: &str, sink: S, config: DeliveryConfig, seed: u64) -> Self {
+        let shared = Arc::new(Shared {
+            label: label.to_owned(),
+            queue: Mutex::new(Queue::new(config, sink.batch_policy(), seed, Instant::now())),
+            sink: Mutex::new(Arc::new(sink)),
+            wake: Notify::new(),
+        });
+        let worker = tokio::spawn(worker::run(Arc::clone(&shared)));
+        Self { shared, worker: Mutex::new(Some(worker)) }
+    }
+
+    /// Puts an item into the queue, or drops it, or drops others for it. Never waits.
+    pub fn enqueue(&self, item: Outgoing<S::Request>) -> Enqueued {
+        let Admission { outcome, settled } = self.shared.queue.lock().admit(item, Instant::now());
+        settled.tell();
+        if outcome == Enqueued::Queued {
+            self.shared.wake.notify_one();
+        }
+        outcome
+    }
+
+    /// Replaces driver and settings. What is queued goes out through the new driver; what is in flight ends on the
+    /// old one.
+    pub fn reconfigure(&self, sink: S, config: DeliveryConfig) {
+        let settled = {
+            let mut queue = self.shared.queue.lock();
+            let settled = queue.reconfigure(config, sink.batch_policy());
+            *self.shared.sink.lock() = Arc::new(sink);
+            settled
+        };
+        settled.tell();
+        self.shared.wake.notify_one();
+    }
+
+    /// Returns the counters and the health of this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.queue.lock().snapshot(Instant::now())
+    }
+
+    /// Takes nothing more, sends what is queued for at most `grace`, then gives up the rest and counts it.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.shared.queue.lock().close(Instant::now() + grace);
+        self.shared.wake.notify_one();
+        let worker = self.worker.lock().take();
+        if let Some(worker) = worker
+            && let Err(error) = worker.await
+        {
+            tracing::error!(action = self.shared.label, %error, "delivery worker ended early");
+        }
+    }
+}
+
+impl<S: Sink> Drop for Delivery<S> {
+    fn drop(&mut self) {
+        self.shared.queue.lock().close(Instant::now());
+        self.shared.wake.notify_one();
+    }
+}

@@ -1,0 +1,551 @@
+//! The queue of one action: a state machine without I/O, given the time with every call.
+//!
+//! Items of a key stand in line behind each other; a key is *ready* (its first item may leave), *busy* (items of it are
+//! in flight) or *delayed* (its first item waits to be retried). Ready keys are served by the age of their first item,
+//! so across keys the order is nearly that of arrival. Three indices make every step logarithmic in the number of
+//! items: waiting items by age, ready keys by age, delayed keys by time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::batch::BatchPolicy;
+use super::circuit::{Circuit, Permit};
+use super::counters::{Counters, DropReason, Snapshot};
+use super::error::DeliveryError;
+use super::{Enqueued, Envelope, Failure, OnFailure, Outgoing, retry};
+use crate::config::{DeliveryConfig, Overflow};
+use crate::outlet::QueuedRequest;
+
+/// Whom an item stands in line with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Key {
+    /// The items of one key.
+    Shared(u64),
+    /// Nobody; the number is the item's own.
+    Own(u64),
+}
+
+struct Item<R> {
+    envelope: Arc<Envelope<R>>,
+    key: Key,
+    /// Place in the order of arrival.
+    number: u64,
+    arrived_at: Instant,
+    bytes: usize,
+    /// Attempts that may have reached the far side.
+    attempts: u32,
+    /// Failures of any kind that may pass.
+    failures: u32,
+    on_failure: Option<OnFailure>,
+}
+
+impl<R> Item<R> {
+    fn settle(self, reason: DropReason, error: String, settled: &mut Settled) {
+        if let Some(tell) = self.on_failure {
+            settled.0.push((tell, Failure { reason, error, attempts: self.attempts }));
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Ready,
+    Busy,
+    Delayed(Instant),
+}
+
+/// The items of one key that wait. Present while it has any, or is busy.
+struct Line<R> {
+    items: VecDeque<Item<R>>,
+    turn: Turn,
+}
+
+/// Items that ended, with those who want to know. To be told with no lock held.
+#[derive(Default)]
+#[must_use]
+pub(super) struct Settled(Vec<(OnFailure, Failure)>);
+
+impl Settled {
+    pub(super) fn tell(self) {
+        for (tell, failure) in self.0 {
+            tell(failure);
+        }
+    }
+}
+
+pub(super) struct Admission {
+    pub(super) outcome: Enqueued,
+    pub(super) settled: Settled,
+}
+
+/// Items that left together.
+pub(super) struct Batch<R> {
+    items: Vec<Item<R>>,
+}
+
+impl<R> Batch<R> {
+    pub(super) fn envelopes(&self) -> Vec<Arc<Envelope<R>>> {
+        self.items.iter().map(|item| Arc::clone(&item.envelope)).collect()
+    }
+}
+
+/// What the worker does next.
+pub(super) enum Step<R> {
+    /// Send this.
+    Send(Batch<R>),
+    /// Wait for a call, a result, or this moment.
+    Wait(Option<Instant>),
+    /// Nothing is left and nothing will come.
+    Finished,
+    /// The grace is over: abort what is in flight, then call [`Queue::give_up`].
+    GraceOver,
+}
+
+pub(super) struct Queue<R> {
+    config: DeliveryConfig,
+    policy: BatchPolicy,
+    random: fastrand::Rng,
+    circuit: Circuit,
+    lines: HashMap<Key, Line<R>>,
+    /// Waiting items by number.
+    waiting: BTreeMap<u64, Key>,
+    /// Ready lines by the number of their first item.
+    ready: BTreeMap<u64, Key>,
+    /// Delayed lines by the time when they become ready.
+    delayed: BTreeSet<(Instant, Key)>,
+    next_number: u64,
+    /// Bytes of items waiting or in flight.
+    bytes: usize,
+    in_flight: usize,
+    in_flight_batches: usize,
+    counters: Counters,
+    closes_at: Option<Instant>,
+}
+
+impl<R: QueuedRequest> Queue<R> {
+    pub(super) fn new(config: DeliveryConfig, policy: BatchPolicy, seed: u64, now: Instant) -> Self {
+        Self {
+            config,
+            policy,
+            random: fastrand::Rng::with_seed(seed),
+            circuit: Circuit::new(now),
+            lines: HashMap::new(),
+            waiting: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            delayed: BTreeSet::new(),
+            next_number: 0,
+            bytes: 0,
+            in_flight: 0,
+            in_flight_batches: 0,
+            counters: Counters::default(),
+            closes_at: None,
+        }
+    }
+
+    pub(super) fn admit(&mut self, outgoing: Outgoing<R>, now: Instant) -> Admission {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.counters.received += 1;
+        let item = Item {
+            bytes: outgoing.request.bytes().saturating_add(outgoing.extra_bytes),
+            envelope: Arc::new(Envelope { id: outgoing.id, request: outgoing.request }),
+            key: outgoing.key.map_or(Key::Own(number), Key::Shared),
+            number,
+            arrived_at: now,
+            attempts: 0,
+            failures: 0,
+            on_failure: outgoing.on_failure,
+        };
+        let mut settled = Settled::default();
+        let refusal = if self.closes_at.is_some() {
+            Some((DropReason::Shutdown, "the action is stopping".to_owned()))
+        } else if item.bytes > self.bytes_max() {
+            let text = format!("{} bytes, more than the queue's limit of {}", item.bytes, self.bytes_max());
+            Some((DropReason::TooLarge, text))
+        } else {
+            if self.config.queue.overflow == Overflow::DropOldest {
+                self.make_room(1, item.bytes, &mut settled);
+            }
+            let is_full = !self.has_room(1, item.bytes);
+            is_full.then(|| (DropReason::QueueFull, self.full_text("drop_newest")))
+        };
+        let outcome = match refusal {
+            Some((reason, error)) => {
+                self.counters.drop_one(reason);
+                item.settle(reason, error, &mut settled);
+                Enqueued::Dropped(reason)
+            }
+            None => {
+                self.bytes += item.bytes;
+                self.push_back(item);
+                Enqueued::Queued
+            }
+        };
+        Admission { outcome, settled }
+    }
+
+    /// Takes over new settings; items that don't fit any more give way by the new policy.
+    pub(super) fn reconfigure(&mut self, config: DeliveryConfig, policy: BatchPolicy) -> Settled {
+        self.config = config;
+        self.policy = policy;
+        let mut settled = Settled::default();
+        match config.queue.overflow {
+            Overflow::DropOldest => self.make_room(0, 0, &mut settled),
+            Overflow::DropNewest => {
+                while !self.has_room(0, 0)
+                    && let Some(item) = self.pop_newest()
+                {
+                    self.drop_item(item, DropReason::QueueFull, self.full_text("drop_newest"), &mut settled);
+                }
+            }
+        }
+        settled
+    }
+
+    pub(super) fn close(&mut self, at: Instant) {
+        self.closes_at = Some(self.closes_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// Says what the worker does next; items that grew too old are settled on the way.
+    pub(super) fn next(&mut self, now: Instant) -> (Step<R>, Settled) {
+        let mut settled = Settled::default();
+        let expires_at = self.expire(now, &mut settled);
+        if let Some(closes_at) = self.closes_at {
+            if self.waiting.is_empty() && self.in_flight_batches == 0 {
+                return (Step::Finished, settled);
+            }
+            if closes_at <= now {
+                return (Step::GraceOver, settled);
+            }
+        }
+        self.end_delays(now);
+        let mut wait_until = earliest(expires_at, self.closes_at);
+        wait_until = earliest(wait_until, self.delayed.first().map(|(at, _)| *at));
+        if self.in_flight_batches < self.config.concurrency && !self.ready.is_empty() {
+            match self.circuit.permit(now, self.in_flight_batches) {
+                Permit::Send => match self.lingers_until(now) {
+                    None => return (Step::Send(self.take(now)), settled),
+                    Some(until) => wait_until = earliest(wait_until, Some(until)),
+                },
+                Permit::WaitForProbe => {}
+                Permit::WaitUntil(until) => wait_until = earliest(wait_until, Some(until)),
+            }
+        }
+        (Step::Wait(wait_until), settled)
+    }
+
+    /// Takes back a batch with one result per item.
+    pub(super) fn complete(
+        &mut self,
+        batch: Batch<R>,
+        results: Vec<Result<(), DeliveryError>>,
+        now: Instant,
+    ) -> Settled {
+        let mut settled = Settled::default();
+        let mut verdict = Verdict::Inconclusive;
+        let mut back: Vec<(Item<R>, Option<Instant>)> = Vec::new();
+        let mut keys: Vec<Key> = Vec::new();
+        self.in_flight_batches = self.in_flight_batches.saturating_sub(1);
+        let mut results = results.into_iter();
+        for mut item in batch.items {
+            self.in_flight -= 1;
+            if keys.last() != Some(&item.key) {
+                keys.push(item.key);
+            }
+            let result = results.next().unwrap_or_else(|| {
+                Err(DeliveryError::Driver { cause: "it gave no result for this item".to_owned() })
+            });
+            verdict.see(&result);
+            let Err(error) = result else {
+                self.bytes -= item.bytes;
+                self.counters.delivered += 1;
+                continue;
+            };
+            if error.is_attempt() {
+                item.attempts = item.attempts.saturating_add(1);
+            }
+            if !error.is_retriable() {
+                self.drop_item(item, error.drop_reason(), error.to_string(), &mut settled);
+            } else if error.is_attempt() && item.attempts >= self.config.retry.max_attempts {
+                let text =
+                    format!("{error} (attempt {} of {})", item.attempts, self.config.retry.max_attempts);
+                self.drop_item(item, DropReason::RetriesExhausted, text, &mut settled);
+            } else if error == DeliveryError::NotAttempted {
+                back.push((item, None));
+            } else {
+                item.failures = item.failures.saturating_add(1);
+                let asked = error.retry_after().unwrap_or_default().min(self.config.retry.max_backoff);
+                let pause = retry::backoff(&self.config.retry, item.failures, &mut self.random).max(asked);
+                back.push((item, Some(now + pause)));
+            }
+        }
+        // Last first, so that the first ends up in front; its pause holds for the line.
+        let mut delays: HashMap<Key, Option<Instant>> = HashMap::new();
+        while let Some((item, delay)) = back.pop() {
+            delays.insert(item.key, delay);
+            self.push_front(item);
+        }
+        for key in keys {
+            self.release(key, delays.get(&key).copied().flatten());
+        }
+        match verdict {
+            Verdict::There => self.circuit.succeeded(now),
+            Verdict::Failed(error) => self.circuit.failed(&error, &self.config.retry, &mut self.random, now),
+            Verdict::Inconclusive => self.circuit.inconclusive(now),
+        }
+        settled
+    }
+
+    /// Drops everything that waits; the batches in flight have been completed or aborted by now.
+    pub(super) fn give_up(&mut self, aborted: Vec<Batch<R>>) -> Settled {
+        let mut settled = Settled::default();
+        for item in aborted.into_iter().flat_map(|batch| batch.items) {
+            self.in_flight -= 1;
+            self.drop_item(item, DropReason::Shutdown, "given up in flight".to_owned(), &mut settled);
+        }
+        self.in_flight_batches = 0;
+        while let Some(item) = self.pop_oldest() {
+            self.drop_item(item, DropReason::Shutdown, "the grace was over".to_owned(), &mut settled);
+        }
+        self.lines.clear();
+        settled
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
+        let oldest = self.waiting.first_key_value().and_then(|(_, key)| self.lines.get(key)?.items.front());
+        Snapshot {
+            received: self.counters.received,
+            delivered: self.counters.delivered,
+            retried: self.counters.retried,
+            queued: count(self.waiting.len()),
+            bytes: count(self.bytes),
+            in_flight: count(self.in_flight),
+            oldest_age: oldest.map(|item| now.duration_since(item.arrived_at)),
+            dropped: self.counters.dropped(),
+            health: self.circuit.health(now),
+        }
+    }
+
+    /// Drops items past their age, and returns when the next one will be.
+    fn expire(&mut self, now: Instant, settled: &mut Settled) -> Option<Instant> {
+        let max_age = self.config.retry.max_age;
+        loop {
+            let (_, key) = self.waiting.first_key_value()?;
+            let expires_at = self.lines.get(key)?.items.front()?.arrived_at + max_age;
+            if expires_at > now {
+                return Some(expires_at);
+            }
+            let item = self.pop_oldest()?;
+            self.drop_item(item, DropReason::Expired, format!("older than {max_age:?}"), settled);
+        }
+    }
+
+    fn end_delays(&mut self, now: Instant) {
+        while let Some((at, key)) = self.delayed.first().copied() {
+            if at > now {
+                break;
+            }
+            self.delayed.remove(&(at, key));
+            if let Some(line) = self.lines.get_mut(&key) {
+                line.turn = Turn::Ready;
+                if let Some(front) = line.items.front() {
+                    self.ready.insert(front.number, key);
+                }
+            }
+        }
+    }
+
+    /// Until when the first ready item waits for company, if it still does.
+    fn lingers_until(&self, now: Instant) -> Option<Instant> {
+        if self.policy.linger.is_zero()
+            || self.closes_at.is_some()
+            || self.waiting.len() >= self.policy.max_items
+        {
+            return None;
+        }
+        let (_, key) = self.ready.first_key_value()?;
+        let front = self.lines.get(key)?.items.front()?;
+        let until = front.arrived_at + self.policy.linger;
+        (front.failures == 0 && until > now).then_some(until)
+    }
+
+    fn take(&mut self, now: Instant) -> Batch<R> {
+        let mut items: Vec<Item<R>> = Vec::new();
+        let mut bytes = 0_usize;
+        while let Some((number, key)) = self.ready.first_key_value().map(|(number, key)| (*number, *key)) {
+            let Some(line) = self.lines.get_mut(&key) else { break };
+            let before = items.len();
+            while let Some(front) = line.items.front()
+                && self.policy.has_room(items.len(), bytes, front.bytes)
+                && let Some(item) = line.items.pop_front()
+            {
+                bytes = bytes.saturating_add(item.bytes);
+                self.waiting.remove(&item.number);
+                if item.failures > 0 {
+                    self.counters.retried += 1;
+                }
+                items.push(item);
+            }
+            if items.len() == before {
+                break;
+            }
+            line.turn = Turn::Busy;
+            self.ready.remove(&number);
+        }
+        self.in_flight += items.len();
+        self.in_flight_batches += 1;
+        self.circuit.sent(now);
+        Batch { items }
+    }
+
+    fn push_back(&mut self, item: Item<R>) {
+        let (number, key) = (item.number, item.key);
+        self.waiting.insert(number, key);
+        let line =
+            self.lines.entry(key).or_insert_with(|| Line { items: VecDeque::new(), turn: Turn::Ready });
+        if line.items.is_empty() && line.turn == Turn::Ready {
+            self.ready.insert(number, key);
+        }
+        line.items.push_back(item);
+    }
+
+    /// Puts an item that was in flight back; its line is busy until [`Self::release`].
+    fn push_front(&mut self, item: Item<R>) {
+        self.waiting.insert(item.number, item.key);
+        let line =
+            self.lines.entry(item.key).or_insert_with(|| Line { items: VecDeque::new(), turn: Turn::Busy });
+        line.items.push_front(item);
+    }
+
+    fn release(&mut self, key: Key, delay: Option<Instant>) {
+        let Some(line) = self.lines.get_mut(&key) else { return };
+        if line.turn != Turn::Busy {
+            return;
+        }
+        match (line.items.front(), delay) {
+            (None, _) => {
+                self.lines.remove(&key);
+            }
+            (Some(_), Some(at)) => {
+                line.turn = Turn::Delayed(at);
+                self.delayed.insert((at, key));
+            }
+            (Some(front), None) => {
+                line.turn = Turn::Ready;
+                self.ready.insert(front.number, key);
+            }
+        }
+    }
+
+    fn pop_oldest(&mut self) -> Option<Item<R>> {
+        let (number, key) = self.waiting.pop_first()?;
+        let item = self.lines.get_mut(&key)?.items.pop_front()?;
+        debug_assert_eq!(item.number, number, "the oldest item stands first in its line");
+        self.front_left(number, key);
+        Some(item)
+    }
+
+    fn pop_newest(&mut self) -> Option<Item<R>> {
+        let (number, key) = self.waiting.pop_last()?;
+        let item = self.lines.get_mut(&key)?.items.pop_back()?;
+        debug_assert_eq!(item.number, number, "the newest item stands last in its line");
+        self.front_left(number, key);
+        Some(item)
+    }
+
+    /// Brings the indices in line after the item with `number` left the line other than by being sent.
+    fn front_left(&mut self, number: u64, key: Key) {
+        let Some(line) = self.lines.get(&key) else { return };
+        match (line.turn, line.items.front()) {
+            (Turn::Ready, front) => {
+                let front = front.map(|front| front.number);
+                if self.ready.remove(&number).is_some()
+                    && let Some(front) = front
+                {
+                    self.ready.insert(front, key);
+                }
+                if front.is_none() {
+                    self.lines.remove(&key);
+                }
+            }
+            (Turn::Delayed(at), None) => {
+                self.delayed.remove(&(at, key));
+                self.lines.remove(&key);
+            }
+            (Turn::Delayed(_), Some(_)) | (Turn::Busy, _) => {}
+        }
+    }
+
+    fn make_room(&mut self, items: usize, bytes: usize, settled: &mut Settled) {
+        while !self.has_room(items, bytes)
+            && let Some(item) = self.pop_oldest()
+        {
+            self.drop_item(item, DropReason::QueueFull, self.full_text("drop_oldest"), settled);
+        }
+    }
+
+    fn has_room(&self, items: usize, bytes: usize) -> bool {
+        self.waiting.len() + self.in_flight + items <= self.config.queue.max_items
+            && self.bytes.saturating_add(bytes) <= self.bytes_max()
+    }
+
+    fn bytes_max(&self) -> usize {
+        usize::try_from(self.config.queue.max_bytes).unwrap_or(usize::MAX)
+    }
+
+    fn full_text(&self, policy: &str) -> String {
+        let queue = self.config.queue;
+        format!("the queue is full ({} items or {} bytes; {policy})", queue.max_items, queue.max_bytes)
+    }
+
+    fn drop_item(&mut self, item: Item<R>, reason: DropReason, error: String, settled: &mut Settled) {
+        self.bytes -= item.bytes;
+        self.counters.drop_one(reason);
+        item.settle(reason, error, settled);
+    }
+}
+
+/// What a batch's results say about the far side.
+enum Verdict {
+    Inconclusive,
+    Failed(DeliveryError),
+    There,
+}
+
+impl Verdict {
+    fn see(&mut self, result: &Result<(), DeliveryError>) {
+        match (result, &self) {
+            (Ok(()), _) => *self = Self::There,
+            (Err(DeliveryError::Answered { .. }), Self::Inconclusive) if !is_passing(result) => {
+                *self = Self::There
+            }
+            (Err(error), Self::Inconclusive)
+                if error.is_retriable() && *error != DeliveryError::NotAttempted =>
+            {
+                *self = Self::Failed(error.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_passing(result: &Result<(), DeliveryError>) -> bool {
+    result.as_ref().is_err_and(DeliveryError::is_retriable)
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+/// Longest pause for which a timer is set at all; tokio's timers end some years out.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(86_400);

@@ -1,0 +1,101 @@
+//! The task that moves batches from the queue to the sink.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::Instrument as _;
+
+use super::circuit::CircuitState;
+use super::queue::{Batch, Step, WAIT_MAX};
+use super::{DeliveryError, Shared, Sink};
+
+type Results = Vec<Result<(), DeliveryError>>;
+
+/// Runs until the queue is closed and empty, or its grace is over.
+pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
+    let mut tasks: JoinSet<Results> = JoinSet::new();
+    let mut batches: HashMap<Id, Batch<S::Request>> = HashMap::new();
+    let mut announced = CircuitState::Closed;
+    loop {
+        let (step, settled) = shared.queue.lock().next(Instant::now());
+        settled.tell();
+        match step {
+            Step::Send(batch) => {
+                let sink = Arc::clone(&shared.sink.lock());
+                let envelopes = batch.envelopes();
+                let span = tracing::debug_span!("delivery", action = shared.label, items = envelopes.len());
+                let task = tasks.spawn(async move { sink.deliver(&envelopes).await }.instrument(span));
+                batches.insert(task.id(), batch);
+            }
+            Step::Wait(until) => {
+                let until = until.unwrap_or_else(|| Instant::now() + WAIT_MAX);
+                tokio::select! {
+                    Some(finished) = tasks.join_next_with_id(), if !tasks.is_empty() => {
+                        complete(&shared, &mut batches, finished);
+                        announce(&shared, &mut announced);
+                    }
+                    () = shared.wake.notified() => {}
+                    () = sleep_until(until) => {}
+                }
+            }
+            Step::GraceOver => {
+                tasks.abort_all();
+                // A batch that ended just now counts by its result; only what was really cut off is given up.
+                while let Some(finished) = tasks.join_next_with_id().await {
+                    if finished.as_ref().is_err_and(JoinError::is_cancelled) {
+                        continue;
+                    }
+                    complete(&shared, &mut batches, finished);
+                }
+                let aborted = batches.drain().map(|(_, batch)| batch).collect();
+                let settled = shared.queue.lock().give_up(aborted);
+                settled.tell();
+                return;
+            }
+            Step::Finished => return,
+        }
+    }
+}
+
+fn complete<S: Sink>(
+    shared: &Shared<S>,
+    batches: &mut HashMap<Id, Batch<S::Request>>,
+    finished: Result<(Id, Results), JoinError>,
+) {
+    let (id, results) = match finished {
+        Ok((id, results)) => (id, Ok(results)),
+        Err(error) => (error.id(), Err(DeliveryError::Driver { cause: error.to_string() })),
+    };
+    let Some(batch) = batches.remove(&id) else { return };
+    let results = results.unwrap_or_else(|error| {
+        tracing::error!(action = shared.label, %error, "a delivery task panicked");
+        vec![Err(error); batch.envelopes().len()]
+    });
+    let settled = shared.queue.lock().complete(batch, results, Instant::now());
+    settled.tell();
+}
+
+/// Logs when a sink goes away and when it is back, once each.
+fn announce<S: Sink>(shared: &Shared<S>, announced: &mut CircuitState) {
+    let snapshot = shared.queue.lock().snapshot(Instant::now());
+    let health = snapshot.health;
+    match (*announced, health.circuit) {
+        (CircuitState::Closed, CircuitState::Open) => {
+            let cause = health.cause.unwrap_or_default();
+            tracing::warn!(
+                action = shared.label,
+                queued = snapshot.queued,
+                cause,
+                "sink unavailable, pausing"
+            );
+            *announced = CircuitState::Open;
+        }
+        (CircuitState::Open, CircuitState::Closed) => {
+            tracing::info!(action = shared.label, queued = snapshot.queued, "sink available again");
+            *announced = CircuitState::Closed;
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,152 @@
+//! One queued action, whatever its kind: the delivery machine with the right driver in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::ActionConfig;
+use crate::delivery::{Delivery, Enqueued, ItemId, OnFailure, Outgoing, Snapshot};
+use crate::error::ActionConfigError;
+use crate::plan::Request;
+use crate::sinks::http::{HttpRequest, HttpSink};
+use crate::sinks::log::{LogLine, LogSink, TracingWriter};
+use crate::targets::TargetPolicy;
+
+/// A request that can wait in a queue.
+pub trait QueuedRequest: Send + Sync + 'static {
+    /// Returns about how many bytes of memory it takes.
+    fn bytes(&self) -> usize;
+}
+
+/// What outlets need besides an action's own settings.
+#[derive(Debug, Clone, Default)]
+pub struct OutletSettings {
+    /// Which addresses actions may connect to.
+    pub targets: Arc<TargetPolicy>,
+    /// Seeds the jitter of retries.
+    pub seed: u64,
+}
+
+/// The queue and driver of one action. Republish has none.
+#[derive(Debug)]
+pub struct Outlet {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Http(Delivery<HttpSink>),
+    Log(Delivery<LogSink<TracingWriter>>),
+}
+
+impl Outlet {
+    /// Checks that a driver can be made for `config`, without starting anything.
+    ///
+    /// # Errors
+    /// As [`Outlet::spawn`].
+    pub fn check(
+        rule: &str,
+        config: &ActionConfig,
+        settings: &OutletSettings,
+    ) -> Result<(), ActionConfigError> {
+        if let ActionConfig::Http(config) = config {
+            HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
+        }
+        Ok(())
+    }
+
+    /// Starts queue and worker of an action on the current tokio runtime; `None` for a republish.
+    ///
+    /// # Errors
+    /// [`ActionConfigError`] when the driver can't be made.
+    pub fn spawn(
+        rule: &str,
+        config: &ActionConfig,
+        settings: &OutletSettings,
+    ) -> Result<Option<Self>, ActionConfigError> {
+        let label = format!("{rule}/{}", config.name());
+        let kind = match config {
+            ActionConfig::Republish(_) => return Ok(None),
+            ActionConfig::Http(config) => {
+                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
+                Kind::Http(Delivery::spawn(&label, sink, config.delivery(), settings.seed))
+            }
+            ActionConfig::Log(config) => {
+                let sink = LogSink::new(TracingWriter, config.max_per_second);
+                Kind::Log(Delivery::spawn(&label, sink, config.delivery(), settings.seed))
+            }
+        };
+        Ok(Some(Self { kind }))
+    }
+
+    /// Gives the running queue new settings. Returns `false`, and changes nothing, when `config` is of another kind.
+    ///
+    /// # Errors
+    /// [`ActionConfigError`] when the driver can't be made; nothing changed then.
+    pub fn reconfigure(
+        &self,
+        rule: &str,
+        config: &ActionConfig,
+        settings: &OutletSettings,
+    ) -> Result<bool, ActionConfigError> {
+        match (&self.kind, config) {
+            (Kind::Http(delivery), ActionConfig::Http(config)) => {
+                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
+                delivery.reconfigure(sink, config.delivery());
+            }
+            (Kind::Log(delivery), ActionConfig::Log(config)) => {
+                delivery.reconfigure(LogSink::new(TracingWriter, config.max_per_second), config.delivery());
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Puts a request into the queue. Never waits. A request of another kind than the outlet's is handed back.
+    ///
+    /// # Errors
+    /// The request, when it is of another kind.
+    pub fn enqueue(&self, item: OutletItem) -> Result<Enqueued, Request> {
+        let OutletItem { id, key, request, on_failure, extra_bytes } = item;
+        match (&self.kind, request) {
+            (Kind::Http(delivery), Request::Http(request)) => {
+                Ok(delivery.enqueue(Outgoing::<HttpRequest> { id, key, request, on_failure, extra_bytes }))
+            }
+            (Kind::Log(delivery), Request::Log(request)) => {
+                Ok(delivery.enqueue(Outgoing::<LogLine> { id, key, request, on_failure, extra_bytes }))
+            }
+            (_, request) => Err(request),
+        }
+    }
+
+    /// Returns the counters and the health of this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        match &self.kind {
+            Kind::Http(delivery) => delivery.snapshot(),
+            Kind::Log(delivery) => delivery.snapshot(),
+        }
+    }
+
+    /// Takes nothing more, sends what is queued for at most `grace`, then gives up the rest and counts it under
+    /// [`crate::DropReason::Shutdown`].
+    pub async fn shutdown(&self, grace: Duration) {
+        match &self.kind {
+            Kind::Http(delivery) => delivery.shutdown(grace).await,
+            Kind::Log(delivery) => delivery.shutdown(grace).await,
+        }
+    }
+}
+
+/// What goes into [`Outlet::enqueue`].
+pub struct OutletItem {
+    /// The message that the request was made from.
+    pub id: ItemId,
+    /// Items with the same key keep their order; `None` for an item without order.
+    pub key: Option<u64>,
+    /// The request.
+    pub request: Request,
+    /// Told if it is given up.
+    pub on_failure: Option<OnFailure>,
+    /// Bytes that live as long as the item does, beside the request's own.
+    pub extra_bytes: usize,
+}
