@@ -1,1 +1,34 @@
-//! Under construction.
+//! The broker core: listeners, connections, sessions, subscriptions, retained messages, routing.
+//!
+//! It knows MQTT and nothing of SQL, sinks or configuration files: rules see messages through [`MessageHook`], debts go
+//! to a [`store::Store`].
+//!
+//! Where to look: `connection` turns bytes into packets and back; `handlers` has one file for each kind of packet a
+//! client sends; `session` is the state machine that outlives connections; `subscriptions` says whom a topic concerns;
+//! `dispatch` takes one message from admission to its receivers.
+//!
+//! Invariants: no lock is held across an await; a publisher's thread never waits for a receiver's socket; an
+//! acknowledgement is written after the store has said that its debts are safe; every buffer and queue has a limit in
+//! [`Limits`].
+
+mod broker;
+mod clock;
+mod config;
+mod connection;
+mod dispatch;
+mod handlers;
+mod hook;
+mod listener;
+mod message;
+mod metrics;
+mod outbound;
+mod session;
+mod subscriptions;
+mod sys_topics;
+mod timers;
+
+pub use broker::{BoundListener, Broker, InternalPublish, PublishError, TopicRefused};
+pub use config::{BrokerConfig, Limits, ListenerConfig, QueuePolicy};
+pub use hook::{HookEffects, MessageHandler, MessageHook, Progress, Republish};
+pub use message::{Message, Publication, Publisher, Trail};
+pub use metrics::Stats;

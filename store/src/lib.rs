@@ -1,1 +1,76 @@
-//! Under construction.
+//! What the broker owes, and when it is safe.
+//!
+//! No packet that lets the other side forget something may leave before the store knows it. A handler describes its
+//! debts and state changes as [`Record`]s, appends them in **one frame** with [`Store::append`] and gets a
+//! [`CommitToken`]; whatever depends on the frame (an acknowledgement, an onward QoS 2 delivery) waits until
+//! [`Store::committed`] has reached that token. The interface is the same for a store that keeps nothing
+//! ([`MemoryStore`], whose tokens are committed at once) and for one that waits for a disk.
+//!
+//! The crate knows no MQTT packets and no sockets: identities are numbers and byte strings.
+
+mod manual;
+mod memory;
+mod record;
+
+pub use manual::ManualStore;
+pub use memory::MemoryStore;
+pub use record::{MessageId, Record, SessionKey};
+
+use std::task::Waker;
+
+/// A position in the store's commit order. Tokens compare by age: a later frame has the greater token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct CommitToken(pub u64);
+
+impl CommitToken {
+    /// The token of an effect that owes nothing: committed since ever.
+    pub const NOTHING_OWED: Self = Self(0);
+}
+
+/// Who the store is: part of every message's identity, so that identities stay unique over restarts and copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreIdentity {
+    /// Random, chosen when the store is created.
+    pub id: u64,
+    /// Raised at every start, restore and quarantine.
+    pub epoch: u32,
+}
+
+/// Why a frame was not accepted. Nothing of a refused frame is kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The reserve of disk space is reached: no new debts until there is room.
+    #[error("the store is full: {used} bytes used of {limit}")]
+    Full {
+        /// Bytes in use.
+        used: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// An earlier write failed with an unknown outcome; this store acknowledges nothing any more.
+    #[error("the store has failed and accepts no more debts")]
+    Failed,
+}
+
+/// The durable side of the broker. Implementations do their waiting on threads of their own: no call here blocks on I/O.
+pub trait Store: Send + Sync + 'static {
+    /// The identity that messages admitted now carry.
+    fn identity(&self) -> StoreIdentity;
+
+    /// Whether records are worth building. A store that keeps nothing says no, and callers skip the work.
+    fn keeps_records(&self) -> bool;
+
+    /// Appends all debts and transitions of one message, or of one packet, as one frame: after a crash all of it is
+    /// there or none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the frame was refused; then nobody may be told that it was accepted.
+    fn append(&self, records: &[Record<'_>]) -> Result<CommitToken, StoreError>;
+
+    /// The newest token that is safe; every older one is safe too.
+    fn committed(&self) -> CommitToken;
+
+    /// Wakes `waker` once `token` is safe (at once if it is already). A waker may be woken more than once.
+    fn wake_when_committed(&self, token: CommitToken, waker: &Waker);
+}

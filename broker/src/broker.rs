@@ -1,0 +1,501 @@
+//! The broker as a whole: what its parts share, and the life of sessions beyond their connections.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use mqtt_protocol::topic::{self, TopicError};
+use mqtt_protocol::{QoS, ReasonCode};
+use store::{CommitToken, MessageId, Record, Store};
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Now};
+use crate::config::{BrokerConfig, ListenerConfig};
+use crate::dispatch::{Dispatch, Fanout};
+use crate::hook::MessageHook;
+use crate::listener;
+use crate::message::{Message, Publication, Trail};
+use crate::metrics::{Metrics, Stats};
+use crate::session::registry::Registry;
+use crate::session::{Session, WillMessage};
+use crate::subscriptions::index::FilterIndex;
+use crate::subscriptions::retained::Retained;
+use crate::subscriptions::route::{self, Route};
+use crate::subscriptions::{Group, Subscribers};
+use crate::timers::{Deadline, Timers};
+
+static NEXT_BROKER: AtomicU64 = AtomicU64::new(1);
+
+/// Subscriptions removed in one go when a session ends; more are removed in the background.
+const UNSUBSCRIBE_CHUNK: usize = 512;
+
+/// An MQTT broker. Cheap to clone: all clones are the same broker.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What every part of a broker sees.
+pub(crate) struct Shared {
+    /// Unique in the process.
+    pub(crate) number: u64,
+    pub(crate) config: BrokerConfig,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) hook: Option<Arc<dyn MessageHook>>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    pub(crate) sessions: Registry,
+    pub(crate) subscriptions: FilterIndex<Subscribers>,
+    pub(crate) subscription_count: AtomicU64,
+    pub(crate) retained: Retained,
+    pub(crate) timers: Timers,
+    pub(crate) connections: AtomicU32,
+    pub(crate) clients: AtomicU64,
+    pub(crate) all_closed: Notify,
+    pub(crate) shutting_down: AtomicBool,
+    pub(crate) shutdown_started: Notify,
+    sequence: AtomicU64,
+    store_id: u64,
+    store_epoch: u32,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// A listener that is open.
+#[derive(Debug, Clone)]
+pub struct BoundListener {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens; the port is the real one.
+    pub local_addr: SocketAddr,
+}
+
+/// A message that the embedding program publishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InternalPublish {
+    /// Topic Name.
+    pub topic: String,
+    /// Payload.
+    pub payload: Vec<u8>,
+    /// Quality of service.
+    pub qos: QoS,
+    /// Whether it is to be retained.
+    pub retain: bool,
+    /// Encoded MQTT 5 properties that are forwarded unaltered; may be empty.
+    pub properties: Vec<u8>,
+    /// Seconds until it expires.
+    pub message_expiry_interval_s: Option<u32>,
+}
+
+/// Why a topic is refused.
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TopicRefused {
+    /// It breaks the rules of MQTT 5.0 §4.7.
+    #[error(transparent)]
+    Invalid(#[from] TopicError),
+    /// It has more levels than allowed.
+    #[error("has {levels} levels, more than the limit of {limit}")]
+    TooManyLevels {
+        /// Levels that it has.
+        levels: usize,
+        /// Levels allowed.
+        limit: usize,
+    },
+}
+
+/// Why an internal publish was refused. Nobody received it.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The topic can't be published to.
+    #[error("topic {topic:?}: {cause}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What is wrong with it.
+        cause: TopicRefused,
+    },
+    /// A limit or the store refused it.
+    #[error("the publish was refused: {0:?}")]
+    Refused(ReasonCode),
+}
+
+impl Broker {
+    /// Makes a broker; it needs a tokio runtime around it. It listens nowhere yet.
+    #[must_use]
+    pub fn new(config: BrokerConfig, store: Arc<dyn Store>, hook: Option<Arc<dyn MessageHook>>) -> Self {
+        let identity = store.identity();
+        let shared = Arc::new(Shared {
+            number: NEXT_BROKER.fetch_add(1, Ordering::Relaxed),
+            config,
+            store,
+            hook,
+            clock: Clock::new(),
+            metrics: Metrics::default(),
+            sessions: Registry::new(),
+            subscriptions: FilterIndex::new(),
+            subscription_count: AtomicU64::new(0),
+            retained: Retained::new(),
+            timers: Timers::new(),
+            connections: AtomicU32::new(0),
+            clients: AtomicU64::new(0),
+            all_closed: Notify::new(),
+            shutting_down: AtomicBool::new(false),
+            shutdown_started: Notify::new(),
+            sequence: AtomicU64::new(1),
+            store_id: identity.id,
+            store_epoch: identity.epoch,
+        });
+        tokio::spawn(housekeeping(Arc::downgrade(&shared)));
+        if !shared.config.sys_interval.is_zero() {
+            tokio::spawn(crate::sys_topics::publish_regularly(Arc::downgrade(&shared)));
+        }
+        Self { shared }
+    }
+
+    /// Opens a listener and serves it until shutdown.
+    ///
+    /// # Errors
+    /// What binding the address met with, "address in use" above all.
+    pub async fn listen(&self, config: ListenerConfig) -> std::io::Result<BoundListener> {
+        listener::open(Arc::clone(&self.shared), config).await
+    }
+
+    /// Publishes a message as the broker itself; returns when every receiver has it in its queue and every debt is safe.
+    ///
+    /// # Errors
+    /// [`PublishError`]; then nobody received it.
+    pub async fn publish(&self, publish: InternalPublish) -> Result<(), PublishError> {
+        self.shared
+            .check_topic_name(&publish.topic)
+            .map_err(|cause| PublishError::Topic { topic: publish.topic.clone(), cause })?;
+        let message = self.shared.internal_message(&publish);
+        publish_message(&self.shared, message).await.map_err(PublishError::Refused)
+    }
+
+    /// Counters and totals.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Closes every listener and connection: MQTT 5 clients are told 0x8B (Server shutting down). Returns when all are
+    /// gone or `grace` is over.
+    pub async fn shutdown(&self, grace: Duration) {
+        let shared = &self.shared;
+        shared.shutting_down.store(true, Ordering::Release);
+        shared.shutdown_started.notify_waiters();
+        for session in shared.sessions.all() {
+            session.lock().close(ReasonCode::ServerShuttingDown);
+        }
+        let everybody_gone = async {
+            loop {
+                let notified = shared.all_closed.notified();
+                if shared.connections.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        if tokio::time::timeout(grace, everybody_gone).await.is_err() {
+            let left = shared.connections.load(Ordering::Acquire);
+            tracing::warn!(connections = left, "shutdown: connections still open after the grace time");
+        }
+    }
+}
+
+/// Runs a message through admission and fan-out, turn by turn.
+pub(crate) async fn publish_message(shared: &Arc<Shared>, message: Arc<Message>) -> Result<(), ReasonCode> {
+    let outcome = Dispatch::internal(shared, message).finish(shared).await?;
+    std::future::poll_fn(|cx| {
+        if shared.store.committed() >= outcome.token {
+            return std::task::Poll::Ready(());
+        }
+        shared.store.wake_when_committed(outcome.token, cx.waker());
+        std::task::Poll::Pending
+    })
+    .await;
+    Ok(())
+}
+
+impl Shared {
+    /// The route of a topic.
+    pub(crate) fn route(&self, topic: &str) -> Arc<Route> {
+        route::route(self.number, &self.subscriptions, self.hook.as_ref(), topic)
+    }
+
+    pub(crate) fn next_message_id(&self) -> MessageId {
+        MessageId {
+            store: self.store_id,
+            epoch: self.store_epoch,
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Whether a Topic Name is valid and within the limits.
+    pub(crate) fn check_topic_name(&self, name: &str) -> Result<(), TopicRefused> {
+        topic::validate_topic_name(name)?;
+        self.check_levels(name)
+    }
+
+    /// Whether a topic or filter has few enough levels.
+    pub(crate) fn check_levels(&self, text: &str) -> Result<(), TopicRefused> {
+        let limit = usize::from(self.config.limits.max_topic_levels);
+        let levels = text.bytes().filter(|byte| *byte == b'/').count() + 1;
+        if levels > limit { Err(TopicRefused::TooManyLevels { levels, limit }) } else { Ok(()) }
+    }
+
+    /// Stores or clears the Retained Message of the topic. The caller holds the turn.
+    pub(crate) fn retain(&self, fanout: &mut Fanout<'_>) -> Result<(), ReasonCode> {
+        if fanout.payload().is_empty() {
+            let topic = fanout.outgoing().topic;
+            self.retained.clear(topic);
+            return Ok(());
+        }
+        let message = Arc::clone(fanout.message());
+        self.retained
+            .has_room(message.topic(), message.size(), &self.config.limits)
+            .map_err(|_| ReasonCode::QuotaExceeded)?;
+        self.retained.set(message);
+        Ok(())
+    }
+
+    pub(crate) fn internal_message(&self, publish: &InternalPublish) -> Arc<Message> {
+        let now = self.clock.now();
+        Publication {
+            id: self.next_message_id(),
+            namespace: 0,
+            topic: &publish.topic,
+            payload: &publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: &publish.properties,
+            expires_at_ms: now.expiry(publish.message_expiry_interval_s),
+            received_at_ms: now.wall_ms,
+            publisher: None,
+            trail: &Trail::default(),
+        }
+        .to_message()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let (retained_messages, retained_bytes) = self.retained.totals();
+        let mut stats = self.metrics.snapshot();
+        stats.connections = self.clients.load(Ordering::Relaxed);
+        stats.sessions = self.sessions.len() as u64;
+        stats.subscriptions = self.subscription_count.load(Ordering::Relaxed);
+        stats.retained_messages = retained_messages;
+        stats.retained_bytes = retained_bytes;
+        stats
+    }
+
+    /// Puts records into the store as one frame.
+    pub(crate) fn append(&self, records: &[Record<'_>]) -> Result<CommitToken, ReasonCode> {
+        if !self.store.keeps_records() || records.is_empty() {
+            return Ok(CommitToken::NOTHING_OWED);
+        }
+        self.store.append(records).map_err(|error| {
+            tracing::warn!(%error, "the store did not accept a frame");
+            ReasonCode::QuotaExceeded
+        })
+    }
+
+    /// A session's connection is gone: what becomes of its will and of the session.
+    ///
+    /// `send_will` is false after a DISCONNECT that discards the will [MQTT-3.14.4-3, v5].
+    pub(crate) fn connection_lost(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        generation: u32,
+        send_will: bool,
+    ) {
+        let mut inner = session.lock();
+        if !inner.detach(generation) {
+            return;
+        }
+        let generation = inner.generation;
+        let expiry_s = inner.expiry_interval_s;
+        let will = if send_will {
+            inner.will.take()
+        } else {
+            drop(inner.will.take());
+            None
+        };
+        let now = self.clock.now();
+        let mut publish_now = None;
+        if let Some(will) = will {
+            if will.delay_s == 0 || expiry_s == 0 {
+                publish_now = Some(will);
+            } else {
+                let delay_s = will.delay_s.min(expiry_s);
+                inner.will = Some(will);
+                let at = now.mono_ms + u64::from(delay_s) * 1000;
+                self.timers.insert(at, Arc::downgrade(session), generation, Deadline::Will);
+            }
+        }
+        if expiry_s != 0 && expiry_s != u32::MAX {
+            let at = now.mono_ms + u64::from(expiry_s) * 1000;
+            self.timers.insert(at, Arc::downgrade(session), generation, Deadline::Expiry);
+        }
+        let groups: Vec<_> =
+            inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect();
+        drop(inner);
+        self.give_shared_to_others(session, &groups, now, expiry_s == 0);
+        if expiry_s == 0 {
+            self.end_session(session);
+        }
+        if let Some(will) = publish_now {
+            self.publish_will(*will);
+        }
+    }
+
+    /// Unacknowledged QoS 1 messages of Shared Subscriptions go to members that are there.
+    fn give_shared_to_others(&self, session: &Arc<Session>, groups: &[Arc<Group>], now: Now, ends: bool) {
+        if groups.is_empty() {
+            return;
+        }
+        if ends || groups.iter().any(|group| group.has_other_online(session)) {
+            let taken = session.lock().state.take_shared();
+            crate::subscriptions::give_back(taken);
+        }
+        for group in groups {
+            self.metrics.dropped_expired.add(group.pump(&self.config.limits, now.mono_ms));
+        }
+    }
+
+    /// The session is over: nothing finds it any more and nothing is delivered to it.
+    pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
+        self.sessions.remove(session);
+        self.retire(session);
+    }
+
+    /// Ends a session that the registry no longer holds.
+    pub(crate) fn retire(self: &Arc<Self>, session: &Arc<Session>) {
+        let (subscriptions, taken, will) = {
+            let mut inner = session.lock();
+            inner.ended = true;
+            let taken = inner.state.take_shared();
+            (std::mem::take(&mut inner.subscriptions), taken, inner.will.take())
+        };
+        crate::subscriptions::give_back(taken);
+        if let Err(reason) = self.append(&[Record::SessionEnded { session: session.key() }]) {
+            tracing::warn!(?reason, "the end of a session could not be recorded");
+        }
+        // A will that is still waiting is due when the session ends [MQTT-3.1.3-9, v5].
+        if let Some(will) = will {
+            self.publish_will(*will);
+        }
+        if subscriptions.len() <= UNSUBSCRIBE_CHUNK {
+            for subscription in subscriptions.iter() {
+                self.forget_subscription(session, &subscription.filter);
+            }
+        } else {
+            let (shared, session) = (Arc::clone(self), Arc::clone(session));
+            tokio::spawn(async move {
+                for (number, subscription) in subscriptions.iter().enumerate() {
+                    shared.forget_subscription(&session, &subscription.filter);
+                    if number % UNSUBSCRIBE_CHUNK == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+        }
+        session.lock().state = crate::session::state::SessionState::new();
+    }
+
+    /// Publishes a will, in the background.
+    pub(crate) fn publish_will(self: &Arc<Self>, will: WillMessage) {
+        let shared = Arc::clone(self);
+        let now = self.clock.now();
+        let publication = will.message.publication();
+        let message = Publication {
+            id: self.next_message_id(),
+            expires_at_ms: now.expiry(will.expiry_interval_s),
+            received_at_ms: now.wall_ms,
+            ..publication
+        }
+        .to_message();
+        tokio::spawn(async move {
+            if let Err(reason) = publish_message(&shared, message).await {
+                tracing::warn!(?reason, "a will message was refused");
+            }
+        });
+    }
+}
+
+/// Fires deadlines and sweeps expired Retained Messages, for as long as the broker lives.
+async fn housekeeping(shared: Weak<Shared>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(crate::timers::SLOT_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut sweep = 0usize;
+    loop {
+        ticks.tick().await;
+        let Some(shared) = shared.upgrade() else { return };
+        let now = shared.clock.now();
+        for (number, due) in shared.timers.due(now.mono_ms).into_iter().enumerate() {
+            if let Some(session) = due.session.upgrade() {
+                fire(&shared, &session, due.generation, due.deadline, now);
+            }
+            if number % 256 == 255 {
+                tokio::task::yield_now().await;
+            }
+        }
+        // One shard a tick: all of them every four seconds.
+        sweep += 1;
+        let swept = shared.retained.sweep(sweep, 1000, now.mono_ms);
+        shared.metrics.dropped_expired.add(swept as u64);
+    }
+}
+
+fn fire(shared: &Arc<Shared>, session: &Arc<Session>, generation: u32, deadline: Deadline, now: Now) {
+    let mut inner = session.lock();
+    if inner.generation != generation || inner.ended {
+        return;
+    }
+    match deadline {
+        Deadline::KeepAlive { silence_ms } => {
+            let due_at = session.last_heard_ms.load(Ordering::Relaxed) + u64::from(silence_ms);
+            if due_at <= now.mono_ms {
+                shared.metrics.keep_alive_timeouts.add(1);
+                inner.close(ReasonCode::KeepAliveTimeout);
+            } else {
+                drop(inner);
+                shared.timers.insert(due_at, Arc::downgrade(session), generation, deadline);
+            }
+        }
+        Deadline::Will => {
+            let will = inner.will.take();
+            drop(inner);
+            if let Some(will) = will {
+                shared.publish_will(*will);
+            }
+        }
+        Deadline::Expiry => {
+            drop(inner);
+            shared.expire(session, generation);
+        }
+    }
+}
+
+impl Shared {
+    /// Ends a session whose time is over, unless a connection has taken it on meanwhile.
+    fn expire(self: &Arc<Self>, session: &Arc<Session>, generation: u32) {
+        let expired = self.sessions.change(&session.client_id, |found| {
+            let is_this = found.is_some_and(|found| Arc::ptr_eq(found, session));
+            let expired = is_this && session.lock().generation == generation;
+            if expired {
+                session.lock().ended = true;
+            }
+            (if expired { None } else { found.cloned() }, expired)
+        });
+        if expired {
+            self.retire(session);
+        }
+    }
+}

@@ -1,0 +1,603 @@
+//! One message's way from admission to its receivers.
+//!
+//! ```text
+//! rules (and what they republish) → every budget reserved → debts in one frame → [QoS 2: committed] → fan-out
+//! ```
+//!
+//! Nobody receives anything before all debts of the message, and of the messages that rules made of it, are in the
+//! store's hands; a refusal at admission means that nobody got it. [`publish`] does all of it in one go, borrowing the
+//! message from the read buffer, when nothing stands in the way: few receivers, no rule that republishes, nothing to
+//! wait for. Otherwise it hands back a [`Dispatch`], which goes on in turns: chunks of [`CHUNK`] receivers, rules within
+//! their step budget, the wait for a commit.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use mqtt_protocol::{Outgoing, PacketId, ProtocolVersion, PublishLayout, QoS, ReasonCode};
+use store::{CommitToken, Record};
+
+use crate::broker::Shared;
+use crate::clock::Now;
+use crate::config::{Limits, QueuePolicy};
+use crate::hook::{HookEffects, Progress, Republish};
+use crate::message::{Message, Publication};
+use crate::outbound::{SHARE_ALWAYS_BYTES, SHARE_RECEIVERS, SHARE_WIDE_BYTES};
+use crate::session::state::remaining_s;
+use crate::session::{Delivered, Grant, Session, wake_after_this_turn};
+use crate::subscriptions::retained::TurnGuard;
+use crate::subscriptions::route::Route;
+
+/// Receivers served in one turn.
+pub(crate) const CHUNK: usize = 512;
+
+/// Messages that rules may make of one publish, chains included.
+const REPUBLISHED_MAX: usize = 10_000;
+
+/// One message being handed to many: what they share is made once, when first needed.
+#[derive(Debug)]
+pub(crate) struct Fanout<'a> {
+    publication: Publication<'a>,
+    owned: Option<Arc<Message>>,
+    shares_payload: bool,
+    remaining_s: Option<u32>,
+    /// By version (3.x, 5) and presence of a Packet Identifier.
+    layouts: [Option<PublishLayout>; 4],
+}
+
+thread_local! {
+    /// Memory of layouts to use again.
+    static SCRATCH: std::cell::RefCell<Vec<Vec<u8>>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl<'a> Fanout<'a> {
+    fn new(publication: Publication<'a>, owned: Option<Arc<Message>>, receivers: usize, now_ms: u64) -> Self {
+        let size = publication.payload.len();
+        Self {
+            owned,
+            shares_payload: receivers > 1
+                && (size >= SHARE_ALWAYS_BYTES || (size >= SHARE_WIDE_BYTES && receivers > SHARE_RECEIVERS)),
+            remaining_s: remaining_s(publication.expires_at_ms, now_ms),
+            publication,
+            layouts: [None, None, None, None],
+        }
+    }
+
+    pub(crate) fn of_message(message: &'a Arc<Message>, receivers: usize, now_ms: u64) -> Self {
+        Self::new(message.publication(), Some(Arc::clone(message)), receivers, now_ms)
+    }
+
+    /// QoS of the publish.
+    pub(crate) fn qos(&self) -> QoS {
+        self.publication.qos
+    }
+
+    /// RETAIN flag of the publish.
+    pub(crate) fn retain(&self) -> bool {
+        self.publication.retain
+    }
+
+    pub(crate) fn payload(&self) -> &'a [u8] {
+        self.publication.payload
+    }
+
+    /// Whether receivers point at one copy of the payload instead of copying it.
+    pub(crate) fn shares_payload(&self) -> bool {
+        self.shares_payload
+    }
+
+    /// The message as something that can be kept.
+    pub(crate) fn message(&mut self) -> &Arc<Message> {
+        self.owned.get_or_insert_with(|| self.publication.to_message())
+    }
+
+    pub(crate) fn outgoing(&self) -> Outgoing<'a> {
+        Outgoing {
+            topic: self.publication.topic,
+            payload: self.publication.payload,
+            forward: self.publication.properties,
+            message_expiry_interval_s: self.remaining_s,
+        }
+    }
+
+    /// The encoded header for receivers of this kind; `None` if the message can't be encoded for them.
+    pub(crate) fn layout(&mut self, version: ProtocolVersion, has_id: bool) -> Option<&PublishLayout> {
+        let outgoing = self.outgoing();
+        let place = usize::from(version.has_properties()) * 2 + usize::from(has_id);
+        let slot = self.layouts.get_mut(place)?;
+        if slot.is_none() {
+            let scratch = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+            *slot = PublishLayout::new(version, has_id, &outgoing, scratch).ok();
+        }
+        slot.as_ref()
+    }
+}
+
+impl Drop for Fanout<'_> {
+    fn drop(&mut self) {
+        for layout in self.layouts.iter_mut().filter_map(Option::take) {
+            SCRATCH.with_borrow_mut(|scratch| {
+                if scratch.len() < 8 {
+                    scratch.push(layout.into_scratch());
+                }
+            });
+        }
+    }
+}
+
+/// What a publish came to.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// When it is safe to say yes.
+    pub(crate) token: CommitToken,
+    /// Whether any Subscription matched.
+    pub(crate) matched: bool,
+    /// A receiver that is behind: the publisher had better pause.
+    pub(crate) slow: Option<Arc<Session>>,
+}
+
+/// How far [`publish`] came.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// All the way.
+    Done(Outcome),
+    /// Not all the way: to be polled.
+    Suspended(Box<Dispatch>),
+    /// Nobody received it.
+    Refused(ReasonCode),
+}
+
+/// An inbound QoS 2 publish: its receive record joins the message's frame.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) session: Arc<Session>,
+    pub(crate) id: PacketId,
+}
+
+/// Admits a publish and hands it to everybody it concerns.
+pub(crate) fn publish(
+    shared: &Shared,
+    publication: &Publication<'_>,
+    received: Option<&Received>,
+    now: Now,
+) -> Admission {
+    let route = shared.route(publication.topic);
+    let mut effects = HookEffects::default();
+    let mut cursor = 0;
+    let mut progress = Progress::Done;
+    if let Some(handler) = &route.handler {
+        progress = handler.handle(publication, &mut cursor, &mut effects);
+    }
+    let keeps = shared.store.keeps_records();
+    let plain = progress == Progress::Done
+        && effects.republish.is_empty()
+        && route.receivers.len() <= CHUNK
+        && !keeps
+        && (shared.config.limits.max_queued_policy == QueuePolicy::DropOldest
+            || publication.qos == QoS::AtMostOnce);
+    let turn = (plain && publication.retain).then(|| shared.retained.try_turn(publication.topic));
+    if plain && !matches!(turn, Some(None)) {
+        let mut fanout =
+            Fanout::new(*publication, None, route.receivers.len() + route.groups.len(), now.mono_ms);
+        if publication.retain
+            && let Err(reason) = shared.retain(&mut fanout)
+        {
+            return Admission::Refused(reason);
+        }
+        let mut slow = None;
+        fan_out(shared, &mut fanout, &route, 0, &mut slow);
+        return Admission::Done(Outcome {
+            token: CommitToken::NOTHING_OWED,
+            matched: is_matched(&route),
+            slow,
+        });
+    }
+    drop(turn);
+    let step = Step { message: publication.to_message(), route };
+    Admission::Suspended(Box::new(Dispatch {
+        steps: vec![step],
+        stage: match progress {
+            Progress::Done => Stage::Rules { at: 0, cursor: usize::MAX, effects },
+            Progress::Yield => Stage::Rules { at: 0, cursor, effects },
+        },
+        received: received.cloned(),
+        token: CommitToken::NOTHING_OWED,
+        slow: None,
+    }))
+}
+
+fn is_matched(route: &Route) -> bool {
+    !route.receivers.is_empty() || !route.groups.is_empty()
+}
+
+/// A message on its way, over several turns.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    /// The message that was published, then what rules made of it, in order.
+    steps: Vec<Step>,
+    stage: Stage,
+    received: Option<Received>,
+    token: CommitToken,
+    slow: Option<Arc<Session>>,
+}
+
+#[derive(Debug)]
+struct Step {
+    message: Arc<Message>,
+    route: Arc<Route>,
+}
+
+enum Stage {
+    /// Rules see the message at `at`. A cursor of `usize::MAX`: its handler is through, its effects are to be used.
+    Rules { at: usize, cursor: usize, effects: HookEffects },
+    /// The frame is with the store; an inbound QoS 2 message goes on when it is safe.
+    Commit,
+    /// Receivers of the message at `at` are served, from `next` on.
+    FanOut { at: usize, next: usize, turn: Option<TurnGuard>, waiting: Option<WaitForTurn> },
+}
+
+type WaitForTurn = Pin<Box<dyn Future<Output = TurnGuard> + Send>>;
+
+impl std::fmt::Debug for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rules { at, .. } => write!(f, "Rules {{ at: {at} }}"),
+            Self::Commit => f.write_str("Commit"),
+            Self::FanOut { at, next, .. } => write!(f, "FanOut {{ at: {at}, next: {next} }}"),
+        }
+    }
+}
+
+/// How far one turn came.
+pub(crate) enum Turn {
+    /// To the end.
+    Done(Result<Outcome, ReasonCode>),
+    /// The turn's budget is used up: others first, then go on.
+    Again,
+    /// Something else has to happen; the waker is registered there.
+    Waiting,
+}
+
+impl Dispatch {
+    /// A message that the broker itself publishes.
+    pub(crate) fn internal(shared: &Shared, message: Arc<Message>) -> Self {
+        let route = shared.route(message.topic());
+        Self {
+            steps: vec![Step { message, route }],
+            stage: Stage::Rules { at: 0, cursor: 0, effects: HookEffects::default() },
+            received: None,
+            token: CommitToken::NOTHING_OWED,
+            slow: None,
+        }
+    }
+
+    /// A client's publish that came while an earlier one of the same client is on its way.
+    pub(crate) fn behind(shared: &Shared, publication: &Publication<'_>, received: Option<Received>) -> Self {
+        Self { received, ..Self::internal(shared, publication.to_message()) }
+    }
+
+    /// Whether it is admitted and waits for nothing but the store, or for those before it.
+    pub(crate) fn waits_for_commit(&self) -> bool {
+        matches!(self.stage, Stage::Commit)
+    }
+
+    /// Goes on for one turn. Unless it is the `first` of its publisher's, it isn't fanned out yet: order is kept.
+    pub(crate) fn turn(&mut self, shared: &Shared, cx: &mut Context<'_>, now: Now, first: bool) -> Turn {
+        loop {
+            match &mut self.stage {
+                Stage::Rules { .. } => match self.run_rules(shared, now) {
+                    Progress::Yield => return Turn::Again,
+                    Progress::Done => match self.admit(shared) {
+                        Ok(token) => {
+                            self.token = token;
+                            self.stage = Stage::Commit;
+                        }
+                        Err(reason) => return Turn::Done(Err(reason)),
+                    },
+                },
+                Stage::Commit => {
+                    if !first {
+                        return Turn::Waiting;
+                    }
+                    // What came at QoS 2 goes nowhere before its receive record is safe.
+                    if self.received.is_some() && shared.store.committed() < self.token {
+                        shared.store.wake_when_committed(self.token, cx.waker());
+                        if shared.store.committed() < self.token {
+                            return Turn::Waiting;
+                        }
+                    }
+                    self.stage = Stage::FanOut { at: 0, next: 0, turn: None, waiting: None };
+                }
+                Stage::FanOut { at, next, turn, waiting } => {
+                    let Some(step) = self.steps.get(*at) else {
+                        let matched = self.steps.first().is_some_and(|step| is_matched(&step.route));
+                        return Turn::Done(Ok(Outcome {
+                            token: self.token,
+                            matched,
+                            slow: self.slow.take(),
+                        }));
+                    };
+                    let receivers = step.route.receivers.len() + step.route.groups.len();
+                    let mut fanout = Fanout::of_message(&step.message, receivers, now.mono_ms);
+                    if step.message.publication().retain && turn.is_none() {
+                        let topic = step.message.topic();
+                        let waiting = waiting.get_or_insert_with(|| Box::pin(shared.retained.turn(topic)));
+                        match waiting.as_mut().poll(cx) {
+                            Poll::Pending => return Turn::Waiting,
+                            Poll::Ready(guard) => *turn = Some(guard),
+                        }
+                        if let Err(reason) = shared.retain(&mut fanout) {
+                            // Room was checked at admission; somebody else took it since. The publish stands.
+                            tracing::debug!(?reason, "message not retained: the limit was reached meanwhile");
+                        }
+                    }
+                    let reached = fan_out(shared, &mut fanout, &step.route, *next, &mut self.slow);
+                    if reached < step.route.receivers.len() {
+                        *next = reached;
+                        return Turn::Again;
+                    }
+                    (*at, *next, *turn, *waiting) = (*at + 1, 0, None, None);
+                }
+            }
+        }
+    }
+
+    /// Goes on to the end, with nobody before it.
+    pub(crate) async fn finish(mut self, shared: &Shared) -> Result<Outcome, ReasonCode> {
+        std::future::poll_fn(|cx| match self.turn(shared, cx, shared.clock.now(), true) {
+            Turn::Done(result) => Poll::Ready(result),
+            Turn::Again => {
+                wake_after_this_turn(cx.waker());
+                Poll::Pending
+            }
+            Turn::Waiting => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Shows every message to its handler; what that makes becomes further messages.
+    fn run_rules(&mut self, shared: &Shared, now: Now) -> Progress {
+        let Stage::Rules { at, cursor, effects } = &mut self.stage else { return Progress::Done };
+        while let Some(step) = self.steps.get(*at) {
+            if *cursor != usize::MAX
+                && let Some(handler) = &step.route.handler
+                && handler.handle(&step.message.publication(), cursor, effects) == Progress::Yield
+            {
+                return Progress::Yield;
+            }
+            let source = Arc::clone(&step.message);
+            for republish in effects.republish.drain(..) {
+                if self.steps.len() > REPUBLISHED_MAX {
+                    shared.metrics.dropped_rule_output.add(1);
+                    continue;
+                }
+                match made_by_rule(shared, &source, republish, now) {
+                    Some(message) => {
+                        shared.metrics.messages_republished.add(1);
+                        let route = shared.route(message.topic());
+                        self.steps.push(Step { message, route });
+                    }
+                    None => shared.metrics.dropped_rule_output.add(1),
+                }
+            }
+            *at += 1;
+            *cursor = 0;
+        }
+        Progress::Done
+    }
+
+    /// Reserves every budget, then puts every debt into one frame. An error means that nothing happened.
+    fn admit(&mut self, shared: &Shared) -> Result<CommitToken, ReasonCode> {
+        let limits = &shared.config.limits;
+        self.check_retained(shared)?;
+        let mut reserved = Vec::new();
+        if limits.max_queued_policy == QueuePolicy::Refuse
+            && let Err(reason) = self.reserve(limits, &mut reserved)
+        {
+            give_up(&reserved);
+            return Err(reason);
+        }
+        let token = if shared.store.keeps_records() {
+            self.append_debts(shared)
+        } else {
+            Ok(CommitToken::NOTHING_OWED)
+        };
+        // A reservation is needed only until the message is in the queue, which nothing can keep it from any more; the
+        // room between here and there is covered by the few messages that a queue may exceed its limit by.
+        give_up(&reserved);
+        token
+    }
+
+    fn check_retained(&mut self, shared: &Shared) -> Result<(), ReasonCode> {
+        let mut first = true;
+        let mut refused = false;
+        self.steps.retain(|step| {
+            let is_source = std::mem::take(&mut first);
+            let publication = step.message.publication();
+            let fits = !publication.retain
+                || publication.payload.is_empty()
+                || shared
+                    .retained
+                    .has_room(publication.topic, step.message.size(), &shared.config.limits)
+                    .is_ok();
+            if !fits && is_source {
+                refused = true;
+            } else if !fits {
+                shared.metrics.dropped_rule_output.add(1);
+            }
+            fits
+        });
+        if refused { Err(ReasonCode::QuotaExceeded) } else { Ok(()) }
+    }
+
+    fn reserve(&self, limits: &Limits, reserved: &mut Vec<(Arc<Session>, usize)>) -> Result<(), ReasonCode> {
+        for step in self.steps.iter().filter(|step| step.message.qos() > QoS::AtMostOnce) {
+            for receiver in step.route.receivers.iter().filter(|receiver| receiver.may_owe()) {
+                let size = step.message.size();
+                if !receiver.session.lock().state.reserve(size, limits) {
+                    return Err(ReasonCode::QuotaExceeded);
+                }
+                reserved.push((Arc::clone(&receiver.session), size));
+            }
+        }
+        Ok(())
+    }
+
+    fn append_debts(&self, shared: &Shared) -> Result<CommitToken, ReasonCode> {
+        let mut records = Vec::new();
+        for step in &self.steps {
+            let publication = step.message.publication();
+            let before = records.len();
+            records.push(Record::Message {
+                id: publication.id,
+                topic: publication.topic,
+                properties: publication.properties,
+                payload: publication.payload,
+            });
+            if publication.retain {
+                records.push(if publication.payload.is_empty() {
+                    Record::RetainedCleared { topic: publication.topic }
+                } else {
+                    Record::Retained { id: publication.id }
+                });
+            }
+            if publication.qos > QoS::AtMostOnce {
+                let publisher = publication.publisher.map(|publisher| &*publisher.client_id);
+                for receiver in &step.route.receivers {
+                    let Some(granted) = receiver.granted(publisher) else { continue };
+                    let qos = granted.qos.min(publication.qos);
+                    if qos > QoS::AtMostOnce && receiver.session.lock().is_durable() {
+                        records.push(Record::Owed {
+                            id: publication.id,
+                            session: receiver.session.key(),
+                            qos: qos as u8,
+                        });
+                    }
+                }
+                for group in &step.route.groups {
+                    records.push(Record::OwedToGroup {
+                        id: publication.id,
+                        share_name: &group.share_name,
+                        filter: &group.filter,
+                    });
+                }
+            }
+            if records.len() == before + 1 {
+                records.pop();
+            }
+        }
+        if let Some(received) = &self.received {
+            records.push(Record::Received { session: received.session.key(), packet_id: received.id.get() });
+        }
+        if records.is_empty() {
+            return Ok(CommitToken::NOTHING_OWED);
+        }
+        shared.store.append(&records).map_err(|error| {
+            tracing::warn!(%error, "publish refused: the store did not accept its debts");
+            ReasonCode::QuotaExceeded
+        })
+    }
+}
+
+/// Finishes messages whose publisher is gone, in their order.
+pub(crate) async fn finish(shared: Arc<Shared>, dispatches: Vec<Box<Dispatch>>) {
+    for dispatch in dispatches {
+        let result = dispatch.finish(&shared).await;
+        if let Err(reason) = result {
+            tracing::debug!(?reason, "a publish was refused after its publisher had gone");
+        }
+    }
+}
+
+fn give_up(reserved: &[(Arc<Session>, usize)]) {
+    for (session, size) in reserved {
+        session.lock().state.release(*size);
+    }
+}
+
+/// The message that a rule makes of another; `None` when it may not.
+fn made_by_rule(shared: &Shared, source: &Message, republish: Republish, now: Now) -> Option<Arc<Message>> {
+    let limits = &shared.config.limits;
+    let source = source.publication();
+    let hops = source.trail.rules();
+    if hops.len() >= usize::from(limits.max_rule_hops) || hops.contains(&republish.rule) {
+        return None;
+    }
+    shared.check_topic_name(&republish.topic).ok()?;
+    let trail = source.trail.with(republish.rule);
+    let publication = Publication {
+        id: shared.next_message_id(),
+        namespace: source.namespace,
+        topic: &republish.topic,
+        payload: &republish.payload,
+        qos: republish.qos,
+        retain: republish.retain,
+        properties: &republish.properties,
+        expires_at_ms: now.expiry(republish.message_expiry_interval_s),
+        received_at_ms: now.wall_ms,
+        publisher: None,
+        trail: &trail,
+    };
+    Some(publication.to_message())
+}
+
+/// Serves up to [`CHUNK`] receivers from `next` on, and the groups after the last; returns where to go on.
+fn fan_out(
+    shared: &Shared,
+    fanout: &mut Fanout<'_>,
+    route: &Route,
+    next: usize,
+    slow: &mut Option<Arc<Session>>,
+) -> usize {
+    let limits = &shared.config.limits;
+    let publisher = fanout.publication.publisher.map(|publisher| &*publisher.client_id);
+    let published = fanout.publication.qos;
+    let published_retain = fanout.publication.retain;
+    let mut delivered = 0;
+    let reached = route.receivers.len().min(next + CHUNK);
+    for receiver in route.receivers.get(next..reached).unwrap_or_default() {
+        let Some(granted) = receiver.granted(publisher) else { continue };
+        let grant = Grant {
+            qos: granted.qos.min(published),
+            retain: published_retain && granted.retain_as_published,
+            identifiers: &granted.identifiers,
+            group: None,
+        };
+        let mut session = receiver.session.lock();
+        if session.ended
+            || (grant.qos > QoS::AtMostOnce && !session.state.is_online() && !session.is_durable())
+        {
+            continue;
+        }
+        match session.state.deliver(fanout, grant, limits) {
+            Delivered::Sent | Delivered::Queued => delivered += 1,
+            Delivered::QueuedDroppingOldest => {
+                delivered += 1;
+                shared.metrics.dropped_queue_full.add(1);
+            }
+            Delivered::Dropped(reason) => shared.metrics.dropped(reason),
+        }
+        session.wake_to_write();
+        if slow.is_none() && session.state.is_backlogged(limits) {
+            *slow = Some(Arc::clone(&receiver.session));
+        }
+    }
+    if reached == route.receivers.len() {
+        for group in &route.groups {
+            match group.deliver(fanout, limits) {
+                Delivered::Sent | Delivered::Queued => delivered += 1,
+                Delivered::QueuedDroppingOldest => {
+                    delivered += 1;
+                    shared.metrics.dropped_queue_full.add(1);
+                }
+                Delivered::Dropped(reason) => shared.metrics.dropped(reason),
+            }
+        }
+        if !is_matched(route) {
+            shared.metrics.messages_unmatched.add(1);
+        }
+    }
+    shared.metrics.messages_delivered.add(delivered);
+    shared.metrics.payload_bytes_delivered.add(delivered * fanout.payload().len() as u64);
+    reached
+}

@@ -1,0 +1,390 @@
+//! CONNECT: who may come in, which session they get, and what the CONNACK says.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::time::Duration;
+
+use mqtt_protocol::{
+    ConnAck, ConnAckProperties, Connect, DecodeError, Frame, Packet, ProtocolVersion, ReasonCode, Will,
+};
+use store::{CommitToken, Record};
+
+use super::Client;
+use crate::broker::Shared;
+use crate::clock::Now;
+use crate::config::Limits;
+use crate::listener::Listener;
+use crate::message::{Publication, Publisher, Trail};
+use crate::session::{ClientLimits, Session, WillMessage};
+use crate::timers::Deadline;
+
+/// A CONNECT that is refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    reason: ReasonCode,
+    why: &'static str,
+}
+
+impl Refusal {
+    /// The CONNACK that says so.
+    pub(crate) fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) {
+        let mut connack = ConnAck::new(self.reason);
+        if version.has_properties() {
+            connack.properties.reason_string = Some(self.why);
+        }
+        if let Err(error) = Packet::ConnAck(connack).encode(version, out) {
+            tracing::error!(%error, "a CONNACK could not be encoded");
+        }
+    }
+}
+
+/// The CONNACK for a CONNECT that doesn't decode, where its version can be told; nothing otherwise.
+pub(crate) fn refuse_undecodable(frame: &Frame<'_>, error: &DecodeError, out: &mut Vec<u8>) {
+    let version = match (frame.body.get(..6), frame.body.get(6), error) {
+        (Some(b"\0\x04MQTT"), Some(5), _) => ProtocolVersion::V5,
+        // Any other level of MQTT: in the form of 3.1.1, as the specification of 5.0 wishes (§3.1.2.2).
+        (Some(b"\0\x04MQTT"), Some(_), DecodeError::UnsupportedVersion { .. }) => ProtocolVersion::V3_1_1,
+        _ => return,
+    };
+    let refused = Packet::ConnAck(ConnAck::new(error.reason_code())).encode(version, out);
+    if let Err(error) = refused {
+        tracing::error!(%error, "a CONNACK could not be encoded");
+    }
+}
+
+/// An accepted CONNECT whose record isn't safe yet.
+#[derive(Debug)]
+pub(crate) struct Connecting {
+    session: Arc<Session>,
+    generation: u32,
+    session_present: bool,
+    token: CommitToken,
+    publisher: Arc<Publisher>,
+    client: ClientLimits,
+    assigned_client_id: bool,
+    /// As the client asked for it, and as it is.
+    requested_expiry_s: u32,
+    expiry_s: u32,
+    requested_keep_alive_s: u16,
+    keep_alive_s: u16,
+    wants_problem_information: bool,
+}
+
+impl Connecting {
+    /// Decides about a CONNECT and attaches the session.
+    pub(crate) fn begin(
+        shared: &Arc<Shared>,
+        listener: &Listener,
+        peer: SocketAddr,
+        connect: &Connect<'_>,
+        now: Now,
+    ) -> Result<Self, Refusal> {
+        let limits = &shared.config.limits;
+        check(shared, listener, connect)?;
+        let assigned = connect.client_id.is_empty();
+        let client_id = if assigned { assign_client_id(shared) } else { connect.client_id.to_owned() };
+        let publisher = Arc::new(Publisher {
+            client_id: client_id.as_str().into(),
+            username: connect.username.map(Into::into),
+            address: peer,
+            listener: Arc::clone(&listener.name),
+        });
+        let will =
+            connect.will.as_ref().map(|will| will_message(shared, will, &publisher, now)).transpose()?;
+        let (requested_expiry_s, expiry_s) = session_expiry(connect, limits);
+        let attached = attach(shared, &client_id, connect.clean_start, expiry_s, will);
+        let record = Record::SessionStarted { session: attached.session.key(), expiry_interval_s: expiry_s };
+        let token = if expiry_s > 0 || attached.ended.is_some() {
+            shared.append(&[record])
+        } else {
+            Ok(CommitToken::NOTHING_OWED)
+        };
+        if let Some(ended) = attached.ended {
+            shared.retire(&ended);
+        }
+        if let Some(will) = attached.will_of_old_connection {
+            shared.publish_will(*will);
+        }
+        let keep_alive_s = keep_alive(connect.keep_alive_s, limits);
+        let mut connecting = Self {
+            session: attached.session,
+            generation: attached.generation,
+            session_present: attached.present,
+            token: CommitToken::NOTHING_OWED,
+            publisher,
+            client: ClientLimits {
+                version: connect.version,
+                receive_maximum: connect.properties.receive_maximum,
+                maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
+                topic_alias_maximum: connect.properties.topic_alias_maximum,
+            },
+            assigned_client_id: assigned,
+            requested_expiry_s,
+            expiry_s,
+            requested_keep_alive_s: connect.keep_alive_s,
+            keep_alive_s,
+            wants_problem_information: connect.properties.request_problem_information,
+        };
+        match token {
+            Ok(token) => connecting.token = token,
+            Err(reason) => {
+                connecting.abandon(shared);
+                return Err(Refusal { reason, why: "the session could not be recorded" });
+            }
+        }
+        Ok(connecting)
+    }
+
+    /// Whether the CONNACK may be sent.
+    pub(crate) fn is_safe(&mut self, shared: &Shared, cx: &mut Context<'_>) -> bool {
+        super::is_safe(shared, self.token, cx)
+    }
+
+    /// Takes the session online: CONNACK first, then what it was owed.
+    pub(crate) fn finish(self, shared: &Arc<Shared>, now: Now) -> Client {
+        let limits = &shared.config.limits;
+        let groups: Vec<_> = {
+            let mut inner = self.session.lock();
+            if inner.generation == self.generation {
+                inner.state.connect(self.client, limits);
+                self.encode_connack(limits, inner.state.out.buffer());
+                let dropped = inner.state.pump(now.mono_ms);
+                shared.metrics.dropped_expired.add(dropped);
+            }
+            inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect()
+        };
+        self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
+        if self.keep_alive_s > 0 {
+            // One and a half times the Keep Alive [MQTT-3.1.2-22, v5] [MQTT-3.1.2-24, v3.1.1].
+            let silence_ms = u32::from(self.keep_alive_s) * 1500;
+            let at = now.mono_ms + u64::from(silence_ms);
+            let deadline = Deadline::KeepAlive { silence_ms };
+            shared.timers.insert(at, Arc::downgrade(&self.session), self.generation, deadline);
+        }
+        for group in &groups {
+            group.reclaim_from_offline();
+        }
+        shared.clients.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(
+            client_id = %self.publisher.client_id, peer = %self.publisher.address, listener = %self.publisher.listener,
+            version = ?self.client.version, session_present = self.session_present, "client connected"
+        );
+        let client = Client {
+            shared: Arc::clone(shared),
+            session: self.session,
+            generation: self.generation,
+            version: self.client.version,
+            publisher: self.publisher,
+            wants_problem_information: self.wants_problem_information,
+            maximum_packet_size: self.client.maximum_packet_size,
+            began_with_expiry: self.requested_expiry_s > 0,
+            replies: Vec::new(),
+            owed: std::collections::VecDeque::new(),
+            aliases: Vec::new(),
+            unanswered: 0,
+            pause: None,
+            retained: std::collections::VecDeque::new(),
+            groups,
+        };
+        client.pump_groups(now);
+        client
+    }
+
+    /// The connection is gone before its CONNACK.
+    pub(crate) fn abandon(&self, shared: &Arc<Shared>) {
+        shared.connection_lost(&self.session, self.generation, false);
+    }
+
+    fn encode_connack(&self, limits: &Limits, out: &mut Vec<u8>) {
+        let mut connack = ConnAck::new(ReasonCode::Success);
+        connack.session_present = self.session_present && self.client.version != ProtocolVersion::V3_1;
+        if self.client.version.has_properties() {
+            connack.properties = ConnAckProperties {
+                session_expiry_interval_s: (self.expiry_s != self.requested_expiry_s)
+                    .then_some(self.expiry_s),
+                receive_maximum: Some(limits.receive_maximum),
+                maximum_packet_size: Some(limits.max_packet_size),
+                topic_alias_maximum: Some(limits.topic_alias_maximum),
+                assigned_client_identifier: self.assigned_client_id.then_some(&self.session.client_id),
+                server_keep_alive_s: (self.keep_alive_s != self.requested_keep_alive_s)
+                    .then_some(self.keep_alive_s),
+                ..connack.properties
+            };
+        }
+        if let Err(error) = Packet::ConnAck(connack).encode(self.client.version, out) {
+            tracing::error!(%error, "a CONNACK could not be encoded");
+        }
+    }
+}
+
+/// Everything about a CONNECT that can be refused before a session is touched.
+fn check(shared: &Shared, listener: &Listener, connect: &Connect<'_>) -> Result<(), Refusal> {
+    let limits = &shared.config.limits;
+    let refuse = |reason, why| Err(Refusal { reason, why });
+    if shared.shutting_down.load(Ordering::Acquire) {
+        return refuse(ReasonCode::ServerUnavailable, "the server is shutting down");
+    }
+    if connect.properties.authentication_method.is_some() {
+        return refuse(ReasonCode::BadAuthenticationMethod, "no authentication method is offered here");
+    }
+    if !listener.allow_anonymous {
+        return refuse(ReasonCode::NotAuthorized, "this listener lets nobody in who isn't known");
+    }
+    if connect.client_id.len() > usize::from(limits.max_client_id_bytes) {
+        return refuse(
+            ReasonCode::ClientIdentifierNotValid,
+            "the Client Identifier is longer than the limit",
+        );
+    }
+    let may_assign = match connect.version {
+        ProtocolVersion::V3_1 => false,
+        // Without an identifier nobody could ever come back for the session [MQTT-3.1.3-8, v3.1.1].
+        ProtocolVersion::V3_1_1 => connect.clean_start,
+        ProtocolVersion::V5 => true,
+    };
+    if connect.client_id.is_empty() && !may_assign {
+        return refuse(ReasonCode::ClientIdentifierNotValid, "the Client Identifier is empty");
+    }
+    let properties = &connect.properties.user_properties;
+    if properties.count() > usize::from(limits.max_user_properties)
+        || properties.encoded_len() > limits.max_user_properties_bytes as usize
+    {
+        return refuse(ReasonCode::QuotaExceeded, "more User Properties than the limit");
+    }
+    Ok(())
+}
+
+/// An identifier that nobody else has: random enough not to be guessed, and checked.
+fn assign_client_id(shared: &Shared) -> String {
+    use std::hash::BuildHasher;
+    loop {
+        let state = std::collections::hash_map::RandomState::new();
+        let client_id =
+            format!("auto-{:016x}{:016x}", state.hash_one(1u8), state.hash_one(shared.next_message_id()));
+        if shared.sessions.find(&client_id).is_none() {
+            return client_id;
+        }
+    }
+}
+
+fn will_message(
+    shared: &Shared,
+    will: &Will<'_>,
+    publisher: &Arc<Publisher>,
+    now: Now,
+) -> Result<Box<WillMessage>, Refusal> {
+    if shared.check_topic_name(will.topic).is_err() {
+        return Err(Refusal { reason: ReasonCode::TopicNameInvalid, why: "the Will Topic is not accepted" });
+    }
+    if will.topic.starts_with('$') {
+        return Err(Refusal { reason: ReasonCode::NotAuthorized, why: "the Will Topic begins with $" });
+    }
+    let properties = will.publish.forward_bytes();
+    let message = Publication {
+        id: shared.next_message_id(),
+        namespace: 0,
+        topic: will.topic,
+        payload: will.payload,
+        qos: will.qos,
+        retain: will.retain,
+        properties: &properties,
+        expires_at_ms: None,
+        received_at_ms: now.wall_ms,
+        publisher: Some(publisher),
+        trail: &Trail::default(),
+    }
+    .to_message();
+    Ok(Box::new(WillMessage {
+        message,
+        delay_s: will.delay_interval_s,
+        expiry_interval_s: will.publish.message_expiry_interval_s,
+    }))
+}
+
+/// The Session Expiry Interval as asked for and as it is, in seconds.
+fn session_expiry(connect: &Connect<'_>, limits: &Limits) -> (u32, u32) {
+    let longest = u32::try_from(limits.max_session_expiry.as_secs()).unwrap_or(u32::MAX);
+    if connect.version.has_properties() {
+        let requested = connect.properties.session_expiry_interval_s;
+        (requested, requested.min(longest))
+    } else {
+        let expiry = if connect.clean_start { 0 } else { longest };
+        (expiry, expiry)
+    }
+}
+
+fn keep_alive(requested_s: u16, limits: &Limits) -> u16 {
+    if limits.max_keep_alive == Duration::ZERO {
+        return requested_s;
+    }
+    let longest = u16::try_from(limits.max_keep_alive.as_secs()).unwrap_or(u16::MAX).max(1);
+    if requested_s == 0 { longest } else { requested_s.min(longest) }
+}
+
+/// What attaching a connection to a session did.
+struct Attached {
+    session: Arc<Session>,
+    generation: u32,
+    present: bool,
+    /// The session of the same identifier that Clean Start ended.
+    ended: Option<Arc<Session>>,
+    /// The will of the connection that was taken over, if it is due now.
+    will_of_old_connection: Option<Box<WillMessage>>,
+}
+
+fn attach(
+    shared: &Shared,
+    client_id: &str,
+    clean_start: bool,
+    expiry_s: u32,
+    will: Option<Box<WillMessage>>,
+) -> Attached {
+    shared.sessions.change(client_id, |found| {
+        let old = found.cloned();
+        if let Some(session) = old.as_ref().filter(|_| !clean_start) {
+            let mut inner = session.lock();
+            if !inner.ended && (inner.is_durable() || inner.link.is_none()) {
+                let taken_over = inner.link.is_some();
+                let generation = inner.attach(ReasonCode::SessionTakenOver);
+                inner.state.disconnect();
+                let old_will = std::mem::replace(&mut inner.will, will);
+                inner.expiry_interval_s = expiry_s;
+                drop(inner);
+                return (
+                    Some(Arc::clone(session)),
+                    Attached {
+                        session: Arc::clone(session),
+                        generation,
+                        present: true,
+                        ended: None,
+                        // A delayed will is cancelled by the session being taken on [MQTT-3.1.3-9, v5]; one without
+                        // delay is due when its connection closes without DISCONNECT.
+                        will_of_old_connection: old_will.filter(|will| taken_over && will.delay_s == 0),
+                    },
+                );
+            }
+        }
+        if let Some(old) = &old {
+            let mut inner = old.lock();
+            inner.attach(ReasonCode::SessionTakenOver);
+            inner.link = None;
+            inner.ended = true;
+        }
+        let session = Session::new(client_id, expiry_s);
+        let generation = {
+            let mut inner = session.lock();
+            inner.will = will;
+            inner.attach(ReasonCode::SessionTakenOver)
+        };
+        let attached = Attached {
+            session: Arc::clone(&session),
+            generation,
+            present: false,
+            ended: old,
+            will_of_old_connection: None,
+        };
+        (Some(session), attached)
+    })
+}

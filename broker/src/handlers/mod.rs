@@ -1,0 +1,362 @@
+//! What each kind of packet from a client means: one file for each.
+//!
+//! A [`Client`] is the accepted side of a connection: its session, what it is owed, what it said it can take. It knows
+//! packets, not sockets.
+
+mod acks;
+mod connect;
+mod publish;
+mod subscribe;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+
+use mqtt_protocol::{Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, encode_pingresp};
+use store::CommitToken;
+use tokio::time::Sleep;
+
+use crate::broker::Shared;
+use crate::clock::Now;
+use crate::connection::Close;
+use crate::dispatch::{Dispatch, Turn};
+use crate::message::Publisher;
+use crate::outbound::Writing;
+use crate::session::{Session, wake_after_this_turn};
+use crate::subscriptions::Group;
+use subscribe::RetainedDelivery;
+
+pub(crate) use connect::{Connecting, refuse_undecodable};
+
+/// Publishes of one client that wait for a commit at most; further packets are handled when one is through.
+const OWED_MAX: usize = 4096;
+
+/// Whether the packets that follow may be handled now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    GoOn,
+    Wait,
+}
+
+/// An accepted client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) session: Arc<Session>,
+    generation: u32,
+    pub(crate) version: ProtocolVersion,
+    publisher: Arc<Publisher>,
+    /// Whether Reason Strings and User Properties may be sent with every packet [MQTT-3.1.2-29, v5].
+    wants_problem_information: bool,
+    /// Largest packet it takes.
+    maximum_packet_size: u32,
+    /// What the client asked at CONNECT; an expiry of 0 may not be raised at DISCONNECT [MQTT-3.1.2.11.2, v5].
+    began_with_expiry: bool,
+    /// Packets to send with the next write.
+    replies: Vec<u8>,
+    /// Answers in the order of what they answer, from the first that can't be given yet.
+    owed: VecDeque<Owed>,
+    /// Topics that the client's Topic Aliases stand for; the alias is the place plus one.
+    aliases: Vec<Option<Box<str>>>,
+    /// QoS 1 and 2 publishes in `owed`.
+    unanswered: u16,
+    pause: Option<Box<Pause>>,
+    retained: VecDeque<RetainedDelivery>,
+    /// Shared Subscriptions that the session is a member of.
+    groups: Vec<Arc<Group>>,
+}
+
+/// An answer that is owed to the client.
+#[derive(Debug)]
+enum Owed {
+    /// The message is on its way; the acknowledgement follows from how it ends. `None`: QoS 0.
+    Dispatch(Box<Dispatch>, Option<Answer>),
+    /// To be sent when the token is safe.
+    Answer(CommitToken, Answer, ReasonCode),
+    /// An encoded packet to be sent when the token is safe.
+    Packet(CommitToken, Vec<u8>),
+}
+
+/// Which acknowledgement.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    Puback(PacketId),
+    Pubrec(PacketId),
+    Pubcomp(PacketId),
+}
+
+/// A publisher's break while one of its receivers catches up.
+#[derive(Debug)]
+struct Pause {
+    until: Pin<Box<Sleep>>,
+    receiver: Arc<Session>,
+}
+
+impl Client {
+    /// Handles one packet.
+    pub(crate) fn handle(
+        &mut self,
+        packet: &Packet<'_>,
+        cx: &mut Context<'_>,
+        now: Now,
+    ) -> Result<Flow, Close> {
+        match packet {
+            Packet::Publish(publish) => self.publish(publish, cx, now),
+            Packet::PubAck(ack) => self.puback(ack, now),
+            Packet::PubRec(ack) => self.pubrec(ack, now),
+            Packet::PubRel(ack) => self.pubrel(ack, cx),
+            Packet::PubComp(ack) => self.pubcomp(ack, now),
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe, cx, now),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
+            Packet::PingReq => {
+                encode_pingresp(&mut self.replies);
+                Ok(Flow::GoOn)
+            }
+            Packet::Disconnect(disconnect) => Err(self.disconnect(disconnect)),
+            Packet::Auth(_) => {
+                Err(self.violation(ReasonCode::ProtocolError, "AUTH without an authentication method"))
+            }
+            Packet::Connect(_) => Err(self.violation(ReasonCode::ProtocolError, "a second CONNECT")),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(self.violation(ReasonCode::ProtocolError, "a packet that only a Server sends"))
+            }
+        }
+    }
+
+    fn violation(&self, reason: ReasonCode, why: &'static str) -> Close {
+        self.shared.metrics.protocol_errors.add(1);
+        Close::because(reason, why)
+    }
+
+    fn disconnect(&mut self, disconnect: &Disconnect<'_>) -> Close {
+        if let Some(expiry_s) = disconnect.session_expiry_interval_s {
+            if expiry_s > 0 && !self.began_with_expiry {
+                return self.violation(ReasonCode::ProtocolError, "Session Expiry Interval raised from zero");
+            }
+            let limit =
+                u32::try_from(self.shared.config.limits.max_session_expiry.as_secs()).unwrap_or(u32::MAX);
+            self.session.lock().expiry_interval_s = expiry_s.min(limit);
+        }
+        let discard_will = disconnect.reason_code == ReasonCode::NormalDisconnection;
+        Close { reason: None, why: "DISCONNECT".into(), discard_will }
+    }
+
+    /// Notes that the client is alive.
+    pub(crate) fn heard(&self, now: Now) {
+        self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
+    }
+
+    /// Whether further packets may be handled; if not, the waker is registered with what holds them up.
+    pub(crate) fn takes_input(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(pause) = &mut self.pause {
+            if pause.until.as_mut().poll(cx).is_pending() {
+                let mut receiver = pause.receiver.lock();
+                if receiver.state.is_backlogged(&self.shared.config.limits) {
+                    receiver.wait_for_drain(cx.waker());
+                    return false;
+                }
+            }
+            // What wasn't read meanwhile doesn't count as silence.
+            self.heard(self.shared.clock.now());
+            self.pause = None;
+        }
+        self.owed.len() < OWED_MAX
+            && !self
+                .owed
+                .iter()
+                .any(|owed| matches!(owed, Owed::Dispatch(dispatch, _) if !dispatch.waits_for_commit()))
+    }
+
+    /// Moves on what waits: messages on their way, answers whose debts are safe, Retained Messages.
+    pub(crate) fn settle(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), Close> {
+        if !self.owed.is_empty() {
+            self.settle_owed(cx, now);
+        }
+        if !self.retained.is_empty() {
+            self.deliver_retained(cx, now);
+        }
+        Ok(())
+    }
+
+    fn settle_owed(&mut self, cx: &mut Context<'_>, now: Now) {
+        let mut first = true;
+        let mut slow = None;
+        for owed in &mut self.owed {
+            let Owed::Dispatch(dispatch, answer) = owed else { continue };
+            match dispatch.turn(&self.shared, cx, now, first) {
+                Turn::Again => {
+                    wake_after_this_turn(cx.waker());
+                    break;
+                }
+                // Those behind may be admitted meanwhile, but go out in order.
+                Turn::Waiting => first = false,
+                Turn::Done(result) => {
+                    let (token, reason) = match result {
+                        Ok(outcome) => {
+                            slow = slow.or(outcome.slow);
+                            (
+                                outcome.token,
+                                if outcome.matched {
+                                    ReasonCode::Success
+                                } else {
+                                    ReasonCode::NoMatchingSubscribers
+                                },
+                            )
+                        }
+                        Err(reason) => {
+                            self.shared.metrics.publishes_refused.add(1);
+                            (CommitToken::NOTHING_OWED, reason)
+                        }
+                    };
+                    if reason.is_error()
+                        && let Some(Answer::Pubrec(id)) = answer
+                    {
+                        self.session.lock().state.release_received(*id);
+                    }
+                    *owed = match *answer {
+                        Some(answer) => Owed::Answer(token, answer, reason),
+                        None => Owed::Packet(CommitToken::NOTHING_OWED, Vec::new()),
+                    };
+                }
+            }
+        }
+        while let Some(owed) = self.owed.front() {
+            let token = match owed {
+                Owed::Dispatch(..) => break,
+                Owed::Answer(token, ..) | Owed::Packet(token, _) => *token,
+            };
+            if !is_safe(&self.shared, token, cx) {
+                break;
+            }
+            match self.owed.pop_front() {
+                Some(Owed::Answer(_, answer, reason)) => {
+                    self.unanswered = self.unanswered.saturating_sub(1);
+                    self.encode_answer(answer, reason);
+                }
+                Some(Owed::Packet(_, bytes)) => self.replies.extend_from_slice(&bytes),
+                Some(Owed::Dispatch(..)) | None => {}
+            }
+        }
+        if let Some(slow) = slow {
+            self.pause_for(slow);
+        }
+    }
+
+    /// Sends an answer as soon as `token` is safe and everything before it is answered.
+    fn answer(&mut self, token: CommitToken, answer: Answer, reason: ReasonCode, cx: &mut Context<'_>) {
+        if self.owed.is_empty() && is_safe(&self.shared, token, cx) {
+            self.encode_answer(answer, reason);
+        } else {
+            self.unanswered += 1;
+            self.owed.push_back(Owed::Answer(token, answer, reason));
+        }
+    }
+
+    fn encode_answer(&mut self, answer: Answer, reason: ReasonCode) {
+        use mqtt_protocol::{encode_puback, encode_pubcomp, encode_pubrec};
+        let (out, version) = (&mut self.replies, self.version);
+        match answer {
+            Answer::Puback(id) => encode_puback(out, version, id, reason),
+            Answer::Pubrec(id) => encode_pubrec(out, version, id, reason),
+            Answer::Pubcomp(id) => encode_pubcomp(out, version, id, reason),
+        }
+    }
+
+    /// Stops handling publishes for a moment, so that `receiver` can catch up instead of losing messages.
+    fn pause_for(&mut self, receiver: Arc<Session>) {
+        let limit = self.shared.config.limits.max_publish_pause;
+        if self.pause.is_none() && !limit.is_zero() {
+            self.pause = Some(Box::new(Pause { until: Box::pin(tokio::time::sleep(limit)), receiver }));
+        }
+    }
+
+    /// Takes what there is to write. `None`: nothing; the connection is registered to be woken.
+    pub(crate) fn take_output(&mut self, cx: &mut Context<'_>, now: Now) -> Result<Option<Writing>, Close> {
+        let mut inner = self.session.lock();
+        if inner.generation != self.generation {
+            self.shared.metrics.takeovers.add(1);
+            return Err(Close::because(
+                ReasonCode::SessionTakenOver,
+                "another connection took the session over",
+            ));
+        }
+        if let Some(reason) = inner.link.as_ref().and_then(|link| link.close) {
+            return Err(Close::because(reason, "closed by the server"));
+        }
+        let dropped = inner.state.pump(now.mono_ms);
+        self.shared.metrics.dropped_expired.add(dropped);
+        inner.state.out.append(&mut self.replies);
+        if inner.state.out.is_empty() {
+            inner.sleep(cx.waker());
+            return Ok(None);
+        }
+        let writing = inner.state.out.take();
+        inner.drained();
+        drop(inner);
+        self.pump_groups(now);
+        if !self.retained.is_empty() {
+            wake_after_this_turn(cx.waker());
+        }
+        Ok(Some(writing))
+    }
+
+    /// The socket is full: only its readiness, or a wish to close, wakes the connection.
+    pub(crate) fn wait_for_socket(&self, cx: &mut Context<'_>) {
+        self.session.lock().wait_for_socket(self.generation, cx.waker());
+    }
+
+    /// This session has room again: its groups may have something for it.
+    fn pump_groups(&self, now: Now) {
+        for group in &self.groups {
+            let expired = group.pump(&self.shared.config.limits, now.mono_ms);
+            self.shared.metrics.dropped_expired.add(expired);
+        }
+    }
+
+    /// Encodes a DISCONNECT, without Reason String where the client doesn't want it or can't take it.
+    pub(crate) fn encode_disconnect(&self, disconnect: &Disconnect<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        let wanted = if self.wants_problem_information {
+            *disconnect
+        } else {
+            Disconnect::new(disconnect.reason_code)
+        };
+        for disconnect in [wanted, Disconnect::new(disconnect.reason_code)] {
+            out.truncate(start);
+            let encoded = Packet::Disconnect(disconnect).encode(self.version, out).is_ok();
+            if encoded && out.len() - start <= self.maximum_packet_size as usize {
+                return;
+            }
+        }
+        out.truncate(start);
+    }
+
+    /// The connection is over.
+    pub(crate) fn leave(self: Box<Self>, discard_will: bool) {
+        self.shared.clients.fetch_sub(1, Ordering::Relaxed);
+        // What is still on its way goes on without its publisher: it was admitted, or will be, as a whole.
+        let unfinished: Vec<_> = self
+            .owed
+            .into_iter()
+            .filter_map(|owed| match owed {
+                Owed::Dispatch(dispatch, _) => Some(dispatch),
+                Owed::Answer(..) | Owed::Packet(..) => None,
+            })
+            .collect();
+        if !unfinished.is_empty() {
+            tokio::spawn(crate::dispatch::finish(Arc::clone(&self.shared), unfinished));
+        }
+        self.shared.connection_lost(&self.session, self.generation, !discard_will);
+    }
+}
+
+/// Whether `token` is safe; if not, the waker is registered.
+fn is_safe(shared: &Shared, token: CommitToken, cx: &mut Context<'_>) -> bool {
+    if shared.store.committed() >= token {
+        return true;
+    }
+    shared.store.wake_when_committed(token, cx.waker());
+    shared.store.committed() >= token
+}

@@ -1,0 +1,230 @@
+//! PUBLISH from a client, and PUBREL, which releases one at QoS 2.
+
+use std::task::Context;
+
+use mqtt_protocol::{Ack, Publish, QoS, ReasonCode};
+use store::Record;
+
+use super::{Answer, Client, Flow, Owed};
+use crate::clock::Now;
+use crate::connection::Close;
+use crate::dispatch::{self, Admission, Received};
+use crate::message::{Publication, Trail};
+
+impl Client {
+    pub(super) fn publish(
+        &mut self,
+        publish: &Publish<'_>,
+        cx: &mut Context<'_>,
+        now: Now,
+    ) -> Result<Flow, Close> {
+        let shared = std::sync::Arc::clone(&self.shared);
+        let topic = match self.resolve_alias(publish)? {
+            Some(topic) => topic,
+            None => publish.topic.into(),
+        };
+        let topic = &*topic;
+        shared.metrics.messages_received.add(1);
+        shared.metrics.payload_bytes_received.add(publish.payload.len() as u64);
+
+        let answer = publish.packet_id.map(|id| match publish.qos {
+            QoS::ExactlyOnce => Answer::Pubrec(id),
+            QoS::AtLeastOnce | QoS::AtMostOnce => Answer::Puback(id),
+        });
+        if let Some(answer) = answer
+            && self.version.has_properties()
+        {
+            self.check_receive_maximum(answer)?;
+        }
+        let mut received = None;
+        if let Some(Answer::Pubrec(id)) = answer {
+            if !self.session.lock().state.receive(id) {
+                return Ok(self.duplicate(id, cx));
+            }
+            received = Some(Received { session: std::sync::Arc::clone(&self.session), id });
+        }
+        if let Some(reason) = self.refusal(publish, topic) {
+            return self.refuse(answer, reason, cx);
+        }
+        let properties = publish.properties.forward_bytes();
+        let publication = Publication {
+            id: shared.next_message_id(),
+            namespace: 0,
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: &properties,
+            expires_at_ms: now.expiry(publish.properties.message_expiry_interval_s),
+            received_at_ms: now.wall_ms,
+            publisher: Some(&self.publisher),
+            trail: &Trail::default(),
+        };
+        if self.owed.iter().any(|owed| matches!(owed, Owed::Dispatch(..))) {
+            // One before it is still on its way, and order is kept.
+            let dispatch = dispatch::Dispatch::behind(&shared, &publication, received);
+            return Ok(self.owe(Box::new(dispatch), answer, cx, now));
+        }
+        match dispatch::publish(&shared, &publication, received.as_ref(), now) {
+            Admission::Done(outcome) => {
+                if let Some(answer) = answer {
+                    let reason =
+                        if outcome.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+                    self.answer(outcome.token, answer, reason, cx);
+                }
+                match outcome.slow {
+                    Some(slow) => {
+                        self.pause_for(slow);
+                        Ok(if self.pause.is_some() { Flow::Wait } else { Flow::GoOn })
+                    }
+                    None => Ok(Flow::GoOn),
+                }
+            }
+            Admission::Suspended(dispatch) => Ok(self.owe(dispatch, answer, cx, now)),
+            Admission::Refused(reason) => {
+                shared.metrics.publishes_refused.add(1);
+                self.refuse(answer, reason, cx)
+            }
+        }
+    }
+
+    /// Notes a message that is on its way, and moves it on.
+    fn owe(
+        &mut self,
+        dispatch: Box<dispatch::Dispatch>,
+        answer: Option<Answer>,
+        cx: &mut Context<'_>,
+        now: Now,
+    ) -> Flow {
+        self.unanswered += u16::from(answer.is_some());
+        self.owed.push_back(Owed::Dispatch(dispatch, answer));
+        self.settle_owed(cx, now);
+        if self.takes_input(cx) { Flow::GoOn } else { Flow::Wait }
+    }
+
+    /// Notes or looks up the topic of a Topic Alias (MQTT 5.0 §3.3.2.3.4). `None`: no alias, the packet's own topic.
+    fn resolve_alias(&mut self, publish: &Publish<'_>) -> Result<Option<Box<str>>, Close> {
+        let Some(alias) = publish.properties.topic_alias else { return Ok(None) };
+        let place = usize::from(alias.get()) - 1;
+        if alias.get() > self.shared.config.limits.topic_alias_maximum {
+            return Err(
+                self.violation(ReasonCode::TopicAliasInvalid, "Topic Alias above the Topic Alias Maximum")
+            );
+        }
+        if self.aliases.len() <= place {
+            self.aliases.resize(place + 1, None);
+        }
+        let slot = self.aliases.get_mut(place);
+        if publish.topic.is_empty() {
+            return match slot.and_then(|slot| slot.clone()) {
+                Some(topic) => Ok(Some(topic)),
+                None => {
+                    Err(self.violation(ReasonCode::ProtocolError, "Topic Alias without a topic known for it"))
+                }
+            };
+        }
+        if let Some(slot) = slot
+            && slot.as_deref() != Some(publish.topic)
+        {
+            *slot = Some(publish.topic.into());
+        }
+        Ok(None)
+    }
+
+    /// QoS 1 and 2 publishes that aren't answered, and those at QoS 2 that aren't released, count against our Receive
+    /// Maximum [MQTT-3.3.4-7, v5].
+    fn check_receive_maximum(&self, answer: Answer) -> Result<(), Close> {
+        let limit = usize::from(self.shared.config.limits.receive_maximum);
+        let unanswered_at_qos1 = self
+            .owed
+            .iter()
+            .filter(|owed| {
+                matches!(
+                    owed,
+                    Owed::Dispatch(_, Some(Answer::Puback(_))) | Owed::Answer(_, Answer::Puback(_), _)
+                )
+            })
+            .count();
+        let inner = self.session.lock();
+        let is_again = matches!(answer, Answer::Pubrec(id) if inner.state.has_received(id));
+        if unanswered_at_qos1 + inner.state.received_len() >= limit && !is_again {
+            drop(inner);
+            return Err(self.violation(
+                ReasonCode::ReceiveMaximumExceeded,
+                "more unacknowledged publishes than the Receive Maximum",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Why a publish is refused, by itself.
+    fn refusal(&self, publish: &Publish<'_>, topic: &str) -> Option<ReasonCode> {
+        let limits = &self.shared.config.limits;
+        let properties = &publish.properties.user_properties;
+        if self.shared.check_levels(topic).is_err() {
+            return Some(ReasonCode::TopicNameInvalid);
+        }
+        if properties.count() > usize::from(limits.max_user_properties)
+            || properties.encoded_len() > limits.max_user_properties_bytes as usize
+        {
+            return Some(ReasonCode::QuotaExceeded);
+        }
+        // $SYS and its like are the broker's own.
+        topic.starts_with('$').then_some(ReasonCode::NotAuthorized)
+    }
+
+    /// Tells the publisher that nobody got it: MQTT 5 by code; older ones can't be told and get their acknowledgement,
+    /// as the specification leaves open [MQTT-3.3.5-2, v3.1.1]. At QoS 0 nothing is said.
+    fn refuse(
+        &mut self,
+        answer: Option<Answer>,
+        reason: ReasonCode,
+        cx: &mut Context<'_>,
+    ) -> Result<Flow, Close> {
+        tracing::debug!(client_id = %self.publisher.client_id, ?reason, "publish refused");
+        match answer {
+            // A client that can't be told must send it again later: no acknowledgement at all.
+            Some(_) if reason == ReasonCode::QuotaExceeded && !self.version.has_reason_codes() => {
+                return Err(Close::quietly("publish refused: quota exceeded"));
+            }
+            Some(answer) => {
+                if let Answer::Pubrec(id) = answer
+                    && self.version.has_reason_codes()
+                {
+                    self.session.lock().state.release_received(id);
+                }
+                self.answer(store::CommitToken::NOTHING_OWED, answer, reason, cx);
+            }
+            None => {}
+        }
+        Ok(Flow::GoOn)
+    }
+
+    /// A QoS 2 publish whose first copy is here already: it joins that copy, and is answered with it or again.
+    fn duplicate(&mut self, id: mqtt_protocol::PacketId, cx: &mut Context<'_>) -> Flow {
+        let pending = self.owed.iter().any(|owed| {
+            matches!(owed, Owed::Dispatch(_, Some(Answer::Pubrec(other))) | Owed::Answer(_, Answer::Pubrec(other), _) if *other == id)
+        });
+        if !pending {
+            self.answer(store::CommitToken::NOTHING_OWED, Answer::Pubrec(id), ReasonCode::Success, cx);
+        }
+        Flow::GoOn
+    }
+
+    /// PUBREL: the message is released, its identifier free [MQTT-4.3.3-11, v5].
+    pub(super) fn pubrel(&mut self, ack: &Ack<'_>, cx: &mut Context<'_>) -> Result<Flow, Close> {
+        let found = self.session.lock().state.release_received(ack.packet_id);
+        let (token, reason) = if found {
+            let record = Record::Released { session: self.session.key(), packet_id: ack.packet_id.get() };
+            let token = self
+                .shared
+                .append(&[record])
+                .map_err(|reason| Close::because(reason, "the store is full"))?;
+            (token, ReasonCode::Success)
+        } else {
+            (store::CommitToken::NOTHING_OWED, ReasonCode::PacketIdentifierNotFound)
+        };
+        self.answer(token, Answer::Pubcomp(ack.packet_id), reason, cx);
+        Ok(Flow::GoOn)
+    }
+}

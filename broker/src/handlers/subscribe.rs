@@ -1,0 +1,299 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and the Retained Messages that a new Subscription brings.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+
+use mqtt_protocol::topic::{ParsedFilter, parse_filter};
+use mqtt_protocol::{
+    Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe,
+};
+use smallvec::SmallVec;
+use store::{CommitToken, Record};
+
+use super::{Client, Flow, Owed};
+use crate::broker::Shared;
+use crate::clock::Now;
+use crate::connection::Close;
+use crate::dispatch::{CHUNK, Fanout};
+use crate::session::{Delivered, Grant, Session, SessionSubscription, wake_after_this_turn};
+use crate::subscriptions::retained::{Cursor, Step, TurnGuard};
+use crate::subscriptions::{Group, Subscriber};
+
+/// Retained Messages on their way to one new Subscription.
+pub(super) struct RetainedDelivery {
+    filter: Box<str>,
+    qos: QoS,
+    identifier: u32,
+    cursor: Cursor,
+    /// A message of the shard is being published; the search goes on after it.
+    waiting: Option<Pin<Box<dyn Future<Output = TurnGuard> + Send>>>,
+}
+
+impl std::fmt::Debug for RetainedDelivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RetainedDelivery").field("filter", &self.filter).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    pub(super) fn subscribe(
+        &mut self,
+        subscribe: &Subscribe<'_>,
+        cx: &mut Context<'_>,
+        now: Now,
+    ) -> Result<Flow, Close> {
+        let shared = Arc::clone(&self.shared);
+        let properties = &subscribe.user_properties;
+        if properties.count() > usize::from(shared.config.limits.max_user_properties) {
+            return Err(self.violation(ReasonCode::QuotaExceeded, "more User Properties than the limit"));
+        }
+        let identifier = subscribe.subscription_identifier.unwrap_or(0);
+        let mut codes: SmallVec<[u8; 8]> = SmallVec::new();
+        let mut retained = Vec::new();
+        let session = Arc::clone(&self.session);
+        let is_recorded = shared.store.keeps_records() && session.lock().is_durable();
+        let mut records = Vec::new();
+        for entry in subscribe.filters.iter() {
+            let code = match self.subscribe_one(entry.filter, entry.options, identifier, &mut retained) {
+                Ok(()) => {
+                    if is_recorded {
+                        records.push(Record::Subscribed {
+                            session: session.key(),
+                            filter: entry.filter,
+                            options: entry.options.to_byte(),
+                            identifier,
+                        });
+                    }
+                    entry.options.qos as u8
+                }
+                Err(reason) if self.version.has_reason_codes() => reason.code(),
+                // Failure; 3.1 knows none and would take it for a QoS, but there is nothing better to say.
+                Err(_) => 0x80,
+            };
+            codes.push(code);
+        }
+        let token = shared.append(&records).map_err(|reason| Close::because(reason, "the store is full"))?;
+        let suback = Packet::SubAck(SubAck::new(subscribe.packet_id, &codes));
+        self.reply(&suback, token);
+        self.retained.extend(retained);
+        self.deliver_retained(cx, now);
+        self.pump_groups(now);
+        Ok(Flow::GoOn)
+    }
+
+    /// Sends a packet before anything that is delivered from now on, or when its debts are safe.
+    fn reply(&mut self, packet: &Packet<'_>, token: CommitToken) {
+        let at_once = self.owed.is_empty() && self.shared.store.committed() >= token;
+        let mut bytes = Vec::new();
+        if let Err(error) = packet.encode(self.version, &mut bytes) {
+            tracing::error!(%error, "an answer could not be encoded");
+        }
+        if at_once {
+            self.session.lock().state.out.buffer().extend_from_slice(&bytes);
+        } else {
+            self.owed.push_back(Owed::Packet(token, bytes));
+        }
+    }
+
+    fn subscribe_one(
+        &mut self,
+        text: &str,
+        options: SubscriptionOptions,
+        identifier: u32,
+        retained: &mut Vec<RetainedDelivery>,
+    ) -> Result<(), ReasonCode> {
+        let shared = &self.shared;
+        let parsed = parse_filter(text).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        let (filter, share_name) = match parsed {
+            ParsedFilter::Plain(filter) => (filter, None),
+            ParsedFilter::Shared(shared) => (shared.filter, Some(shared.share_name)),
+        };
+        shared.check_levels(filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        let limit = shared.config.limits.max_subscriptions as usize;
+        let existed = {
+            let inner = self.session.lock();
+            let existed = inner.subscriptions.find(text).is_some();
+            if !existed && inner.subscriptions.len() >= limit {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            existed
+        };
+        let group = add(shared, &self.session, filter, share_name, options, identifier);
+        let stored: Arc<str> = match &group {
+            // The filter's own text is shared with the index; a share's text is its own.
+            Added::Plain(filter) => Arc::clone(filter),
+            Added::Shared(_) => text.into(),
+        };
+        let group = match group {
+            Added::Plain(_) => None,
+            Added::Shared(group) => Some(group),
+        };
+        if let Some(group) = &group
+            && !self.groups.iter().any(|known| Arc::ptr_eq(known, group))
+        {
+            self.groups.push(Arc::clone(group));
+            group.reclaim_from_offline();
+        }
+        let is_shared = group.is_some();
+        self.session.lock().subscriptions.insert(SessionSubscription { filter: stored, options, group });
+        if !existed {
+            shared.subscription_count.fetch_add(1, Ordering::Relaxed);
+        }
+        // A Shared Subscription gets no Retained Messages (MQTT 5.0 §4.8.2).
+        let wanted = !is_shared
+            && match options.retain_handling {
+                RetainHandling::SendAtSubscribe => true,
+                RetainHandling::SendAtNewSubscribe => !existed,
+                RetainHandling::DoNotSend => false,
+            };
+        if wanted && shared.retained.totals().0 > 0 {
+            retained.push(RetainedDelivery {
+                filter: filter.into(),
+                qos: options.qos,
+                identifier,
+                cursor: Cursor::default(),
+                waiting: None,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<Flow, Close> {
+        let shared = Arc::clone(&self.shared);
+        let mut codes: SmallVec<[u8; 8]> = SmallVec::new();
+        let mut records = Vec::new();
+        for filter in unsubscribe.filters.iter() {
+            let removed = self.session.lock().subscriptions.remove(filter);
+            let code = match removed {
+                Some(subscription) => {
+                    shared.forget_subscription(&self.session, &subscription.filter);
+                    if let Some(group) = &subscription.group {
+                        self.groups.retain(|known| !Arc::ptr_eq(known, group));
+                    }
+                    self.retained.retain(|delivery| *delivery.filter != *filter);
+                    records.push(Record::Unsubscribed { session: self.session.key(), filter });
+                    ReasonCode::Success
+                }
+                None if parse_filter(filter).is_err() => ReasonCode::TopicFilterInvalid,
+                None => ReasonCode::NoSubscriptionExisted,
+            };
+            codes.push(code.code());
+        }
+        let token = shared.append(&records).map_err(|reason| Close::because(reason, "the store is full"))?;
+        let unsuback = Packet::UnsubAck(UnsubAck::new(unsubscribe.packet_id, &codes));
+        self.reply(&unsuback, token);
+        Ok(Flow::GoOn)
+    }
+
+    /// Sends Retained Messages, a chunk at a time and only as fast as the client reads.
+    pub(super) fn deliver_retained(&mut self, cx: &mut Context<'_>, now: Now) {
+        let shared = Arc::clone(&self.shared);
+        let session = Arc::clone(&self.session);
+        while let Some(delivery) = self.retained.front_mut() {
+            if let Some(waiting) = &mut delivery.waiting {
+                if waiting.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+                delivery.waiting = None;
+            }
+            // Not queued ahead of the client: `take_output` asks again when this is written.
+            if !session.lock().state.takes_more() {
+                return;
+            }
+            let (qos, identifier) = (delivery.qos, delivery.identifier);
+            let step = shared.retained.search(
+                &delivery.filter,
+                &mut delivery.cursor,
+                CHUNK,
+                now.mono_ms,
+                |message| {
+                    let mut fanout = Fanout::of_message(message, 1, now.mono_ms);
+                    let identifiers = [identifier];
+                    let identifiers = if identifier == 0 { &[][..] } else { &identifiers[..] };
+                    let grant = Grant { qos: qos.min(message.qos()), retain: true, identifiers, group: None };
+                    let mut inner = session.lock();
+                    match inner.state.deliver(&mut fanout, grant, &shared.config.limits) {
+                        Delivered::Sent | Delivered::Queued | Delivered::QueuedDroppingOldest => {
+                            shared.metrics.messages_delivered.add(1);
+                        }
+                        Delivered::Dropped(reason) => shared.metrics.dropped(reason),
+                    }
+                    inner.state.takes_more()
+                },
+            );
+            match step {
+                Step::Finished => {
+                    self.retained.pop_front();
+                }
+                Step::More => {
+                    wake_after_this_turn(cx.waker());
+                    return;
+                }
+                Step::Busy => delivery.waiting = Some(Box::pin(shared.retained.turn_at(&delivery.cursor))),
+            }
+        }
+    }
+}
+
+/// Where a Subscription went.
+enum Added {
+    /// To the filter, whose stored text this is.
+    Plain(Arc<str>),
+    Shared(Arc<Group>),
+}
+
+fn add(
+    shared: &Shared,
+    session: &Arc<Session>,
+    filter: &str,
+    share_name: Option<&str>,
+    options: SubscriptionOptions,
+    identifier: u32,
+) -> Added {
+    shared.subscriptions.change(filter, |stored, subscribers| match share_name {
+        None => {
+            subscribers.sessions.insert(Subscriber { session: Arc::clone(session), identifier, options });
+            Added::Plain(Arc::clone(stored))
+        }
+        Some(share_name) => {
+            let groups = subscribers.groups.get_or_insert_default();
+            let group = match groups.iter().find(|group| *group.share_name == *share_name) {
+                Some(group) => Arc::clone(group),
+                None => {
+                    let group = Arc::new(Group::new(share_name, Arc::clone(stored)));
+                    groups.push(Arc::clone(&group));
+                    group
+                }
+            };
+            group.join(session, options, identifier);
+            Added::Shared(group)
+        }
+    })
+}
+
+impl Shared {
+    /// Takes a Subscription out of the index; `text` is the filter as the client wrote it.
+    pub(crate) fn forget_subscription(&self, session: &Session, text: &str) {
+        let Ok(parsed) = parse_filter(text) else { return };
+        let (filter, share_name) = match parsed {
+            ParsedFilter::Plain(filter) => (filter, None),
+            ParsedFilter::Shared(shared) => (shared.filter, Some(shared.share_name)),
+        };
+        self.subscriptions.change(filter, |_, subscribers| match share_name {
+            None => {
+                subscribers.sessions.remove(&session.number);
+            }
+            Some(share_name) => {
+                if let Some(groups) = &mut subscribers.groups {
+                    groups.retain(|group| *group.share_name != *share_name || !group.leave(session));
+                    if groups.is_empty() {
+                        subscribers.groups = None;
+                    }
+                }
+            }
+        });
+        self.subscription_count.fetch_sub(1, Ordering::Relaxed);
+    }
+}

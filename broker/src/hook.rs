@@ -1,0 +1,63 @@
+//! Where rules see messages: the broker owns the trait, whoever evaluates rules implements it.
+//!
+//! A [`MessageHook`] is asked once per topic which handler concerns it; the answer is cached with the route until the
+//! hook's generation changes, so a topic that no rule names costs nothing. The handler runs on the publish path, before
+//! anything is acknowledged and before anybody received the message: what it wants done joins the message's admission.
+
+use std::sync::Arc;
+
+use mqtt_protocol::QoS;
+
+use crate::message::Publication;
+
+/// Sees every accepted publish before it is acknowledged.
+pub trait MessageHook: Send + Sync + 'static {
+    /// Changes whenever [`MessageHook::candidates`] may answer differently; cached routes are dropped then.
+    fn generation(&self) -> u64;
+
+    /// The handler for a topic, `None` where nothing wants its messages.
+    fn candidates(&self, topic: &str) -> Option<Arc<dyn MessageHandler>>;
+}
+
+/// Handles the messages of the topics it was returned for.
+pub trait MessageHandler: Send + Sync + 'static {
+    /// Looks at one message, from `cursor` on (0 at first; its meaning is the handler's own).
+    ///
+    /// On [`Progress::Yield`] it is called again with the same cursor and effects after other connections had a turn.
+    fn handle(&self, message: &Publication<'_>, cursor: &mut usize, effects: &mut HookEffects) -> Progress;
+}
+
+/// Whether a handler is through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// All done.
+    Done,
+    /// The step budget is used up; call again.
+    Yield,
+}
+
+/// What a handler wants done as part of the message's admission.
+#[derive(Debug, Default)]
+pub struct HookEffects {
+    /// Messages to route right after this one, in order, before the publisher is told yes.
+    pub republish: Vec<Republish>,
+}
+
+/// A message that a rule makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Republish {
+    /// Number of the rule; appended to the message's trail.
+    pub rule: u32,
+    /// Topic Name.
+    pub topic: String,
+    /// Payload.
+    pub payload: Vec<u8>,
+    /// Quality of service.
+    pub qos: QoS,
+    /// Whether it is to be retained.
+    pub retain: bool,
+    /// Encoded MQTT 5 properties that are forwarded unaltered (see `mqtt_protocol`'s forward bytes); may be empty.
+    pub properties: Vec<u8>,
+    /// Seconds until it expires.
+    pub message_expiry_interval_s: Option<u32>,
+}

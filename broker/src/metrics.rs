@@ -1,0 +1,112 @@
+//! What the broker counts. Relaxed atomics: exact in the end, never a reason to wait.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::session::DropReason;
+
+/// Declares counters with a snapshot of the same fields.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counters of a broker since its start.
+        #[derive(Debug, Default)]
+        pub(crate) struct Metrics { $($(#[$doc])* pub(crate) $name: Counter),* }
+
+        /// The counters at one moment, and how many of what there is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Network Connections with an accepted CONNECT.
+            pub connections: u64,
+            /// Sessions, those without a connection included.
+            pub sessions: u64,
+            /// Subscriptions.
+            pub subscriptions: u64,
+            /// Retained Messages.
+            pub retained_messages: u64,
+            /// Bytes of all Retained Messages.
+            pub retained_bytes: u64,
+        }
+
+        impl Metrics {
+            pub(crate) fn snapshot(&self) -> Stats {
+                Stats { $($name: self.$name.get(),)* ..Stats::default() }
+            }
+        }
+    };
+}
+
+counters! {
+    /// PUBLISH packets accepted from clients.
+    messages_received,
+    /// Payload bytes of those.
+    payload_bytes_received,
+    /// Messages made by rules.
+    messages_republished,
+    /// Messages handed to receivers (sent or queued).
+    messages_delivered,
+    /// Payload bytes of those.
+    payload_bytes_delivered,
+    /// Publishes that matched no Subscription.
+    messages_unmatched,
+    /// QoS 0 messages dropped because the receiver reads too slowly.
+    dropped_slow_consumer,
+    /// Messages dropped because a queue was full.
+    dropped_queue_full,
+    /// Messages larger than the receiver's Maximum Packet Size.
+    dropped_too_large,
+    /// Messages whose Message Expiry Interval was over.
+    dropped_expired,
+    /// Messages made by rules that were refused: too many hops, or an invalid topic.
+    dropped_rule_output,
+    /// Publishes refused as a whole.
+    publishes_refused,
+    /// Network Connections accepted by listeners.
+    connections_opened,
+    /// CONNECT packets refused.
+    connects_refused,
+    /// Connections closed because the client broke the protocol.
+    protocol_errors,
+    /// Connections closed because another one took the session over.
+    takeovers,
+    /// Connections closed for silence beyond the Keep Alive.
+    keep_alive_timeouts,
+    /// Connection tasks that panicked; each closed its own connection only.
+    connection_panics,
+    /// Bytes read from sockets.
+    bytes_received,
+    /// Bytes written to sockets.
+    bytes_sent,
+}
+
+/// One counter.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        if count > 0 {
+            self.0.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn subtract(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Metrics {
+    pub(crate) fn dropped(&self, reason: DropReason) {
+        match reason {
+            DropReason::Offline => {}
+            DropReason::SlowConsumer => self.dropped_slow_consumer.add(1),
+            DropReason::QueueFull => self.dropped_queue_full.add(1),
+            DropReason::TooLarge => self.dropped_too_large.add(1),
+            DropReason::Expired => self.dropped_expired.add(1),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The outbound inflight window: messages sent at QoS 1 and 2 and not yet acknowledged, in sending order.
+//!
+//! Packet Identifiers are given out in sequence, so an identifier's place follows from the first entry's. Entries
+//! acknowledged out of order stay as `Done` until those before them are through; at most 65,535 entries exist.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use mqtt_protocol::PacketId;
+
+use crate::message::Message;
+use crate::subscriptions::Group;
+
+/// Identifiers in use at most: all but zero.
+const IDENTIFIERS: usize = u16::MAX as usize;
+
+/// What the other side still owes for a message.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// QoS 1, sent.
+    AwaitPuback(Arc<Message>),
+    /// QoS 2, sent.
+    AwaitPubrec(Arc<Message>),
+    /// QoS 2, released: the message itself is no longer needed.
+    AwaitPubcomp,
+    /// Nothing; waiting for earlier entries.
+    Done,
+}
+
+/// One message in the window.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) stage: Stage,
+    pub(crate) retain: bool,
+    /// What few messages have; boxed to keep the others small.
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// Subscription Identifiers to send along, and the Shared Subscription that the message came through.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Extra {
+    pub(crate) identifiers: Box<[u32]>,
+    pub(crate) group: Option<Arc<Group>>,
+}
+
+impl Entry {
+    pub(crate) fn identifiers(&self) -> &[u32] {
+        self.extra.as_ref().map(|extra| &*extra.identifiers).unwrap_or_default()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Inflight {
+    entries: VecDeque<Entry>,
+    /// Identifier of the next message sent; the first entry's is `entries.len()` before it.
+    next: PacketId,
+}
+
+impl Inflight {
+    pub(crate) fn new() -> Self {
+        Self { entries: VecDeque::new(), next: PacketId::MIN }
+    }
+
+    /// Places taken, those of `Done` entries included.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The identifier that [`Inflight::push`] will use, `None` when all are taken.
+    pub(crate) fn next_id(&self) -> Option<PacketId> {
+        (self.entries.len() < IDENTIFIERS).then_some(self.next)
+    }
+
+    /// Adds an entry under [`Inflight::next_id`], which must have been there.
+    pub(crate) fn push(&mut self, entry: Entry) {
+        debug_assert!(self.entries.len() < IDENTIFIERS, "a packet identifier was free");
+        self.entries.push_back(entry);
+        self.next = self.next.next();
+    }
+
+    /// The entry at a place, and its identifier.
+    pub(crate) fn at(&self, place: usize) -> Option<(PacketId, &Entry)> {
+        let entry = self.entries.get(place)?;
+        Some((self.id_at(place)?, entry))
+    }
+
+    /// The place of an identifier in use.
+    pub(crate) fn place_of(&self, id: PacketId) -> Option<usize> {
+        let from_end = (usize::from(self.next.get()) + IDENTIFIERS - usize::from(id.get())) % IDENTIFIERS;
+        // `next` itself is a whole turn back, in use only when every identifier is.
+        let from_end = if from_end == 0 { IDENTIFIERS } else { from_end };
+        self.entries.len().checked_sub(from_end)
+    }
+
+    pub(crate) fn stage_mut(&mut self, place: usize) -> Option<&mut Stage> {
+        self.entries.get_mut(place).map(|entry| &mut entry.stage)
+    }
+
+    /// Marks the entry as through and forgets what leads the window and is through. Returns how many places at the
+    /// front went away.
+    pub(crate) fn finish(&mut self, place: usize) -> usize {
+        if let Some(entry) = self.entries.get_mut(place) {
+            entry.stage = Stage::Done;
+            entry.extra = None;
+        }
+        let mut gone = 0;
+        while self.entries.front().is_some_and(|entry| matches!(entry.stage, Stage::Done)) {
+            self.entries.pop_front();
+            gone += 1;
+        }
+        if self.entries.is_empty() && self.entries.capacity() > 64 {
+            self.entries = VecDeque::new();
+        }
+        gone
+    }
+
+    /// Takes out every unacknowledged QoS 1 message that came through a Shared Subscription, oldest first.
+    pub(crate) fn take_shared(&mut self) -> Vec<(Arc<Group>, Arc<Message>)> {
+        let mut taken = Vec::new();
+        for entry in &mut self.entries {
+            if !matches!(entry.stage, Stage::AwaitPuback(_)) {
+                continue;
+            }
+            let Some(group) = entry.extra.as_ref().and_then(|extra| extra.group.clone()) else { continue };
+            if let Stage::AwaitPuback(message) = std::mem::replace(&mut entry.stage, Stage::Done) {
+                taken.push((group, message));
+            }
+        }
+        if let Some(Stage::Done) = self.entries.front().map(|entry| &entry.stage) {
+            self.finish(0);
+        }
+        taken
+    }
+
+    fn id_at(&self, place: usize) -> Option<PacketId> {
+        let back = self.entries.len().checked_sub(place)?;
+        let raw = (usize::from(self.next.get()) + IDENTIFIERS - 1 - back) % IDENTIFIERS + 1;
+        PacketId::new(u16::try_from(raw).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mqtt_protocol::PacketId;
+
+    use super::{Entry, Inflight, Stage};
+
+    fn entry() -> Entry {
+        Entry { stage: Stage::AwaitPubcomp, retain: false, extra: None }
+    }
+
+    #[test]
+    fn identifiers_and_places_agree_over_the_wrap() {
+        let mut window = Inflight::new();
+        for _ in 0..65_530 {
+            window.push(entry());
+            window.finish(0);
+        }
+        let ids: Vec<u16> = (0..10)
+            .map(|_| {
+                let id = window.next_id().unwrap().get();
+                window.push(entry());
+                id
+            })
+            .collect();
+        assert_eq!(ids, [65_531, 65_532, 65_533, 65_534, 65_535, 1, 2, 3, 4, 5]);
+        for (place, id) in ids.iter().enumerate() {
+            let id = PacketId::new(*id).unwrap();
+            assert_eq!(window.place_of(id), Some(place));
+            assert_eq!(window.at(place).unwrap().0, id);
+        }
+        assert_eq!(window.place_of(PacketId::new(6).unwrap()), None);
+        assert_eq!(window.place_of(PacketId::new(65_530).unwrap()), None);
+        assert_eq!(window.finish(1), 0, "the first is still awaited");
+        assert_eq!(window.finish(0), 2);
+        assert_eq!(window.place_of(PacketId::new(65_533).unwrap()), Some(0));
+    }
+
+    #[test]
+    fn all_identifiers_can_be_in_use_and_then_none_is_free() {
+        let mut window = Inflight::new();
+        for _ in 0..65_535 {
+            assert!(window.next_id().is_some());
+            window.push(entry());
+        }
+        assert!(window.next_id().is_none());
+        assert_eq!(window.place_of(PacketId::new(1).unwrap()), Some(0));
+        assert_eq!(window.place_of(PacketId::new(65_535).unwrap()), Some(65_534));
+        window.finish(0);
+        assert_eq!(window.next_id(), PacketId::new(1));
+    }
+}

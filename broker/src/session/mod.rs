@@ -1,0 +1,227 @@
+//! Sessions: who they are, what is attached to them, and the lock around their state machine.
+//!
+//! A [`Session`] lives from the CONNECT that made it to its expiry, over any number of Network Connections. One lock
+//! guards all of it; publishers take it for the few dozen nanoseconds of an append, the client's own connection for its
+//! acknowledgements and once per write.
+//!
+//! Lock order: a Shared Subscription's group, then one session; never two sessions, never a group below a session.
+
+mod inflight;
+pub(crate) mod registry;
+pub(crate) mod state;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+use mqtt_protocol::{ReasonCode, SubscriptionOptions};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::message::Message;
+use crate::subscriptions::Group;
+use crate::subscriptions::compact_set::{CompactSet, Keyed};
+use state::SessionState;
+
+pub(crate) use state::{ClientLimits, Delivered, DropReason, Grant};
+
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Unique in the process; cheaper to compare than the Client Identifier.
+    pub(crate) number: u64,
+    pub(crate) client_id: Box<str>,
+    /// When its client was last heard, milliseconds on the broker's clock.
+    pub(crate) last_heard_ms: AtomicU64,
+    inner: Mutex<SessionInner>,
+}
+
+/// What the session's lock guards.
+#[derive(Debug)]
+pub(crate) struct SessionInner {
+    pub(crate) state: SessionState,
+    pub(crate) link: Option<Link>,
+    pub(crate) subscriptions: CompactSet<SessionSubscription>,
+    pub(crate) will: Option<Box<WillMessage>>,
+    /// Seconds that the session outlives its connection; `u32::MAX`: for ever.
+    pub(crate) expiry_interval_s: u32,
+    /// Raised with every connection and every disconnection: what was scheduled for an older one is void.
+    pub(crate) generation: u32,
+    /// The session is over: nothing is delivered to it any more.
+    pub(crate) ended: bool,
+    /// Publishers that pause until this session's client has read more.
+    drain_waiters: Vec<Waker>,
+}
+
+/// The Network Connection that a session is attached to.
+#[derive(Debug)]
+pub(crate) struct Link {
+    waker: Option<Waker>,
+    /// Nobody has woken the connection since it last looked.
+    asleep: bool,
+    /// Why the connection is to close, once somebody else decided so.
+    pub(crate) close: Option<ReasonCode>,
+}
+
+/// A Will Message and its delay.
+#[derive(Debug)]
+pub(crate) struct WillMessage {
+    pub(crate) message: Arc<Message>,
+    pub(crate) delay_s: u32,
+    /// Message Expiry Interval: counted from publication, not from the CONNECT.
+    pub(crate) expiry_interval_s: Option<u32>,
+}
+
+/// A session's own record of one Subscription.
+#[derive(Debug)]
+pub(crate) struct SessionSubscription {
+    /// The filter as the client wrote it, `$share` included.
+    pub(crate) filter: Arc<str>,
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) group: Option<Arc<Group>>,
+}
+
+impl Keyed for SessionSubscription {
+    type Key = str;
+    fn key(&self) -> &str {
+        &self.filter
+    }
+}
+
+impl Session {
+    pub(crate) fn new(client_id: &str, expiry_interval_s: u32) -> Arc<Self> {
+        Arc::new(Self {
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+            client_id: client_id.into(),
+            last_heard_ms: AtomicU64::new(0),
+            inner: Mutex::new(SessionInner {
+                state: SessionState::new(),
+                link: None,
+                subscriptions: CompactSet::default(),
+                will: None,
+                expiry_interval_s,
+                generation: 0,
+                ended: false,
+                drain_waiters: Vec::new(),
+            }),
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SessionInner> {
+        self.inner.lock()
+    }
+
+    /// The session's name in the store.
+    pub(crate) fn key(&self) -> store::SessionKey<'_> {
+        store::SessionKey { namespace: 0, client_id: &self.client_id }
+    }
+}
+
+impl SessionInner {
+    /// Attaches a connection. The one before, if any, is told to close for `replaced`.
+    pub(crate) fn attach(&mut self, replaced: ReasonCode) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        if let Some(mut old) = self.link.replace(Link { waker: None, asleep: false, close: None }) {
+            old.close = Some(replaced);
+            old.wake();
+        }
+        self.generation
+    }
+
+    /// Detaches the connection of this generation; `false` when another one has taken over.
+    pub(crate) fn detach(&mut self, generation: u32) -> bool {
+        if self.generation != generation || self.link.is_none() {
+            return false;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        self.link = None;
+        self.state.disconnect();
+        for waker in self.drain_waiters.drain(..) {
+            waker.wake();
+        }
+        true
+    }
+
+    /// Whether the session outlives its connection.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.expiry_interval_s > 0
+    }
+
+    /// Wakes the connection, after this turn, if there is something to write and it doesn't know yet.
+    pub(crate) fn wake_to_write(&mut self) {
+        if let Some(link) = &mut self.link
+            && link.asleep
+            && !self.state.out.is_empty()
+        {
+            link.asleep = false;
+            if let Some(waker) = &link.waker {
+                wake_after_this_turn(waker);
+            }
+        }
+    }
+
+    /// Asks the connection to close.
+    pub(crate) fn close(&mut self, reason: ReasonCode) {
+        if let Some(link) = &mut self.link {
+            link.close.get_or_insert(reason);
+            link.wake();
+        }
+    }
+
+    /// The connection has looked at everything and goes to sleep.
+    pub(crate) fn sleep(&mut self, waker: &Waker) {
+        if let Some(link) = &mut self.link {
+            link.asleep = true;
+            if !link.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
+                link.waker = Some(waker.clone());
+            }
+        }
+    }
+
+    /// The connection has more to write than the socket takes: only its readiness, or a wish to close, wakes it.
+    pub(crate) fn wait_for_socket(&mut self, generation: u32, waker: &Waker) {
+        if self.generation == generation {
+            self.sleep(waker);
+            if let Some(link) = &mut self.link {
+                link.asleep = false;
+            }
+        }
+    }
+
+    /// Wakes `waker` when the client has caught up, or its connection is gone.
+    pub(crate) fn wait_for_drain(&mut self, waker: &Waker) {
+        if !self.drain_waiters.iter().any(|waiting| waiting.will_wake(waker)) {
+            self.drain_waiters.push(waker.clone());
+        }
+    }
+
+    /// Wakes the publishers that pause, if the client has caught up.
+    pub(crate) fn drained(&mut self) {
+        if !self.drain_waiters.is_empty() && self.state.out.len() < state::CONGESTED_BYTES / 2 {
+            for waker in self.drain_waiters.drain(..) {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Link {
+    fn wake(&mut self) {
+        self.asleep = false;
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Wakes a task once every task that is ready now has run and the sockets were asked for news.
+///
+/// Waking a receiver for each message would write each message on its own; woken after the turn, it finds what all
+/// publishers of the turn had for it and writes once. `yield_now` defers the wake-up of whoever polls it to exactly that
+/// point; outside a runtime it wakes at once.
+pub(crate) fn wake_after_this_turn(waker: &Waker) {
+    let mut deferred = std::pin::pin!(tokio::task::yield_now());
+    let pending = deferred.as_mut().poll(&mut std::task::Context::from_waker(waker));
+    debug_assert!(pending.is_pending(), "the first poll of yield_now is always pending");
+}
