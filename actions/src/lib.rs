@@ -23,6 +23,8 @@ mod outlet;
 pub mod plan;
 pub mod sinks;
 mod targets;
+#[cfg(test)]
+mod testing;
 mod text;
 pub mod units;
 

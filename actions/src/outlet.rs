@@ -105,7 +105,7 @@ impl Outlet {
     ///
     /// # Errors
     /// The request, when it is of another kind.
-    pub fn enqueue(&self, item: OutletItem) -> Result<Enqueued, Request> {
+    pub fn enqueue(&self, item: OutletItem) -> Result<Enqueued, Box<Request>> {
         let OutletItem { id, key, request, on_failure, extra_bytes } = item;
         match (&self.kind, request) {
             (Kind::Http(delivery), Request::Http(request)) => {
@@ -114,7 +114,7 @@ impl Outlet {
             (Kind::Log(delivery), Request::Log(request)) => {
                 Ok(delivery.enqueue(Outgoing::<LogLine> { id, key, request, on_failure, extra_bytes }))
             }
-            (_, request) => Err(request),
+            (_, request) => Err(Box::new(request)),
         }
     }
 
