@@ -74,6 +74,20 @@ impl ActionConfig {
         self
     }
 
+    /// Returns what the action acts upon, for error documents and lists: the topic's template, or the URL's origin.
+    /// Holds no path or query, which may hold a secret.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        match self {
+            Self::Republish(config) => config.topic.clone(),
+            Self::Http(config) => {
+                let (scheme, rest) = config.url.split_once("://").unwrap_or(("http", ""));
+                format!("{scheme}://{}", rest.split(['/', '?', '#']).next().unwrap_or_default())
+            }
+            Self::Log(_) => "log".to_owned(),
+        }
+    }
+
     /// Returns the value of `type`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

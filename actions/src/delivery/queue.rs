@@ -45,7 +45,7 @@ struct Item<R> {
 impl<R> Item<R> {
     fn settle(self, reason: DropReason, error: String, settled: &mut Settled) {
         if let Some(tell) = self.on_failure {
-            settled.0.push((tell, Failure { reason, error, attempts: self.attempts }));
+            settled.failed.push((tell, Failure { reason, error, attempts: self.attempts }));
         }
     }
 }
@@ -66,13 +66,18 @@ struct Line<R> {
 /// Items that ended, with those who want to know. To be told with no lock held.
 #[derive(Default)]
 #[must_use]
-pub(super) struct Settled(Vec<(OnFailure, Failure)>);
+pub(super) struct Settled {
+    failed: Vec<(OnFailure, Failure)>,
+    /// Dropped untold, but not under the lock: what they hold may do anything when it goes.
+    delivered: Vec<OnFailure>,
+}
 
 impl Settled {
     pub(super) fn tell(self) {
-        for (tell, failure) in self.0 {
+        for (tell, failure) in self.failed {
             tell(failure);
         }
+        drop(self.delivered);
     }
 }
 
@@ -262,6 +267,7 @@ impl<R: QueuedRequest> Queue<R> {
             let Err(error) = result else {
                 self.bytes -= item.bytes;
                 self.counters.delivered += 1;
+                settled.delivered.extend(item.on_failure);
                 continue;
             };
             if error.is_attempt() {

@@ -131,6 +131,13 @@ fn item(world: &Arc<World>, key: u64, number: u64) -> Outgoing<Message> {
     }
 }
 
+/// Enqueues where the outcome is seen in the counters.
+fn put(delivery: &Delivery<FakeSink>, item: Outgoing<Message>) {
+    let received = delivery.snapshot().received;
+    let outcome = delivery.enqueue(item);
+    assert_eq!(delivery.snapshot().received, received + 1, "{outcome:?}");
+}
+
 fn script(world: &World, key: u64, results: impl IntoIterator<Item = Result<(), DeliveryError>>) {
     world.script.lock().insert(key, results.into_iter().collect());
 }
@@ -316,12 +323,12 @@ async fn a_full_queue_drops_by_its_policy() {
             ..config()
         };
         let delivery = Delivery::spawn("r/a", sink, config, 1);
-        let _: Enqueued = delivery.enqueue(item(&world, 7, 0));
+        put(&delivery, item(&world, 7, 0));
         while delivery.snapshot().in_flight == 0 {
             tokio::task::yield_now().await;
         }
         for number in 1..5 {
-            let _: Enqueued = delivery.enqueue(item(&world, 7, number));
+            put(&delivery, item(&world, 7, number));
             assert!(delivery.snapshot().is_conserved());
         }
         gate.add_permits(10);
@@ -347,7 +354,7 @@ async fn bytes_bound_the_queue_too_and_one_huge_item_evicts_nobody() {
         item.request.bytes = bytes;
         item
     };
-    let _: Enqueued = delivery.enqueue(sized(0, 24));
+    put(&delivery, sized(0, 24));
     while delivery.snapshot().in_flight == 0 {
         tokio::task::yield_now().await;
     }
@@ -369,7 +376,7 @@ async fn a_panicking_driver_costs_its_batch_only() {
     script(&world, 1, [Err(DeliveryError::Driver { cause: "test panic".to_owned() })]);
     let delivery = Delivery::spawn("r/a", FakeSink::new(&world), config(), 1);
     for number in 0..3 {
-        let _: Enqueued = delivery.enqueue(item(&world, 1, number));
+        put(&delivery, item(&world, 1, number));
     }
     let snapshot = settle(&delivery).await;
     assert_eq!((snapshot.delivered, snapshot.dropped_for(DropReason::Driver)), (2, 1));
@@ -382,7 +389,7 @@ async fn a_shutdown_sends_what_it_can_and_counts_the_rest() {
     let (sink, gate) = FakeSink::gated(&world);
     let delivery = Arc::new(Delivery::spawn("r/a", sink, DeliveryConfig { concurrency: 1, ..config() }, 1));
     for number in 0..5 {
-        let _: Enqueued = delivery.enqueue(item(&world, number, number));
+        put(&delivery, item(&world, number, number));
     }
     gate.add_permits(2);
     delivery.shutdown(Duration::from_secs(3)).await;
@@ -399,7 +406,7 @@ async fn a_shutdown_with_time_left_ends_when_all_is_sent() {
     script(&world, 3, [Err(answered(500))]);
     let delivery = Delivery::spawn("r/a", FakeSink::new(&world), config(), 1);
     for number in 0..5 {
-        let _: Enqueued = delivery.enqueue(item(&world, number, number));
+        put(&delivery, item(&world, number, number));
     }
     let began = Instant::now();
     delivery.shutdown(Duration::from_secs(3_600)).await;
@@ -413,7 +420,7 @@ async fn queued_items_go_out_through_the_new_driver() {
     script(&old, 1, (0..100).map(|_| Err(unreachable())));
     let delivery = Delivery::spawn("r/a", FakeSink::new(&old), config(), 1);
     for number in 0..3 {
-        let _: Enqueued = delivery.enqueue(item(&old, 1, number));
+        put(&delivery, item(&old, 1, number));
     }
     while delivery.snapshot().health.circuit != CircuitState::Open {
         tokio::task::yield_now().await;
@@ -432,7 +439,7 @@ async fn a_batch_waits_for_company_but_not_for_ever() {
     let delivery = Delivery::spawn("r/a", sink, config(), 1);
     let began = Instant::now();
     for number in 0..4 {
-        let _: Enqueued = delivery.enqueue(item(&world, 1, number));
+        put(&delivery, item(&world, 1, number));
     }
     settle(&delivery).await;
     let times: Vec<u128> =
@@ -602,7 +609,7 @@ proptest! {
             let delivery = Delivery::spawn("r/a", FakeSink::new(&world), config, seed);
             let sent = keys.len();
             for (number, key) in keys.into_iter().enumerate() {
-                let _: Enqueued = delivery.enqueue(item(&world, key, number as u64));
+                put(&delivery, item(&world, key, number as u64));
                 if number % 7 == 0 {
                     tokio::task::yield_now().await;
                 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -312,6 +312,16 @@ pub struct HttpSink {
 }
 
 impl HttpSink {
+    /// Checks what [`HttpSink::new`] needs, at little cost.
+    ///
+    /// # Errors
+    /// As [`HttpSink::new`].
+    pub fn check(config: &HttpConfig) -> Result<(), ActionConfigError> {
+        let fault = |problem: String| ActionConfigError::field_error(&config.name, "url", problem);
+        let origin = literal_origin(&config.url).map_err(fault)?;
+        tls(&origin.scheme).map(drop).map_err(|error| fault(tls_text(&error)))
+    }
+
     /// Makes the client for one action.
     ///
     /// # Errors
@@ -330,8 +340,7 @@ impl HttpSink {
             Host::Ipv4(v4) => Some((origin.host.to_string(), SocketAddr::from((*v4, origin.port)))),
             Host::Ipv6(v6) => Some((origin.host.to_string(), SocketAddr::from((*v6, origin.port)))),
         };
-        let tls =
-            tls(&origin.scheme).map_err(|error| fault("url", format!("TLS can't be set up: {error}")))?;
+        let tls = tls(&origin.scheme).map_err(|error| fault("url", tls_text(&error)))?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             // A proxy named in the environment would connect on our behalf, past every check of the address.
@@ -473,11 +482,23 @@ fn redirect_policy(redirect: Redirect) -> redirect::Policy {
     }
 }
 
+/// The platform's trust, loaded when the first `https` action is made and shared by all: parsing some hundred
+/// certificates for each of many actions would cost seconds and memory.
+static PLATFORM_TLS: OnceLock<ClientConfig> = OnceLock::new();
+
+fn tls_text(error: &rustls::Error) -> String {
+    format!("TLS can't be set up: {error}")
+}
+
 fn tls(scheme: &str) -> Result<ClientConfig, rustls::Error> {
+    if let Some(shared) = PLATFORM_TLS.get() {
+        return Ok(shared.clone());
+    }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?;
     if scheme == "https" {
-        return Ok(builder.with_platform_verifier()?.with_no_client_auth());
+        let config = builder.with_platform_verifier()?.with_no_client_auth();
+        return Ok(PLATFORM_TLS.get_or_init(|| config).clone());
     }
     // Nothing is trusted and nothing is loaded: redirects stay within the origin, so TLS is never spoken.
     Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
