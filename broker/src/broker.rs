@@ -321,6 +321,8 @@ impl Shared {
         }
         let generation = inner.generation;
         let expiry_s = inner.expiry_interval_s;
+        // Said under the same lock: nobody can take the session on between here and its end.
+        inner.ended = expiry_s == 0;
         let will = if send_will {
             inner.will.take()
         } else {
@@ -335,13 +337,18 @@ impl Shared {
             } else {
                 let delay_s = will.delay_s.min(expiry_s);
                 inner.will = Some(will);
-                let at = now.mono_ms + u64::from(delay_s) * 1000;
-                self.timers.insert(at, Arc::downgrade(session), generation, Deadline::Will);
+                let at_ms = now.mono_ms + u64::from(delay_s) * 1000;
+                self.timers.insert(
+                    now.mono_ms,
+                    Arc::downgrade(session),
+                    generation,
+                    Deadline::Will { at_ms },
+                );
             }
         }
         if expiry_s != 0 && expiry_s != u32::MAX {
-            let at = now.mono_ms + u64::from(expiry_s) * 1000;
-            self.timers.insert(at, Arc::downgrade(session), generation, Deadline::Expiry);
+            let at_ms = now.mono_ms + u64::from(expiry_s) * 1000;
+            self.timers.insert(now.mono_ms, Arc::downgrade(session), generation, Deadline::Expiry { at_ms });
         }
         let groups: Vec<_> =
             inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect();
@@ -458,25 +465,24 @@ fn fire(shared: &Arc<Shared>, session: &Arc<Session>, generation: u32, deadline:
     if inner.generation != generation || inner.ended {
         return;
     }
+    if deadline.at_ms(session) > now.mono_ms {
+        drop(inner);
+        shared.timers.insert(now.mono_ms, Arc::downgrade(session), generation, deadline);
+        return;
+    }
     match deadline {
-        Deadline::KeepAlive { silence_ms } => {
-            let due_at = session.last_heard_ms.load(Ordering::Relaxed) + u64::from(silence_ms);
-            if due_at <= now.mono_ms {
-                shared.metrics.keep_alive_timeouts.add(1);
-                inner.close(ReasonCode::KeepAliveTimeout);
-            } else {
-                drop(inner);
-                shared.timers.insert(due_at, Arc::downgrade(session), generation, deadline);
-            }
+        Deadline::KeepAlive { .. } => {
+            shared.metrics.keep_alive_timeouts.add(1);
+            inner.close(ReasonCode::KeepAliveTimeout);
         }
-        Deadline::Will => {
+        Deadline::Will { .. } => {
             let will = inner.will.take();
             drop(inner);
             if let Some(will) = will {
                 shared.publish_will(*will);
             }
         }
-        Deadline::Expiry => {
+        Deadline::Expiry { .. } => {
             drop(inner);
             shared.expire(session, generation);
         }

@@ -90,10 +90,6 @@ impl Counter {
         }
     }
 
-    pub(crate) fn subtract(&self, count: u64) {
-        self.0.fetch_sub(count, Ordering::Relaxed);
-    }
-
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -106,7 +102,6 @@ impl Metrics {
             DropReason::SlowConsumer => self.dropped_slow_consumer.add(1),
             DropReason::QueueFull => self.dropped_queue_full.add(1),
             DropReason::TooLarge => self.dropped_too_large.add(1),
-            DropReason::Expired => self.dropped_expired.add(1),
         }
     }
 }

@@ -118,7 +118,8 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
-    pub(crate) fn remaining(&self) -> usize {
+    #[cfg(test)]
+    fn remaining(&self) -> usize {
         let done: usize = self
             .batch
             .shared

@@ -3,8 +3,12 @@
 //! A wheel of coarse slots. Inserting is a push; nothing is ever removed: an entry carries the session's generation,
 //! and one that no longer fits is dropped when its slot comes round. A Keep Alive isn't moved with every packet either:
 //! when its slot comes round the session's last-heard stamp tells whether it is due, and it is put in again.
+//!
+//! An entry is looked at every [`LOOK_MS`] at least, however far its deadline is: what a client that comes and goes
+//! leaves behind is gone after that time, whatever it asked for.
 
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -12,17 +16,31 @@ use crate::session::Session;
 
 /// Width of a slot, in milliseconds: deadlines are this late at most, never early.
 pub(crate) const SLOT_MS: u64 = 256;
-const SLOTS: u64 = 1024;
+const SLOTS: u64 = 512;
+/// Longest time between two looks at an entry, in milliseconds. Less than a turn of the wheel.
+const LOOK_MS: u64 = 60_000;
 
 /// What a deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deadline {
     /// The client is silent for 1.5 times its Keep Alive, which is this many milliseconds, if it sends nothing.
     KeepAlive { silence_ms: u32 },
-    /// The Will Delay Interval is over.
-    Will,
-    /// The Session Expiry Interval is over.
-    Expiry,
+    /// The Will Delay Interval is over, on the broker's clock.
+    Will { at_ms: u64 },
+    /// The Session Expiry Interval is over, on the broker's clock.
+    Expiry { at_ms: u64 },
+}
+
+impl Deadline {
+    /// When it is due, on the broker's clock.
+    pub(crate) fn at_ms(self, session: &Session) -> u64 {
+        match self {
+            Self::KeepAlive { silence_ms } => {
+                session.last_heard_ms.load(Ordering::Relaxed) + u64::from(silence_ms)
+            }
+            Self::Will { at_ms } | Self::Expiry { at_ms } => at_ms,
+        }
+    }
 }
 
 /// An entry whose time has come.
@@ -58,7 +76,9 @@ impl Timers {
         Self { wheel: Mutex::new(Wheel { slots, next: 0 }) }
     }
 
-    pub(crate) fn insert(&self, at_ms: u64, session: Weak<Session>, generation: u32, deadline: Deadline) {
+    pub(crate) fn insert(&self, now_ms: u64, session: Weak<Session>, generation: u32, deadline: Deadline) {
+        let Some(due_ms) = session.upgrade().map(|session| deadline.at_ms(&session)) else { return };
+        let at_ms = due_ms.min(now_ms + LOOK_MS);
         let mut wheel = self.wheel.lock();
         // Rounded up, so that it is never early; never into a slot that was looked at already.
         let slot = at_ms.div_ceil(SLOT_MS).max(wheel.next);
@@ -67,7 +87,7 @@ impl Timers {
         }
     }
 
-    /// Takes out everything that is due by `now_ms`.
+    /// Takes out everything that is to be looked at by `now_ms`: what isn't due yet is to be inserted again.
     pub(crate) fn due(&self, now_ms: u64) -> Vec<Due> {
         let mut wheel = self.wheel.lock();
         let last = now_ms / SLOT_MS;
@@ -103,14 +123,18 @@ mod tests {
         ) {
             let timers = Timers::new();
             let session = Session::new("c", 0);
-            for (number, at) in deadlines.iter().enumerate() {
-                timers.insert(*at, Arc::downgrade(&session), number as u32, Deadline::Will);
+            for (number, at_ms) in deadlines.iter().enumerate() {
+                timers.insert(0, Arc::downgrade(&session), number as u32, Deadline::Will { at_ms: *at_ms });
             }
             let mut seen = vec![false; deadlines.len()];
             let mut now = 0;
             while now <= SLOT_MS * SLOTS * 3 + step + SLOT_MS {
                 for due in timers.due(now) {
                     let at = deadlines[due.generation as usize];
+                    if due.deadline.at_ms(&session) > now {
+                        timers.insert(now, due.session, due.generation, due.deadline);
+                        continue;
+                    }
                     prop_assert!(!std::mem::replace(&mut seen[due.generation as usize], true));
                     prop_assert!(at <= now && now < at + step + SLOT_MS, "due at {} came at {}", at, now);
                 }

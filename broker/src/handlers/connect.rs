@@ -159,9 +159,8 @@ impl Connecting {
         if self.keep_alive_s > 0 {
             // One and a half times the Keep Alive [MQTT-3.1.2-22, v5] [MQTT-3.1.2-24, v3.1.1].
             let silence_ms = u32::from(self.keep_alive_s) * 1500;
-            let at = now.mono_ms + u64::from(silence_ms);
             let deadline = Deadline::KeepAlive { silence_ms };
-            shared.timers.insert(at, Arc::downgrade(&self.session), self.generation, deadline);
+            shared.timers.insert(now.mono_ms, Arc::downgrade(&self.session), self.generation, deadline);
         }
         for group in &groups {
             group.reclaim_from_offline();
@@ -183,7 +182,6 @@ impl Connecting {
             replies: Vec::new(),
             owed: std::collections::VecDeque::new(),
             aliases: Vec::new(),
-            unanswered: 0,
             pause: None,
             retained: std::collections::VecDeque::new(),
             groups,
@@ -345,7 +343,7 @@ fn attach(
         let old = found.cloned();
         if let Some(session) = old.as_ref().filter(|_| !clean_start) {
             let mut inner = session.lock();
-            if !inner.ended && (inner.is_durable() || inner.link.is_none()) {
+            if !inner.ended && inner.is_durable() {
                 let taken_over = inner.link.is_some();
                 let generation = inner.attach(ReasonCode::SessionTakenOver);
                 inner.state.disconnect();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
-use mqtt_protocol::{Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, encode_pingresp};
+use mqtt_protocol::{Ack, Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, encode_pingresp};
 use store::CommitToken;
 use tokio::time::Sleep;
 
@@ -32,6 +32,9 @@ pub(crate) use connect::{Connecting, refuse_undecodable};
 
 /// Publishes of one client that wait for a commit at most; further packets are handled when one is through.
 const OWED_MAX: usize = 4096;
+
+/// A client of MQTT 3 knows no refusal: it gets no acknowledgement, so that it sends the message again later.
+const CANNOT_BE_TOLD: &str = "a publish was refused for now, which MQTT 3 can't say";
 
 /// Whether the packets that follow may be handled now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +63,6 @@ pub(crate) struct Client {
     owed: VecDeque<Owed>,
     /// Topics that the client's Topic Aliases stand for; the alias is the place plus one.
     aliases: Vec<Option<Box<str>>>,
-    /// QoS 1 and 2 publishes in `owed`.
-    unanswered: u16,
     pause: Option<Box<Pause>>,
     retained: VecDeque<RetainedDelivery>,
     /// Shared Subscriptions that the session is a member of.
@@ -172,7 +173,7 @@ impl Client {
     /// Moves on what waits: messages on their way, answers whose debts are safe, Retained Messages.
     pub(crate) fn settle(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), Close> {
         if !self.owed.is_empty() {
-            self.settle_owed(cx, now);
+            self.settle_owed(cx, now)?;
         }
         if !self.retained.is_empty() {
             self.deliver_retained(cx, now);
@@ -180,7 +181,7 @@ impl Client {
         Ok(())
     }
 
-    fn settle_owed(&mut self, cx: &mut Context<'_>, now: Now) {
+    fn settle_owed(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), Close> {
         let mut first = true;
         let mut slow = None;
         for owed in &mut self.owed {
@@ -210,10 +211,13 @@ impl Client {
                             (CommitToken::NOTHING_OWED, reason)
                         }
                     };
-                    if reason.is_error()
-                        && let Some(Answer::Pubrec(id)) = answer
+                    if let Some(answer) = answer
+                        && reason.is_error()
                     {
-                        self.session.lock().state.release_received(*id);
+                        forget_refused(&self.session, *answer);
+                        if !self.version.has_reason_codes() {
+                            return Err(Close::quietly(CANNOT_BE_TOLD));
+                        }
                     }
                     *owed = match *answer {
                         Some(answer) => Owed::Answer(token, answer, reason),
@@ -232,7 +236,6 @@ impl Client {
             }
             match self.owed.pop_front() {
                 Some(Owed::Answer(_, answer, reason)) => {
-                    self.unanswered = self.unanswered.saturating_sub(1);
                     self.encode_answer(answer, reason);
                 }
                 Some(Owed::Packet(_, bytes)) => self.replies.extend_from_slice(&bytes),
@@ -242,6 +245,7 @@ impl Client {
         if let Some(slow) = slow {
             self.pause_for(slow);
         }
+        Ok(())
     }
 
     /// Sends an answer as soon as `token` is safe and everything before it is answered.
@@ -249,19 +253,42 @@ impl Client {
         if self.owed.is_empty() && is_safe(&self.shared, token, cx) {
             self.encode_answer(answer, reason);
         } else {
-            self.unanswered += 1;
             self.owed.push_back(Owed::Answer(token, answer, reason));
         }
     }
 
     fn encode_answer(&mut self, answer: Answer, reason: ReasonCode) {
         use mqtt_protocol::{encode_puback, encode_pubcomp, encode_pubrec};
-        let (out, version) = (&mut self.replies, self.version);
+        let version = self.version;
+        if reason.is_error() && version.has_reason_codes() && self.encode_explained(answer, reason) {
+            return;
+        }
+        let out = &mut self.replies;
         match answer {
             Answer::Puback(id) => encode_puback(out, version, id, reason),
             Answer::Pubrec(id) => encode_pubrec(out, version, id, reason),
             Answer::Pubcomp(id) => encode_pubcomp(out, version, id, reason),
         }
+    }
+
+    /// Encodes a refusal with a Reason String, where the client wants one and can take it.
+    fn encode_explained(&mut self, answer: Answer, reason: ReasonCode) -> bool {
+        if !self.wants_problem_information {
+            return false;
+        }
+        let explained = |id| Ack { reason_string: Some(explanation(reason)), ..Ack::new(id, reason) };
+        let packet = match answer {
+            Answer::Puback(id) => Packet::PubAck(explained(id)),
+            Answer::Pubrec(id) => Packet::PubRec(explained(id)),
+            Answer::Pubcomp(id) => Packet::PubComp(explained(id)),
+        };
+        let start = self.replies.len();
+        let encoded = packet.encode(self.version, &mut self.replies).is_ok()
+            && self.replies.len() - start <= self.maximum_packet_size as usize;
+        if !encoded {
+            self.replies.truncate(start);
+        }
+        encoded
     }
 
     /// Stops handling publishes for a moment, so that `receiver` can catch up instead of losing messages.
@@ -349,6 +376,27 @@ impl Client {
             tokio::spawn(crate::dispatch::finish(Arc::clone(&self.shared), unfinished));
         }
         self.shared.connection_lost(&self.session, self.generation, !discard_will);
+    }
+}
+
+/// A publish was refused as a whole: when it comes again it is a new one.
+fn forget_refused(session: &Session, answer: Answer) {
+    if let Answer::Pubrec(id) = answer {
+        session.lock().state.release_received(id);
+    }
+}
+
+/// What a client is told of a refusal, beside its code.
+fn explanation(reason: ReasonCode) -> &'static str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other codes speak for themselves")]
+    match reason {
+        ReasonCode::NotAuthorized => "topics that begin with $ are the broker's own",
+        ReasonCode::TopicNameInvalid => "the topic has more levels than the limit",
+        ReasonCode::QuotaExceeded => "a limit is reached; nobody received the message",
+        ReasonCode::PacketIdentifierNotFound => {
+            "no QoS 2 publish of this Packet Identifier waits to be released"
+        }
+        other => other.name(),
     }
 }
 

@@ -63,7 +63,7 @@ impl Client {
         if self.owed.iter().any(|owed| matches!(owed, Owed::Dispatch(..))) {
             // One before it is still on its way, and order is kept.
             let dispatch = dispatch::Dispatch::behind(&shared, &publication, received);
-            return Ok(self.owe(Box::new(dispatch), answer, cx, now));
+            return self.owe(Box::new(dispatch), answer, cx, now);
         }
         match dispatch::publish(&shared, &publication, received.as_ref(), now) {
             Admission::Done(outcome) => {
@@ -80,7 +80,7 @@ impl Client {
                     None => Ok(Flow::GoOn),
                 }
             }
-            Admission::Suspended(dispatch) => Ok(self.owe(dispatch, answer, cx, now)),
+            Admission::Suspended(dispatch) => self.owe(dispatch, answer, cx, now),
             Admission::Refused(reason) => {
                 shared.metrics.publishes_refused.add(1);
                 self.refuse(answer, reason, cx)
@@ -95,11 +95,10 @@ impl Client {
         answer: Option<Answer>,
         cx: &mut Context<'_>,
         now: Now,
-    ) -> Flow {
-        self.unanswered += u16::from(answer.is_some());
+    ) -> Result<Flow, Close> {
         self.owed.push_back(Owed::Dispatch(dispatch, answer));
-        self.settle_owed(cx, now);
-        if self.takes_input(cx) { Flow::GoOn } else { Flow::Wait }
+        self.settle_owed(cx, now)?;
+        Ok(if self.takes_input(cx) { Flow::GoOn } else { Flow::Wait })
     }
 
     /// Notes or looks up the topic of a Topic Alias (MQTT 5.0 §3.3.2.3.4). `None`: no alias, the packet's own topic.
@@ -182,20 +181,15 @@ impl Client {
         cx: &mut Context<'_>,
     ) -> Result<Flow, Close> {
         tracing::debug!(client_id = %self.publisher.client_id, ?reason, "publish refused");
-        match answer {
-            // A client that can't be told must send it again later: no acknowledgement at all.
-            Some(_) if reason == ReasonCode::QuotaExceeded && !self.version.has_reason_codes() => {
-                return Err(Close::quietly("publish refused: quota exceeded"));
+        if let Some(answer) = answer {
+            let is_for_now = reason == ReasonCode::QuotaExceeded;
+            if self.version.has_reason_codes() || is_for_now {
+                super::forget_refused(&self.session, answer);
             }
-            Some(answer) => {
-                if let Answer::Pubrec(id) = answer
-                    && self.version.has_reason_codes()
-                {
-                    self.session.lock().state.release_received(id);
-                }
-                self.answer(store::CommitToken::NOTHING_OWED, answer, reason, cx);
+            if is_for_now && !self.version.has_reason_codes() {
+                return Err(Close::quietly(super::CANNOT_BE_TOLD));
             }
-            None => {}
+            self.answer(store::CommitToken::NOTHING_OWED, answer, reason, cx);
         }
         Ok(Flow::GoOn)
     }

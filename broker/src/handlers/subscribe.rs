@@ -75,8 +75,14 @@ impl Client {
             codes.push(code);
         }
         let token = shared.append(&records).map_err(|reason| Close::because(reason, "the store is full"))?;
-        let suback = Packet::SubAck(SubAck::new(subscribe.packet_id, &codes));
-        self.reply(&suback, token);
+        let refused = codes.iter().any(|code| *code >= 0x80);
+        let mut suback = SubAck::new(subscribe.packet_id, &codes);
+        if refused && self.wants_problem_information && self.maximum_packet_size as usize > 128 + codes.len()
+        {
+            suback.reason_string =
+                Some("a filter is malformed, has too many levels, or is one more than the limit");
+        }
+        self.reply(&Packet::SubAck(suback), token);
         self.retained.extend(retained);
         self.deliver_retained(cx, now);
         self.pump_groups(now);
@@ -137,7 +143,7 @@ impl Client {
             group.reclaim_from_offline();
         }
         let is_shared = group.is_some();
-        self.session.lock().subscriptions.insert(SessionSubscription { filter: stored, options, group });
+        self.session.lock().subscriptions.insert(SessionSubscription { filter: stored, group });
         if !existed {
             shared.subscription_count.fetch_add(1, Ordering::Relaxed);
         }

@@ -7,6 +7,8 @@
 //! Lock order: a Shared Subscription's group, then one session; never two sessions, never a group below a session.
 
 mod inflight;
+#[cfg(test)]
+mod model_tests;
 pub(crate) mod registry;
 pub(crate) mod state;
 
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
-use mqtt_protocol::{ReasonCode, SubscriptionOptions};
+use mqtt_protocol::ReasonCode;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::message::Message;
@@ -78,7 +80,6 @@ pub(crate) struct WillMessage {
 pub(crate) struct SessionSubscription {
     /// The filter as the client wrote it, `$share` included.
     pub(crate) filter: Arc<str>,
-    pub(crate) options: SubscriptionOptions,
     pub(crate) group: Option<Arc<Group>>,
 }
 

@@ -70,8 +70,6 @@ pub(crate) enum DropReason {
     QueueFull,
     /// Larger than the client's Maximum Packet Size [MQTT-3.1.2-25, v5].
     TooLarge,
-    /// Its Message Expiry Interval is over.
-    Expired,
 }
 
 /// An acknowledgement that doesn't fit what was sent.
@@ -169,12 +167,9 @@ impl SessionState {
         self.maximum_packet_size = client.maximum_packet_size;
         self.unacknowledged = 0;
         self.resend_from = 0;
-        self.aliases = (client.topic_alias_maximum > 0).then(|| {
-            Box::new(Aliases {
-                maximum: client.topic_alias_maximum.min(limits.topic_alias_maximum.max(1)),
-                given: std::collections::HashMap::default(),
-            })
-        });
+        let maximum = client.topic_alias_maximum.min(limits.topic_alias_maximum);
+        self.aliases =
+            (maximum > 0).then(|| Box::new(Aliases { maximum, given: std::collections::HashMap::default() }));
         self.out.clear();
     }
 
@@ -189,10 +184,6 @@ impl SessionState {
 
     pub(crate) fn is_online(&self) -> bool {
         self.online
-    }
-
-    pub(crate) fn version(&self) -> ProtocolVersion {
-        self.version
     }
 
     /// Whether so much waits for the socket that publishers should pause.
@@ -214,11 +205,13 @@ impl SessionState {
     }
 
     /// Messages waiting in the queue and their bytes.
+    #[cfg(test)]
     pub(crate) fn queued(&self) -> (usize, u64) {
         (self.queue.len(), self.queued_bytes)
     }
 
     /// Messages sent and not yet acknowledged.
+    #[cfg(test)]
     pub(crate) fn inflight(&self) -> usize {
         self.inflight.len()
     }
