@@ -392,17 +392,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         self.unhandled = Vec::new();
         tracing::debug!(peer = %self.peer, listener = %self.place.listener.name, reason = ?close.reason, why = %close.why, "closing");
         match phase {
-            Phase::Open(client) => {
+            Phase::Open(mut client) => {
+                // What was answered before the fault is still said, then why it ends.
+                if self.writing.is_done() {
+                    self.writing = client.take_rest();
+                }
                 if let Some(reason) = close.reason
                     && client.version.has_reason_codes()
-                    && self.writing.is_done()
                 {
-                    let mut out = Outbound::default();
-                    client.encode_disconnect(
-                        &Disconnect { reason_string: Some(&close.why), ..Disconnect::new(reason) },
-                        out.buffer(),
-                    );
-                    self.writing = out.take();
+                    let disconnect =
+                        Disconnect { reason_string: Some(&close.why), ..Disconnect::new(reason) };
+                    client.encode_disconnect(&disconnect, self.writing.tail());
                 }
                 client.leave(close.discard_will);
             }

@@ -500,7 +500,7 @@ impl Dispatch {
 }
 
 /// Finishes messages whose publisher is gone, in their order.
-pub(crate) async fn finish(shared: Arc<Shared>, dispatches: Vec<Box<Dispatch>>) {
+pub(crate) async fn finish(shared: Arc<Shared>, dispatches: Vec<Dispatch>) {
     for dispatch in dispatches {
         let result = dispatch.finish(&shared).await;
         if let Err(reason) = result {

@@ -118,6 +118,11 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
+    /// Where to append packets that are to leave after everything else.
+    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        self.batch.buffer()
+    }
+
     #[cfg(test)]
     fn remaining(&self) -> usize {
         let done: usize = self

@@ -72,6 +72,9 @@ fn totals(stats: &Stats, version: &str, uptime_ms: u64) -> Vec<(String, String)>
     .into()
 }
 
+/// One of the counters.
+type Figure = fn(&Stats) -> u64;
+
 /// Samples of the last fifteen minutes.
 #[derive(Debug, Default)]
 struct History {
@@ -98,7 +101,7 @@ impl History {
             let since = now_ms.saturating_sub(minutes * 60_000);
             let Some((then_ms, then)) = self.samples.iter().find(|(at, _)| *at >= since) else { continue };
             let elapsed_ms = now_ms - then_ms;
-            let rate = |count: fn(&Stats) -> u64| {
+            let rate = |count: Figure| {
                 let difference = count(now).saturating_sub(count(then));
                 // A rate for people to look at: the rounding of large counts doesn't matter.
                 #[expect(clippy::cast_precision_loss, reason = "shown with two decimals")]
@@ -106,7 +109,7 @@ impl History {
                     if elapsed_ms == 0 { 0.0 } else { difference as f64 * 60_000.0 / elapsed_ms as f64 };
                 format!("{per_minute:.2}")
             };
-            let figures: [(&str, fn(&Stats) -> u64); 7] = [
+            let figures: [(&str, Figure); 7] = [
                 ("messages/received", |stats| stats.messages_received),
                 ("messages/sent", |stats| stats.messages_delivered),
                 ("publish/received", |stats| stats.messages_received),

@@ -123,8 +123,8 @@ mod tests {
         ) {
             let timers = Timers::new();
             let session = Session::new("c", 0);
-            for (number, at_ms) in deadlines.iter().enumerate() {
-                timers.insert(0, Arc::downgrade(&session), number as u32, Deadline::Will { at_ms: *at_ms });
+            for (number, at_ms) in (0u32..).zip(&deadlines) {
+                timers.insert(0, Arc::downgrade(&session), number, Deadline::Will { at_ms: *at_ms });
             }
             let mut seen = vec![false; deadlines.len()];
             let mut now = 0;

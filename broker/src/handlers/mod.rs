@@ -329,6 +329,15 @@ impl Client {
         Ok(Some(writing))
     }
 
+    /// Takes what was meant to be written before the connection closes.
+    pub(crate) fn take_rest(&mut self) -> Writing {
+        let mut inner = self.session.lock();
+        let mut rest =
+            if inner.generation == self.generation { inner.state.out.take() } else { Writing::default() };
+        rest.tail().append(&mut self.replies);
+        rest
+    }
+
     /// The socket is full: only its readiness, or a wish to close, wakes the connection.
     pub(crate) fn wait_for_socket(&self, cx: &mut Context<'_>) {
         self.session.lock().wait_for_socket(self.generation, cx.waker());
@@ -361,14 +370,14 @@ impl Client {
     }
 
     /// The connection is over.
-    pub(crate) fn leave(self: Box<Self>, discard_will: bool) {
+    pub(crate) fn leave(self, discard_will: bool) {
         self.shared.clients.fetch_sub(1, Ordering::Relaxed);
         // What is still on its way goes on without its publisher: it was admitted, or will be, as a whole.
         let unfinished: Vec<_> = self
             .owed
             .into_iter()
             .filter_map(|owed| match owed {
-                Owed::Dispatch(dispatch, _) => Some(dispatch),
+                Owed::Dispatch(dispatch, _) => Some(*dispatch),
                 Owed::Answer(..) | Owed::Packet(..) => None,
             })
             .collect();

@@ -77,6 +77,7 @@ impl Registry {
         self.shards.iter().flat_map(|shard| shard.lock().iter().cloned().collect::<Vec<_>>())
     }
 
+    #[expect(clippy::expect_used, reason = "the place is taken modulo the number of shards")]
     fn shard(&self, hash: u64) -> &Mutex<HashTable<Arc<Session>>> {
         self.shards.get((hash >> 40) as usize % SHARDS).expect("taken modulo the number of shards")
     }

@@ -28,18 +28,13 @@ pub(crate) trait Keyed {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum CompactSet<T> {
+    #[default]
     Empty,
     One(T),
     Few(Vec<T>),
     Many(Box<HashTable<T>>),
-}
-
-impl<T> Default for CompactSet<T> {
-    fn default() -> Self {
-        Self::Empty
-    }
 }
 
 impl<T: Keyed> CompactSet<T> {

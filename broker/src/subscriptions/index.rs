@@ -194,6 +194,7 @@ impl<P: Place> FilterIndex<P> {
     }
 }
 
+#[expect(clippy::expect_used, reason = "the place is taken modulo the number of shards")]
 fn shard_of<P>(shards: &[Shard<P>], hash: u64) -> &Shard<P> {
     // The table inside uses the low bits for its buckets and the top seven for its tags.
     let position = (hash >> 40) as usize % SHARDS;

@@ -114,8 +114,7 @@ impl Retained {
 
     /// The turn of the shard that a search is at, when it is free. Give it back before going on.
     pub(crate) fn turn_at(&self, cursor: &Cursor) -> impl Future<Output = TurnGuard> + Send + 'static {
-        let shard = self.shards.get(cursor.shard % SHARDS).expect("taken modulo the number of shards");
-        Arc::clone(&shard.turn).lock_owned()
+        Arc::clone(&self.shard_at(cursor.shard).turn).lock_owned()
     }
 
     /// Whether one more message of this size may be retained at `topic`.
@@ -185,14 +184,12 @@ impl Retained {
             if from.is_empty() {
                 from.extend_from_slice(literal_prefix(filter).as_bytes());
             }
-            loop {
-                let Some(first) = topics.range::<[u8], _>((Bound::Included(&*from), Bound::Unbounded)).next()
-                else {
-                    break;
-                };
-                if !first.0.topic_bytes().starts_with(literal_prefix(filter).as_bytes()) {
-                    break;
-                }
+            let below = |from: &[u8]| {
+                let first = topics.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)).next();
+                first
+                    .is_some_and(|first| first.0.topic_bytes().starts_with(literal_prefix(filter).as_bytes()))
+            };
+            while below(&from) {
                 // Walk on while topics match; a mismatch gives a place to jump to.
                 let mut jump = None;
                 for entry in topics.range::<[u8], _>((Bound::Included(&*from), Bound::Unbounded)) {
@@ -256,7 +253,12 @@ impl Retained {
     }
 
     fn shard(&self, topic: &str) -> &Shard {
-        self.shards.get(self.number(topic)).expect("taken modulo the number of shards")
+        self.shard_at(self.number(topic))
+    }
+
+    #[expect(clippy::expect_used, reason = "the place is taken modulo the number of shards")]
+    fn shard_at(&self, number: usize) -> &Shard {
+        self.shards.get(number % SHARDS).expect("taken modulo the number of shards")
     }
 }
 

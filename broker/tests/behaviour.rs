@@ -1,0 +1,495 @@
+//! What clients see of sessions, Subscriptions, Retained Messages, wills and limits.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use broker::{
+    BrokerConfig, HookEffects, InternalPublish, Limits, MessageHandler, MessageHook, Progress, Publication,
+    QueuePolicy, Republish,
+};
+use common::{Got, durable, id, start, start_with};
+use mqtt_protocol::{
+    Connect, Disconnect, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode, RetainHandling,
+    SubscriptionOptions, Will,
+};
+use store::MemoryStore;
+
+fn limits(limits: Limits) -> BrokerConfig {
+    BrokerConfig { limits, ..BrokerConfig::default() }
+}
+
+#[tokio::test]
+async fn a_publish_to_more_receivers_than_a_chunk_reaches_all_of_them() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut receivers = Vec::new();
+    for number in 0..1300 {
+        let mut client = harness.client(&format!("c{number}")).await;
+        client.subscribe("t", QoS::AtLeastOnce).await;
+        receivers.push(client);
+    }
+    let mut publisher = harness.client("publisher").await;
+    for number in 0..3u16 {
+        publisher.publish("t", &number.to_be_bytes(), QoS::AtLeastOnce, number == 2, number + 1).await;
+    }
+    for number in 0..3u16 {
+        assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(number + 1), ReasonCode::Success));
+    }
+    for receiver in &mut receivers {
+        for number in 0..3u16 {
+            assert_eq!(receiver.payload().await, number.to_be_bytes());
+        }
+    }
+}
+
+#[tokio::test]
+async fn overlapping_subscriptions_give_one_message_with_the_highest_qos_and_all_identifiers() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut client = harness.client("c").await;
+    for (filter, qos, identifier) in [("a/+", 0, Some(5)), ("a/#", 2, Some(6)), ("a/b", 1, None)] {
+        let options = SubscriptionOptions::from_qos(QoS::try_from(qos).unwrap());
+        client.subscribe_with(filter, options, identifier).await;
+        client.receive().await;
+    }
+    client.publish("a/b", b"m", QoS::ExactlyOnce, false, 1).await;
+    let mut publishes = Vec::new();
+    for _ in 0..2 {
+        if let Got::Publish { qos, mut identifiers, .. } = client.receive().await {
+            identifiers.sort_unstable();
+            publishes.push((qos, identifiers));
+        }
+    }
+    assert_eq!(publishes, [(QoS::ExactlyOnce, vec![5, 6])]);
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn no_local_keeps_own_messages_away_but_not_through_another_subscription() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut client = harness.client("c").await;
+    let no_local = SubscriptionOptions { no_local: true, ..SubscriptionOptions::from_qos(QoS::AtMostOnce) };
+    client.subscribe_with("a/b", no_local, None).await;
+    client.receive().await;
+    client.publish("a/b", b"own", QoS::AtMostOnce, false, 0).await;
+    client.expect_nothing().await;
+    client.subscribe("a/+", QoS::AtMostOnce).await;
+    client.publish("a/b", b"own", QoS::AtMostOnce, false, 0).await;
+    assert_eq!(client.payload().await, b"own");
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn retained_messages_are_set_replaced_cleared_and_sent_as_retain_handling_says() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut publisher = harness.client("publisher").await;
+    publisher.publish("r/1", b"old", QoS::AtLeastOnce, true, 1).await;
+    publisher.publish("r/1", b"new", QoS::AtLeastOnce, true, 2).await;
+    publisher.publish("r/2", b"x", QoS::AtLeastOnce, true, 3).await;
+    publisher.publish("r/2", b"", QoS::AtLeastOnce, true, 4).await;
+    for _ in 0..4 {
+        publisher.receive().await;
+    }
+    assert_eq!(harness.broker.stats().retained_messages, 1);
+    let mut client = harness.client("c").await;
+    let with = |retain_handling| SubscriptionOptions {
+        retain_handling,
+        ..SubscriptionOptions::from_qos(QoS::AtMostOnce)
+    };
+    for (handling, sends) in [
+        (RetainHandling::DoNotSend, false),
+        (RetainHandling::SendAtNewSubscribe, false),
+        (RetainHandling::SendAtSubscribe, true),
+        (RetainHandling::SendAtSubscribe, true),
+    ] {
+        client.subscribe_with("r/#", with(handling), None).await;
+        assert_eq!(client.receive().await, Got::SubAck(vec![0]));
+        if sends {
+            let Got::Publish { payload, retain, .. } = client.receive().await else {
+                panic!("a Retained Message")
+            };
+            assert_eq!((&*payload, retain), (&b"new"[..], true));
+        }
+        client.expect_nothing().await;
+    }
+    let mut fresh = harness.client("fresh").await;
+    fresh.subscribe_with("r/#", with(RetainHandling::SendAtNewSubscribe), None).await;
+    fresh.receive().await;
+    assert_eq!(fresh.payload().await, b"new");
+}
+
+#[tokio::test]
+async fn a_subscription_to_many_retained_messages_gets_each_once() {
+    let harness = start(BrokerConfig::default()).await;
+    for number in 0..3000 {
+        let publish = InternalPublish {
+            topic: format!("r/{}/{}", number % 70, number),
+            payload: vec![b'x'; 300],
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: Vec::new(),
+            message_expiry_interval_s: None,
+        };
+        harness.broker.publish(publish).await.unwrap();
+    }
+    let mut connect = Connect::new(ProtocolVersion::V5, "c");
+    connect.properties.receive_maximum = 10;
+    let (mut client, _) = harness.connect(&connect).await;
+    client.subscribe("r/#", QoS::AtLeastOnce).await;
+    let mut topics = std::collections::HashSet::new();
+    for _ in 0..3000 {
+        let Got::Publish { topic, id: Some(id), .. } = client.receive().await else {
+            panic!("a message at QoS 1")
+        };
+        assert!(topics.insert(topic));
+        client.puback(id).await;
+    }
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_session_keeps_what_its_client_missed_in_order_and_redelivers_with_dup() {
+    let harness = start(BrokerConfig::default()).await;
+    let (mut client, present) = harness.durable("c").await;
+    assert!(!present);
+    client.subscribe("t", QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    publisher.publish("t", b"0", QoS::AtLeastOnce, false, 1).await;
+    let Got::Publish { id: first, dup: false, .. } = client.receive().await else {
+        panic!("the first delivery")
+    };
+    drop(client);
+    publisher.receive().await;
+    for number in 1..5u8 {
+        publisher.publish("t", &[b'0' + number], QoS::AtLeastOnce, false, 1).await;
+        publisher.receive().await;
+    }
+    let (mut client, present) = harness.durable("c").await;
+    assert!(present);
+    for number in 0..5u8 {
+        let Got::Publish { payload, dup, id, .. } = client.receive().await else {
+            panic!("message {number}")
+        };
+        assert_eq!((payload, dup), (vec![b'0' + number], number == 0));
+        assert!(number > 0 || id == first);
+        client.puback(id.unwrap()).await;
+    }
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_expiry_and_takes_its_subscriptions_along() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut connect = durable("c");
+    connect.properties.session_expiry_interval_s = 1;
+    let (mut client, _) = harness.connect(&connect).await;
+    client.subscribe("t", QoS::AtLeastOnce).await;
+    drop(client);
+    let ended = async {
+        while harness.broker.stats().sessions > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(common::FOR_EVER, ended).await.unwrap();
+    assert_eq!(harness.broker.stats().subscriptions, 0);
+    assert!(!harness.durable("c").await.1);
+}
+
+#[tokio::test]
+async fn a_thousand_takeovers_leave_one_session_and_each_is_told() {
+    let harness = start(BrokerConfig::default()).await;
+    let (mut last, _) = harness.durable("c").await;
+    last.subscribe("t", QoS::AtLeastOnce).await;
+    for _ in 0..1000 {
+        let (next, present) = harness.durable("c").await;
+        assert!(present);
+        let mut old = std::mem::replace(&mut last, next);
+        assert_eq!(old.receive().await, Got::Disconnect(ReasonCode::SessionTakenOver));
+        assert_eq!(old.receive().await, Got::Closed);
+    }
+    let stats = harness.broker.stats();
+    assert_eq!((stats.sessions, stats.subscriptions, stats.takeovers), (1, 1, 1000));
+    harness.client("p").await.publish("t", b"m", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(last.payload().await, b"m");
+}
+
+fn with_will<'a>(client_id: &'a str, delay_interval_s: u32) -> Connect<'a> {
+    let mut connect = durable(client_id);
+    connect.will = Some(Will {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: "will",
+        payload: client_id.as_bytes(),
+        delay_interval_s,
+        publish: PublishProperties::default(),
+    });
+    connect
+}
+
+#[tokio::test]
+async fn wills_come_when_they_are_due_and_only_then() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut watcher = harness.client("watcher").await;
+    watcher.subscribe("will", QoS::AtLeastOnce).await;
+
+    drop(harness.connect(&with_will("lost", 0)).await);
+    assert_eq!(watcher.payload().await, b"lost");
+
+    let (mut polite, _) = harness.connect(&with_will("polite", 0)).await;
+    polite.send(&Packet::Disconnect(Disconnect::new(ReasonCode::NormalDisconnection))).await;
+    assert_eq!(polite.receive().await, Got::Closed);
+
+    let (mut insisting, _) = harness.connect(&with_will("insisting", 0)).await;
+    insisting.send(&Packet::Disconnect(Disconnect::new(ReasonCode::DisconnectWithWillMessage))).await;
+    assert_eq!(watcher.payload().await, b"insisting");
+
+    // Taken on again before its delay is over: cancelled. The next one isn't.
+    drop(harness.connect(&with_will("delayed", 1)).await);
+    let (back, present) = harness.connect(&with_will("delayed", 2)).await;
+    assert!(present);
+    drop(back);
+    assert_eq!(watcher.payload().await, b"delayed");
+    watcher.expect_nothing().await;
+
+    // Clean Start ends the session, and with it the delay [MQTT-3.1.3-9, v5].
+    drop(harness.connect(&with_will("ended", 600)).await);
+    let mut again = durable("ended");
+    again.clean_start = true;
+    let _again = harness.connect(&again).await;
+    assert_eq!(watcher.payload().await, b"ended");
+}
+
+#[tokio::test]
+async fn a_shared_subscription_is_fair_and_gives_each_message_to_one_member() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut members = Vec::new();
+    for number in 0..4 {
+        let mut member = harness.client(&format!("m{number}")).await;
+        member.subscribe("$share/g/t/+", QoS::AtLeastOnce).await;
+        members.push(member);
+    }
+    let mut publisher = harness.client("publisher").await;
+    for number in 0..40u16 {
+        publisher.publish("t/x", &number.to_be_bytes(), QoS::AtLeastOnce, false, number + 1).await;
+        publisher.receive().await;
+    }
+    let mut all = Vec::new();
+    for member in &mut members {
+        for _ in 0..10 {
+            let Got::Publish { payload, id: Some(id), .. } = member.receive().await else {
+                panic!("a share")
+            };
+            all.push(u16::from_be_bytes(payload.try_into().unwrap()));
+            member.puback(id).await;
+        }
+        member.expect_nothing().await;
+    }
+    all.sort_unstable();
+    assert_eq!(all, (0..40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_a_member_did_not_acknowledge_goes_to_another_at_qos_1_and_stays_at_qos_2() {
+    let harness = start(BrokerConfig::default()).await;
+    let (mut first, _) = harness.durable("first").await;
+    first.subscribe("$share/g/t", QoS::ExactlyOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    publisher.publish("t", b"one", QoS::AtLeastOnce, false, 1).await;
+    publisher.publish("t", b"two", QoS::ExactlyOnce, false, 2).await;
+    assert_eq!(first.payload().await, b"one");
+    assert_eq!(first.payload().await, b"two");
+    let (mut second, _) = harness.durable("second").await;
+    second.subscribe("$share/g/t", QoS::ExactlyOnce).await;
+    drop(first);
+    assert_eq!(second.payload().await, b"one");
+    second.expect_nothing().await;
+    let (mut first, present) = harness.durable("first").await;
+    assert!(present);
+    let Got::Publish { payload, dup: true, qos: QoS::ExactlyOnce, .. } = first.receive().await else {
+        panic!("the QoS 2 message stays with its member")
+    };
+    assert_eq!(payload, b"two");
+    first.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_group_keeps_messages_while_no_member_has_room() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut connect = durable("m");
+    connect.properties.receive_maximum = 2;
+    let (mut member, _) = harness.connect(&connect).await;
+    member.subscribe("$share/g/t", QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    for number in 0..20u8 {
+        publisher.publish("t", &[number], QoS::AtLeastOnce, false, 1).await;
+        publisher.receive().await;
+    }
+    for number in 0..10u8 {
+        let Got::Publish { payload, id: Some(id), .. } = member.receive().await else {
+            panic!("message {number}")
+        };
+        assert_eq!(payload, [number]);
+        member.puback(id).await;
+    }
+    drop(member);
+    let (mut member, _) = harness.connect(&connect).await;
+    for number in 10..20u8 {
+        let Got::Publish { payload, id: Some(id), .. } = member.receive().await else {
+            panic!("message {number}")
+        };
+        assert_eq!(payload, [number]);
+        member.puback(id).await;
+    }
+    member.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_with_policy_refuse_refuses_the_publish_for_everybody() {
+    let config = limits(Limits {
+        max_queued_messages: 3,
+        max_queued_policy: QueuePolicy::Refuse,
+        ..Limits::default()
+    });
+    let harness = start(config).await;
+    let (mut sleeper, _) = harness.durable("sleeper").await;
+    sleeper.subscribe("t", QoS::AtLeastOnce).await;
+    drop(sleeper);
+    let mut watcher = harness.client("watcher").await;
+    watcher.subscribe("t", QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    let mut refused = 0;
+    for number in 0..6u8 {
+        publisher.publish("t", &[number], QoS::AtLeastOnce, false, 1).await;
+        match publisher.receive().await {
+            Got::Ack("PUBACK", _, ReasonCode::Success) => assert_eq!(watcher.payload().await, [number]),
+            Got::Ack("PUBACK", _, ReasonCode::QuotaExceeded) => {
+                watcher.expect_nothing().await;
+                refused += 1;
+            }
+            other => panic!("no PUBACK but {other:?}"),
+        }
+    }
+    assert!(
+        (2..=3).contains(&refused),
+        "the sleeper's queue takes three, or four if it was still connected: {refused}"
+    );
+}
+
+#[tokio::test]
+async fn the_limits_answer_with_the_reason_code_of_the_specification() {
+    let config = limits(Limits {
+        max_subscriptions: 2,
+        max_topic_levels: 3,
+        receive_maximum: 2,
+        topic_alias_maximum: 1,
+        ..Limits::default()
+    });
+    let harness = start(config).await;
+    let mut client = harness.client("c").await;
+    assert_eq!(client.subscribe("a/b/c", QoS::AtMostOnce).await, [0]);
+    assert_eq!(client.subscribe("a/b/c/d", QoS::AtMostOnce).await, [ReasonCode::TopicFilterInvalid.code()]);
+    assert_eq!(client.subscribe("b", QoS::AtMostOnce).await, [0]);
+    assert_eq!(client.subscribe("c", QoS::AtMostOnce).await, [ReasonCode::QuotaExceeded.code()]);
+    assert_eq!(client.subscribe("$share//c", QoS::AtMostOnce).await, [ReasonCode::TopicFilterInvalid.code()]);
+    client.publish("a/b/c/d", b"", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(client.receive().await, Got::Ack("PUBACK", id(1), ReasonCode::TopicNameInvalid));
+    client.publish("$SYS/x", b"", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(client.receive().await, Got::Ack("PUBACK", id(1), ReasonCode::NotAuthorized));
+    for number in 1..=3 {
+        client.publish("x", b"", QoS::ExactlyOnce, false, number).await;
+    }
+    for number in 1..=2 {
+        assert_eq!(client.receive().await, Got::Ack("PUBREC", id(number), ReasonCode::NoMatchingSubscribers));
+    }
+    assert_eq!(client.receive().await, Got::Disconnect(ReasonCode::ReceiveMaximumExceeded));
+    assert_eq!(client.receive().await, Got::Closed);
+}
+
+#[tokio::test]
+async fn silence_beyond_the_keep_alive_closes_the_connection() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut connect = Connect::new(ProtocolVersion::V5, "c");
+    connect.keep_alive_s = 1;
+    let (mut client, _) = harness.connect(&connect).await;
+    let began = std::time::Instant::now();
+    assert_eq!(client.receive().await, Got::Disconnect(ReasonCode::KeepAliveTimeout));
+    assert!(began.elapsed() >= std::time::Duration::from_millis(1450), "never early");
+}
+
+#[tokio::test]
+async fn shutdown_tells_clients_and_closes() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut client = harness.client("c").await;
+    let broker = harness.broker.clone();
+    let shutdown = tokio::spawn(async move { broker.shutdown(common::FOR_EVER).await });
+    assert_eq!(client.receive().await, Got::Disconnect(ReasonCode::ServerShuttingDown));
+    drop(client);
+    shutdown.await.unwrap();
+}
+
+/// Republishes everything to `out/<topic>` in as many turns as it is told, and counts.
+#[derive(Default)]
+struct Doubler {
+    turns: usize,
+    seen: AtomicU64,
+}
+
+struct Hook(Arc<Doubler>);
+
+impl MessageHook for Hook {
+    fn generation(&self) -> u64 {
+        0
+    }
+    fn candidates(&self, topic: &str) -> Option<Arc<dyn MessageHandler>> {
+        (!topic.starts_with("plain")).then(|| Arc::clone(&self.0) as _)
+    }
+}
+
+impl MessageHandler for Doubler {
+    fn handle(&self, message: &Publication<'_>, cursor: &mut usize, effects: &mut HookEffects) -> Progress {
+        *cursor += 1;
+        if *cursor < self.turns {
+            return Progress::Yield;
+        }
+        self.seen.fetch_add(1, Ordering::Relaxed);
+        effects.republish.push(Republish {
+            rule: u32::try_from(message.trail.rules().len()).unwrap_or(u32::MAX),
+            topic: format!("out/{}", message.topic),
+            payload: message.payload.to_vec(),
+            qos: message.qos,
+            retain: false,
+            properties: Vec::new(),
+            message_expiry_interval_s: None,
+        });
+        Progress::Done
+    }
+}
+
+#[tokio::test]
+async fn what_rules_make_is_routed_in_order_before_the_acknowledgement_and_chains_end() {
+    let doubler = Arc::new(Doubler { turns: 3, ..Doubler::default() });
+    let hook = Arc::new(Hook(Arc::clone(&doubler)));
+    let harness = start_with(BrokerConfig::default(), Arc::new(MemoryStore::new(1)), Some(hook)).await;
+    let mut client = harness.client("c").await;
+    client.subscribe("#", QoS::AtLeastOnce).await;
+    client.publish("t", b"m", QoS::AtLeastOnce, false, 1).await;
+    let mut expected = "t".to_owned();
+    let mut acknowledged = false;
+    for _ in 0..10 {
+        match client.receive().await {
+            Got::Publish { topic, .. } => {
+                assert_eq!(topic, expected);
+                expected = format!("out/{expected}");
+            }
+            Got::Ack("PUBACK", ..) => acknowledged = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(acknowledged);
+    client.expect_nothing().await;
+    assert_eq!(doubler.seen.load(Ordering::Relaxed), 9, "the message and eight hops");
+    assert_eq!(harness.broker.stats().dropped_rule_output, 1);
+    client.publish("plain", b"", QoS::AtMostOnce, false, 0).await;
+    client.receive().await;
+    assert_eq!(doubler.seen.load(Ordering::Relaxed), 9);
+}

@@ -1,0 +1,162 @@
+//! Nothing leaves before the store has said that it is safe: a store that commits only when told shows it.
+
+mod common;
+
+use std::sync::Arc;
+
+use broker::BrokerConfig;
+use common::{Got, Harness, durable, id, start_with};
+use mqtt_protocol::{Ack, Packet, QoS, ReasonCode};
+use store::ManualStore;
+
+async fn start() -> (Harness, Arc<ManualStore>) {
+    let store = Arc::new(ManualStore::default());
+    (start_with(BrokerConfig::default(), Arc::clone(&store) as _, None).await, store)
+}
+
+/// A subscriber with a durable session, its records safe.
+async fn subscriber(harness: &Harness, store: &ManualStore, qos: QoS) -> common::Client {
+    let mut client = harness.raw(mqtt_protocol::ProtocolVersion::V5).await;
+    client.send(&Packet::Connect(Box::new(durable("subscriber")))).await;
+    wait_for_frames(store, 1).await;
+    store.commit_all();
+    assert!(matches!(client.receive().await, Got::ConnAck { reason: ReasonCode::Success, .. }));
+    client.subscribe_with("t", mqtt_protocol::SubscriptionOptions::from_qos(qos), None).await;
+    wait_for_frames(store, 2).await;
+    store.commit_all();
+    assert_eq!(client.receive().await, Got::SubAck(vec![qos as u8]));
+    client
+}
+
+async fn wait_for_frames(store: &ManualStore, count: usize) {
+    let reached = async {
+        while store.frames().len() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(common::FOR_EVER, reached)
+        .await
+        .unwrap_or_else(|_| panic!("frames: {:#?}", store.frames()));
+}
+
+#[tokio::test]
+async fn connack_and_suback_wait_for_their_commit() {
+    let (harness, store) = start().await;
+    let mut client = harness.raw(mqtt_protocol::ProtocolVersion::V5).await;
+    client.send(&Packet::Connect(Box::new(durable("c")))).await;
+    // Handled once the record is there; what leaves would be in the socket before this second client's CONNACK.
+    wait_for_frames(&store, 1).await;
+    let mut other = harness.client("other").await;
+    other.expect_nothing().await;
+    assert!(
+        tokio::time::timeout(std::time::Duration::ZERO, client.receive()).await.is_err(),
+        "CONNACK before the commit"
+    );
+    store.commit_all();
+    assert!(matches!(client.receive().await, Got::ConnAck { .. }));
+    client.subscribe_with("t", mqtt_protocol::SubscriptionOptions::from_qos(QoS::AtLeastOnce), None).await;
+    wait_for_frames(&store, 2).await;
+    client.expect_nothing().await;
+    store.commit_all();
+    assert_eq!(client.receive().await, Got::SubAck(vec![1]));
+}
+
+#[tokio::test]
+async fn puback_waits_while_the_delivery_may_leave() {
+    let (harness, store) = start().await;
+    let mut subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    publisher.publish("t", b"m", QoS::AtLeastOnce, false, 7).await;
+    assert_eq!(subscriber.payload().await, b"m");
+    publisher.expect_nothing().await;
+    assert!(store.frames().last().unwrap().contains("Owed"), "{:?}", store.frames());
+    store.commit_all();
+    assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(7), ReasonCode::Success));
+}
+
+#[tokio::test]
+async fn qos_2_goes_nowhere_before_its_receive_record_is_safe() {
+    let (harness, store) = start().await;
+    let mut subscriber = subscriber(&harness, &store, QoS::ExactlyOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    publisher.publish("t", b"m", QoS::ExactlyOnce, false, 7).await;
+    wait_for_frames(&store, 3).await;
+    // Its duplicate joins the first copy.
+    publisher.publish("t", b"m", QoS::ExactlyOnce, false, 7).await;
+    publisher.expect_nothing().await;
+    subscriber.expect_nothing().await;
+    store.commit_all();
+    assert_eq!(publisher.receive().await, Got::Ack("PUBREC", id(7), ReasonCode::Success));
+    assert_eq!(subscriber.payload().await, b"m");
+    publisher.send(&Packet::PubRel(Ack::new(id(7), ReasonCode::Success))).await;
+    wait_for_frames(&store, 4).await;
+    assert!(store.frames().last().unwrap().contains("Released"));
+    publisher.expect_nothing().await;
+    store.commit_all();
+    assert_eq!(publisher.receive().await, Got::Ack("PUBCOMP", id(7), ReasonCode::Success));
+    subscriber.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn acknowledgements_keep_the_order_of_the_publishes() {
+    let (harness, store) = start().await;
+    let mut subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    publisher.publish("t", b"owed", QoS::AtLeastOnce, false, 1).await;
+    // Owes nothing, and still waits behind the one that does [MQTT-4.6.0-2, v5].
+    publisher.publish("nobody", b"", QoS::AtLeastOnce, false, 2).await;
+    assert_eq!(subscriber.payload().await, b"owed");
+    publisher.expect_nothing().await;
+    store.commit_all();
+    assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(1), ReasonCode::Success));
+    assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(2), ReasonCode::NoMatchingSubscribers));
+}
+
+#[tokio::test]
+async fn qos_2_publishes_are_admitted_together_and_fanned_out_in_order() {
+    let (harness, store) = start().await;
+    let mut subscriber = subscriber(&harness, &store, QoS::ExactlyOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    for number in 1..=5u16 {
+        publisher.publish("t", &number.to_be_bytes(), QoS::ExactlyOnce, false, number).await;
+    }
+    publisher.publish("t", b"last, at QoS 0", QoS::AtMostOnce, false, 0).await;
+    wait_for_frames(&store, 7).await;
+    subscriber.expect_nothing().await;
+    store.commit_all();
+    for number in 1..=5u16 {
+        assert_eq!(subscriber.payload().await, number.to_be_bytes());
+        assert_eq!(publisher.receive().await, Got::Ack("PUBREC", id(number), ReasonCode::Success));
+    }
+    assert_eq!(subscriber.payload().await, b"last, at QoS 0");
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_and_nobody_receives() {
+    let (harness, store) = start().await;
+    let mut subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    store.set_full(true);
+    publisher.publish("t", b"refused", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(1), ReasonCode::QuotaExceeded));
+    publisher.publish("t", b"refused", QoS::ExactlyOnce, false, 2).await;
+    assert_eq!(publisher.receive().await, Got::Ack("PUBREC", id(2), ReasonCode::QuotaExceeded));
+    subscriber.expect_nothing().await;
+    store.set_full(false);
+    publisher.publish("t", b"accepted", QoS::ExactlyOnce, false, 2).await;
+    wait_for_frames(&store, 3).await;
+    store.commit_all();
+    assert_eq!(publisher.receive().await, Got::Ack("PUBREC", id(2), ReasonCode::Success));
+    assert_eq!(subscriber.payload().await, b"accepted");
+}
+
+#[tokio::test]
+async fn a_client_of_3_1_1_gets_no_acknowledgement_for_what_was_refused() {
+    let (harness, store) = start().await;
+    let _subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;
+    let connect = mqtt_protocol::Connect::new(mqtt_protocol::ProtocolVersion::V3_1_1, "publisher");
+    let (mut publisher, _) = harness.connect(&connect).await;
+    store.set_full(true);
+    publisher.publish("t", b"refused", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(publisher.receive().await, Got::Closed);
+}
