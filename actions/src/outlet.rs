@@ -39,19 +39,15 @@ enum Kind {
 }
 
 impl Outlet {
-    /// Checks that a driver can be made for `config`, without starting anything.
+    /// Checks what making a driver for `config` needs from the machine, without making it.
     ///
     /// # Errors
     /// As [`Outlet::spawn`].
-    pub fn check(
-        rule: &str,
-        config: &ActionConfig,
-        settings: &OutletSettings,
-    ) -> Result<(), ActionConfigError> {
-        if let ActionConfig::Http(config) = config {
-            HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
+    pub fn check(config: &ActionConfig) -> Result<(), ActionConfigError> {
+        match config {
+            ActionConfig::Http(config) => HttpSink::check(config),
+            ActionConfig::Republish(_) | ActionConfig::Log(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Starts queue and worker of an action on the current tokio runtime; `None` for a republish.

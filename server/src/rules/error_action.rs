@@ -1,0 +1,260 @@
+//! What happens when actions fail.
+//!
+//! A rule's error action runs once for a message for which at least one action failed, with a document that names every
+//! failure. Where all failures are known at once (nothing was queued), it runs within the source message's admission.
+//! Where requests were queued, it waits until the last of them has been delivered or given up, and then runs on its own:
+//! a task takes the jobs from a bounded queue and publishes or enqueues. Its own failure is logged and counted, no more.
+//!
+//! A message that is published on its own has no trail of rules yet, so a rule that listens to its own error topic could
+//! feed itself. Two things stand against it: the trail is remembered while the message is being routed, and a rule's
+//! error action runs on its own at most [`ON_ITS_OWN_PER_SECOND_MAX`] times per second.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use actions::{Failure, OutputRef, Request};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use broker::{Broker, InternalPublish, Trail};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::message::{Facts, KeptMessage};
+use super::pipeline::{Rule, Shared, encoded_properties};
+
+/// Most error actions of one rule per second that run on their own.
+const ON_ITS_OWN_PER_SECOND_MAX: u32 = 100;
+/// Most jobs that wait to be run.
+const JOBS_MAX: usize = 1_024;
+
+/// Publishes what error actions say. Implemented for the broker.
+pub trait Publisher: Send + Sync + 'static {
+    /// Publishes a message as the broker itself; `Err` says in words why it was refused.
+    fn publish(&self, message: InternalPublish) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+}
+
+impl Publisher for Broker {
+    fn publish(&self, message: InternalPublish) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move { Self::publish(self, message).await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// One failed action in the document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FailedAction {
+    pub(super) failed_action: String,
+    pub(super) failed_resource: String,
+    pub(super) error_message: String,
+}
+
+/// The error action's input.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    rule_name: &'a str,
+    topic: &'a str,
+    trace_id: String,
+    client_id: Option<&'a str>,
+    base64_original_payload: String,
+    failures: &'a [FailedAction],
+}
+
+/// Collects the failures of one rule for one message until every queued request has ended. When the last holder lets go
+/// of it, the error action is set off if there was any failure.
+pub(super) struct Collector {
+    shared: Arc<Shared>,
+    rule: Arc<Rule>,
+    message: Option<KeptMessage>,
+    failures: Mutex<Vec<FailedAction>>,
+}
+
+impl Collector {
+    pub(super) fn new(shared: &Arc<Shared>, rule: &Arc<Rule>, message: KeptMessage) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            rule: Arc::clone(rule),
+            message: Some(message),
+            failures: Mutex::default(),
+        }
+    }
+
+    pub(super) fn add(&self, failure: FailedAction) {
+        self.failures.lock().push(failure);
+    }
+
+    /// Returns what a queued request tells when it is given up.
+    pub(super) fn teller(self: &Arc<Self>, action: &str, resource: String) -> actions::OnFailure {
+        let collector = Arc::clone(self);
+        let action = action.to_owned();
+        Box::new(move |failure: Failure| {
+            collector.add(FailedAction {
+                failed_action: action,
+                failed_resource: resource,
+                error_message: failure.error,
+            });
+        })
+    }
+
+    /// About how many bytes it keeps alive.
+    pub(super) fn bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, KeptMessage::bytes)
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let failures = std::mem::take(self.failures.get_mut());
+        if failures.is_empty() {
+            return;
+        }
+        let Some(message) = self.message.take() else { return };
+        self.rule.counters.error_actions.raise();
+        let job = Job { rule: Arc::clone(&self.rule), message, failures };
+        if self.shared.error_jobs.sender.try_send(job).is_err() {
+            self.rule.counters.error_actions_failed.raise();
+        }
+    }
+}
+
+/// An error action to be run on its own.
+#[derive(Debug)]
+pub(super) struct Job {
+    rule: Arc<Rule>,
+    message: KeptMessage,
+    failures: Vec<FailedAction>,
+}
+
+/// Jobs on their way to the task that runs them.
+#[derive(Debug)]
+pub(super) struct ErrorJobs {
+    sender: mpsc::Sender<Job>,
+    publisher: OnceLock<Arc<dyn PublisherDebug>>,
+    /// Trails of the messages that are being published on their own right now, by topic and payload.
+    trails: Mutex<HashMap<u64, Trail>>,
+}
+
+/// [`Publisher`] with a `Debug` text, so that what holds one can have its own.
+trait PublisherDebug: Send + Sync {
+    fn publisher(&self) -> &dyn Publisher;
+}
+
+struct Named(Arc<dyn Publisher>);
+
+impl PublisherDebug for Named {
+    fn publisher(&self) -> &dyn Publisher {
+        &*self.0
+    }
+}
+
+impl std::fmt::Debug for dyn PublisherDebug {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Publisher")
+    }
+}
+
+impl ErrorJobs {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Job>) {
+        let (sender, receiver) = mpsc::channel(JOBS_MAX);
+        (Self { sender, publisher: OnceLock::new(), trails: Mutex::default() }, receiver)
+    }
+
+    /// Sets who publishes; the first call counts.
+    pub(super) fn attach(&self, publisher: Arc<dyn Publisher>) {
+        // A second broker for one pipeline isn't a thing; the first stays.
+        self.publisher.get_or_init(|| Arc::new(Named(publisher)));
+    }
+
+    /// The trail of a message that is being published on its own, if this is one.
+    pub(super) fn trail_of(&self, key: u64) -> Option<Trail> {
+        self.trails.lock().get(&key).cloned()
+    }
+}
+
+/// Runs error actions until the pipeline is gone.
+pub(super) async fn run(shared: std::sync::Weak<Shared>, mut jobs: mpsc::Receiver<Job>) {
+    let mut window = Window::default();
+    while let Some(job) = jobs.recv().await {
+        let Some(shared) = shared.upgrade() else { return };
+        let counters = &job.rule.counters;
+        let outcome = if window.admits(job.rule.id, job.message.facts().received_at_ms) {
+            run_one(&shared, &job).await
+        } else {
+            Err(format!("more than {ON_ITS_OWN_PER_SECOND_MAX} per second"))
+        };
+        if let Err(error) = outcome {
+            counters.error_actions_failed.raise();
+            if counters.log.opens(job.message.facts().received_at_ms) {
+                tracing::warn!(rule = job.rule.name(), error, "error action failed");
+            }
+        }
+    }
+}
+
+async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
+    let facts = job.message.facts();
+    match request(shared, &job.rule, &facts, &job.failures)? {
+        None => Ok(()),
+        Some(Request::Republish(request)) => {
+            let publisher = shared.error_jobs.publisher.get().ok_or("no broker to publish to yet")?;
+            let trail = job.message.trail.with(job.rule.id);
+            let properties = encoded_properties(&request)?;
+            let key = shared.message_key(&request.topic, &request.payload);
+            shared.error_jobs.trails.lock().insert(key, trail);
+            let published = publisher.publisher().publish(InternalPublish {
+                topic: request.topic,
+                payload: request.payload,
+                qos: request.qos,
+                retain: request.retain,
+                properties,
+                message_expiry_interval_s: request.message_expiry_interval_s,
+            });
+            let outcome = published.await;
+            shared.error_jobs.trails.lock().remove(&key);
+            outcome
+        }
+        Some(request) => job.rule.enqueue_error(&facts, request),
+    }
+}
+
+/// Renders the error action of a rule; `None` where it has none.
+pub(super) fn request(
+    shared: &Shared,
+    rule: &Rule,
+    facts: &Facts<'_>,
+    failures: &[FailedAction],
+) -> Result<Option<Request>, String> {
+    let document = Document {
+        rule_name: rule.name(),
+        topic: facts.topic,
+        trace_id: format!("{:032x}", shared.secret.trace_id(facts.id)),
+        client_id: facts.client_id(),
+        base64_original_payload: STANDARD.encode(facts.payload),
+        failures,
+    };
+    let document = serde_json::to_vec(&document).map_err(|error| error.to_string())?;
+    let output = OutputRef { bytes: &document, is_json: true };
+    rule.render_error(shared, facts, output).map_err(|error| error.to_string())
+}
+
+/// Error actions that ran on their own in the second that began.
+#[derive(Debug, Default)]
+struct Window {
+    second: i64,
+    runs: HashMap<u32, u32>,
+}
+
+impl Window {
+    fn admits(&mut self, rule: u32, now_ms: i64) -> bool {
+        let second = now_ms.div_euclid(1_000);
+        if second != self.second {
+            self.second = second;
+            self.runs.clear();
+        }
+        let runs = self.runs.entry(rule).or_default();
+        *runs = runs.saturating_add(1);
+        *runs <= ON_ITS_OWN_PER_SECOND_MAX
+    }
+}

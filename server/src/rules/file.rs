@@ -1,0 +1,495 @@
+//! Rule files: TOML text in, checked and compiled rules out.
+//!
+//! A file holds any number of `[rules.<name>]` tables. Every fault of every file is reported in one go, each with its
+//! file, line, rule and action. A rule that is not enabled is checked all the same.
+
+use std::collections::HashMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use actions::{ActionConfig, ActionConfigError, ActionPlan, Slot};
+use rules_sql::{CompileError, CompiledRule, Dialect, Limits, Template, TemplateKind};
+use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::RuleFileError;
+
+/// Largest rule file in bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Most rules of all files together.
+const RULES_MAX: usize = 100_000;
+/// Most actions of one rule.
+const ACTIONS_MAX: usize = 64;
+/// Longest name of a rule in characters.
+const NAME_CHARS_MAX: usize = 64;
+/// The name that an error action goes by.
+pub const ERROR_ACTION: &str = "error_action";
+
+/// Rules that were read, checked and compiled; nothing of them runs yet.
+#[derive(Debug, Clone, Default)]
+pub struct RuleSet {
+    pub(super) rules: Vec<Arc<LoadedRule>>,
+}
+
+/// One rule that was read, checked and compiled.
+#[derive(Debug)]
+pub struct LoadedRule {
+    /// Its name, unique among all.
+    pub name: String,
+    /// The file that it stands in.
+    pub file: PathBuf,
+    /// The SQL as written.
+    pub sql: String,
+    /// Whether it is to run.
+    pub enabled: bool,
+    /// What it is for, in its author's words.
+    pub description: String,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    pub(super) compiled: CompiledRule,
+    pub(super) actions: Vec<LoadedAction>,
+    pub(super) error_action: Option<LoadedAction>,
+}
+
+#[derive(Debug)]
+pub(super) struct LoadedAction {
+    pub(super) config: ActionConfig,
+    pub(super) plan: ActionPlan,
+    /// One for each of the plan's templates, in their order.
+    pub(super) templates: Vec<Template>,
+}
+
+impl RuleSet {
+    /// Reads rules from texts that are at hand; the paths are for error messages.
+    ///
+    /// # Errors
+    /// Every fault of every text.
+    pub fn from_texts<'a>(
+        texts: impl IntoIterator<Item = (&'a Path, &'a str)>,
+        limits: &Limits,
+    ) -> Result<Self, Vec<RuleFileError>> {
+        let mut loader = Loader::new(limits);
+        for (file, text) in texts {
+            loader.read(file, text);
+        }
+        loader.finish()
+    }
+
+    /// Returns the rules in the order of their files, and within a file in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &LoadedRule> {
+        self.rules.iter().map(AsRef::as_ref)
+    }
+
+    /// Returns how many rules there are, those that are not enabled included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there is no rule at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+impl LoadedRule {
+    /// Returns the Topic Filters of the rule's FROM.
+    #[must_use]
+    pub fn filters(&self) -> &[String] {
+        self.compiled.filters()
+    }
+
+    /// Returns the names of the rule's actions, in order; the error action isn't among them.
+    pub fn action_names(&self) -> impl Iterator<Item = &str> {
+        self.actions.iter().map(|action| action.config.name())
+    }
+}
+
+/// Reads every `*.toml` file of a folder, in the order of their names. Hidden files and sub-folders are left alone.
+///
+/// # Errors
+/// Every fault of every file; a folder that can't be read is one.
+pub fn load_rules(dir: &Path, limits: &Limits) -> Result<RuleSet, Vec<RuleFileError>> {
+    let unreadable = |path: &Path, error: &std::io::Error| {
+        vec![RuleFileError::of_file(path, format!("can't be read: {error}"))]
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|error| unreadable(dir, &error))? {
+        let path = entry.map_err(|error| unreadable(dir, &error))?.path();
+        let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if !is_hidden && path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut loader = Loader::new(limits);
+    for file in files {
+        match read_text(&file) {
+            Ok(text) => loader.read(&file, &text),
+            Err(message) => loader.errors.push(RuleFileError::of_file(&file, message)),
+        }
+    }
+    loader.finish()
+}
+
+fn read_text(file: &Path) -> Result<String, String> {
+    let size = fs::metadata(file).map_err(|error| format!("can't be read: {error}"))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("has {size} bytes, more than the limit of {FILE_BYTES_MAX}"));
+    }
+    fs::read_to_string(file).map_err(|error| format!("can't be read: {error}"))
+}
+
+/// The keys of a rule beside its actions.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    sql: Spanned<String>,
+    #[serde(default)]
+    dialect: DialectName,
+    #[serde(default = "yes")]
+    enabled: bool,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum DialectName {
+    #[default]
+    Aws,
+    Emqx,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+struct Loader<'l> {
+    limits: &'l Limits,
+    rules: Vec<Arc<LoadedRule>>,
+    /// Every name seen, with its file.
+    names: HashMap<String, PathBuf>,
+    errors: Vec<RuleFileError>,
+}
+
+impl<'l> Loader<'l> {
+    fn new(limits: &'l Limits) -> Self {
+        Self { limits, rules: Vec::new(), names: HashMap::new(), errors: Vec::new() }
+    }
+
+    fn read(&mut self, file: &Path, text: &str) {
+        let source = Source { file, text };
+        let table = match DeTable::parse(text) {
+            Ok(table) => table.into_inner(),
+            Err(error) => return self.errors.push(source.toml(&error)),
+        };
+        for (key, value) in table {
+            if key.as_ref() != "rules" {
+                let message = format!("unknown key \"{}\"; expected tables named [rules.<name>]", key.as_ref());
+                self.errors.push(source.fault(&key.span(), message));
+                continue;
+            }
+            let span = value.span();
+            let DeValue::Table(rules) = value.into_inner() else {
+                self.errors.push(source.fault(&span, "expected tables named [rules.<name>]"));
+                continue;
+            };
+            for (name, rule) in rules {
+                self.read_rule(&source, &name, rule);
+            }
+        }
+    }
+
+    fn read_rule(&mut self, source: &Source<'_>, name: &Spanned<impl AsRef<str>>, rule: Spanned<DeValue<'_>>) {
+        let place = name.span();
+        let name = name.get_ref().as_ref();
+        let before = self.errors.len();
+        let fault = |span: &Range<usize>, message: String| source.fault(span, message).in_rule(name);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(is_plain) {
+            let message = format!("a rule's name is 1 to {NAME_CHARS_MAX} letters, digits, \"-\" or \"_\"");
+            self.errors.push(fault(&place, message));
+        }
+        if let Some(other) = self.names.insert(name.to_owned(), source.file.to_owned()) {
+            self.errors.push(fault(&place, format!("{} has a rule of this name already", other.display())));
+        }
+        if self.rules.len() >= RULES_MAX {
+            self.errors.push(fault(&place, format!("more than {RULES_MAX} rules")));
+            return;
+        }
+        let span = rule.span();
+        let DeValue::Table(table) = rule.into_inner() else {
+            self.errors.push(fault(&span, "expected a table".to_owned()));
+            return;
+        };
+        let mut head = DeTable::new();
+        let mut actions = None;
+        let mut error_action = None;
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "actions" => actions = Some(value),
+                "error_action" => error_action = Some(value),
+                _ => {
+                    head.insert(key, value);
+                }
+            }
+        }
+        let head = match Head::deserialize(Spanned::new(span.clone(), head).into_deserializer()) {
+            Ok(head) => head,
+            Err(error) => {
+                self.errors.push(source.toml_in(&error, &place).in_rule(name));
+                return;
+            }
+        };
+        let dialect = match head.dialect {
+            DialectName::Aws => Dialect::Aws,
+            DialectName::Emqx => Dialect::Emqx,
+        };
+        let sql_span = head.sql.span();
+        let sql = head.sql.into_inner();
+        let limits = self.limits;
+        let compiled = match rules_sql::compile(&sql, dialect, limits) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                let mut fault = source.fault(&sql_span, compile_message(&error)).in_rule(name);
+                fault = fault.at(source.inside(&sql_span, error.line, error.column));
+                fault.detail = Some(error.render(&sql));
+                self.errors.push(fault);
+                return;
+            }
+        };
+        let mut maker = ActionMaker { source, rule: name, compiled: &compiled, limits, errors: Vec::new() };
+        let actions = actions.map(|value| maker.all(value)).unwrap_or_default();
+        let error_action = error_action.and_then(|value| maker.one(value, Some(ERROR_ACTION)));
+        self.errors.append(&mut maker.errors);
+        if actions.is_empty() && self.errors.len() == before {
+            self.errors.push(fault(&place, format!("has no action; expected [[rules.{name}.actions]]")));
+        }
+        if self.errors.len() > before {
+            return;
+        }
+        self.rules.push(Arc::new(LoadedRule {
+            name: name.to_owned(),
+            file: source.file.to_owned(),
+            sql,
+            enabled: head.enabled,
+            description: head.description,
+            tags: head.tags,
+            compiled,
+            actions,
+            error_action,
+        }));
+    }
+
+    fn finish(self) -> Result<RuleSet, Vec<RuleFileError>> {
+        if self.errors.is_empty() { Ok(RuleSet { rules: self.rules }) } else { Err(self.errors) }
+    }
+}
+
+fn compile_message(error: &CompileError) -> String {
+    let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("[{}] {}{hint}", error.code, error.message)
+}
+
+/// Makes the actions of one rule.
+struct ActionMaker<'a> {
+    source: &'a Source<'a>,
+    rule: &'a str,
+    compiled: &'a CompiledRule,
+    limits: &'a Limits,
+    errors: Vec<RuleFileError>,
+}
+
+impl ActionMaker<'_> {
+    fn all(&mut self, value: Spanned<DeValue<'_>>) -> Vec<LoadedAction> {
+        let span = value.span();
+        let DeValue::Array(values) = value.into_inner() else {
+            self.fault(&span, "", format!("expected [[rules.{}.actions]], a list of tables", self.rule));
+            return Vec::new();
+        };
+        if values.len() > ACTIONS_MAX {
+            self.fault(&span, "", format!("{} actions, more than the limit of {ACTIONS_MAX}", values.len()));
+            return Vec::new();
+        }
+        let mut actions: Vec<LoadedAction> = Vec::new();
+        for value in values {
+            let span = value.span();
+            let Some(action) = self.one(value, None) else { continue };
+            let name = action.config.name();
+            if name == ERROR_ACTION {
+                self.fault(&span, name, format!("the name \"{ERROR_ACTION}\" is the error action's own"));
+            } else if actions.iter().any(|other| other.config.name() == name) {
+                self.fault(&span, name, "the rule has an action of this name already".to_owned());
+            } else {
+                actions.push(action);
+            }
+        }
+        actions
+    }
+
+    /// Makes one action; `given_name` is the name of an action that has no key for it.
+    fn one(&mut self, value: Spanned<DeValue<'_>>, given_name: Option<&str>) -> Option<LoadedAction> {
+        let span = value.span();
+        let DeValue::Table(table) = value.into_inner() else {
+            self.fault(&span, given_name.unwrap_or_default(), "expected a table".to_owned());
+            return None;
+        };
+        let keys = table.clone();
+        let text_of = |key: &str| keys.get(key).and_then(|value| value.get_ref().as_str());
+        let name = given_name.or_else(|| text_of("name")).unwrap_or_default().to_owned();
+        let expected = || format!("expected type = \"{}\"", ActionConfig::KINDS.join("\", \""));
+        let Some(kind) = text_of("type") else {
+            self.fault(&find(&keys, "type").unwrap_or(span), &name, format!("has no type; {}", expected()));
+            return None;
+        };
+        if given_name.is_some()
+            && let Some(place) = find(&keys, "name")
+        {
+            self.fault(&place, &name, "an error action has no name of its own".to_owned());
+            return None;
+        }
+        let mut settings = DeTable::new();
+        for (key, value) in table {
+            if key.get_ref().as_ref() != "type" {
+                settings.insert(key, value);
+            }
+        }
+        let deserializer = Spanned::new(span.clone(), settings).into_deserializer();
+        let config = match ActionConfig::from_kind(kind, deserializer) {
+            Some(Ok(config)) => config,
+            Some(Err(error)) => {
+                let fault = self.source.toml_in(&error, &span).in_rule(self.rule).in_action(&name);
+                self.errors.push(fault);
+                return None;
+            }
+            None => {
+                let place = find(&keys, "type").unwrap_or(span);
+                self.fault(&place, &name, format!("unknown type \"{kind}\"; {}", expected()));
+                return None;
+            }
+        };
+        let config = match given_name {
+            Some(name) => config.named(name),
+            None => config,
+        };
+        let plan = match ActionPlan::new(self.rule, &config) {
+            Ok(plan) => plan,
+            Err(error) => {
+                let place = find(&keys, error.field()).unwrap_or(span);
+                let message = match &error {
+                    ActionConfigError::Field { field, problem, .. } => format!("{field}: {problem}"),
+                    other => other.to_string(),
+                };
+                self.fault(&place, &name, message);
+                return None;
+            }
+        };
+        let templates = self.templates(&plan, &keys, &span)?;
+        Some(LoadedAction { config, plan, templates })
+    }
+
+    fn templates(&mut self, plan: &ActionPlan, keys: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<Template>> {
+        let before = self.errors.len();
+        let mut templates = Vec::with_capacity(plan.templates().len());
+        for spec in plan.templates() {
+            match self.compiled.template(&spec.text, template_kind(spec.slot), self.limits) {
+                Ok(template) => templates.push(template),
+                Err(error) => {
+                    let place = find(keys, &spec.field).unwrap_or_else(|| span.clone());
+                    let message = format!("{}: {}", spec.field, compile_message(&error));
+                    let mut fault = self.source.fault(&place, message).in_rule(self.rule).in_action(plan.name());
+                    fault = fault.at(self.source.inside(&place, error.line, error.column));
+                    fault.detail = Some(error.render(&spec.text));
+                    self.errors.push(fault);
+                }
+            }
+        }
+        (self.errors.len() == before).then_some(templates)
+    }
+
+    fn fault(&mut self, span: &Range<usize>, action: &str, message: String) {
+        self.errors.push(self.source.fault(span, message).in_rule(self.rule).in_action(action));
+    }
+}
+
+/// The language's name for a slot.
+fn template_kind(slot: Slot) -> TemplateKind {
+    match slot {
+        Slot::Text => TemplateKind::Text,
+        Slot::Topic => TemplateKind::Topic,
+        Slot::UrlPart => TemplateKind::UrlPart,
+        Slot::HeaderValue => TemplateKind::HeaderValue,
+        Slot::Integer { min, max } => TemplateKind::Integer { min, max },
+        Slot::Boolean => TemplateKind::Boolean,
+        // What a slot added later needs is settled here before anything uses it.
+        Slot::PlainText | _ => TemplateKind::PlainText,
+    }
+}
+
+/// Where the value of a key stands; `headers.X-Site` and `queue.max_items` stand in a table of their own.
+fn find(table: &DeTable<'_>, field: &str) -> Option<Range<usize>> {
+    if let Some(value) = table.get(field) {
+        return Some(value.span());
+    }
+    let (outer, inner) = field.split_once('.')?;
+    let outer = table.get(outer)?;
+    match outer.get_ref() {
+        DeValue::Table(table) => Some(find(table, inner).unwrap_or_else(|| outer.span())),
+        _ => Some(outer.span()),
+    }
+}
+
+/// A text with its path, to say where something stands.
+struct Source<'a> {
+    file: &'a Path,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    fn fault(&self, span: &Range<usize>, message: impl Into<String>) -> RuleFileError {
+        RuleFileError::of_file(self.file, message).at(self.place(span.start))
+    }
+
+    fn toml(&self, error: &toml::de::Error) -> RuleFileError {
+        self.toml_in(error, &(0..0))
+    }
+
+    fn toml_in(&self, error: &toml::de::Error, within: &Range<usize>) -> RuleFileError {
+        self.fault(&error.span().unwrap_or_else(|| within.clone()), error.message())
+    }
+
+    /// Line and column, from 1, of a byte offset.
+    fn place(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = before.get(line_start..).map_or(0, |line| line.chars().count());
+        (before.matches('\n').count() + 1, column + 1)
+    }
+
+    /// Line and column in the file of a line and column inside the string value at `span`.
+    ///
+    /// Exact for literal strings and for those without escapes. Escapes shorten what they stand for, so that the column
+    /// can be too small by some characters on their line.
+    fn inside(&self, span: &Range<usize>, line: usize, column: usize) -> (usize, usize) {
+        let raw = self.text.get(span.clone()).unwrap_or_default();
+        let (first_line, first_column) = self.place(span.start);
+        let quotes = if raw.starts_with("'''") || raw.starts_with("\"\"\"") { 3 } else { 1 };
+        let body = raw.get(quotes..).unwrap_or_default();
+        // A line break right behind the opening quotes isn't part of the value.
+        if quotes == 3 && (body.starts_with('\n') || body.starts_with("\r\n")) {
+            return (first_line + line, column);
+        }
+        match line {
+            0 | 1 => (first_line, first_column + quotes + column.saturating_sub(1)),
+            _ => (first_line + line - 1, column),
+        }
+    }
+}

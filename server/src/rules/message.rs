@@ -1,0 +1,178 @@
+//! A message as rules and error documents see it.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actions::ItemId;
+use broker::{Publication, Publisher, Trail};
+use mqtt_protocol::{PublishProperties, QoS};
+use rules_sql::{Event, EventProperties};
+
+/// Encoded MQTT 5 properties, decoded each time one is asked for: most rules never ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Properties<'a>(pub(super) &'a [u8]);
+
+impl<'a> Properties<'a> {
+    fn decoded(&self) -> PublishProperties<'a> {
+        // They were checked when the message came in; should they ever not decode, they read as none.
+        PublishProperties::from_encoded(self.0).unwrap_or_default()
+    }
+}
+
+impl EventProperties for Properties<'_> {
+    fn content_type(&self) -> Option<&str> {
+        self.decoded().content_type
+    }
+
+    fn response_topic(&self) -> Option<&str> {
+        self.decoded().response_topic
+    }
+
+    fn correlation_data(&self) -> Option<&[u8]> {
+        self.decoded().correlation_data
+    }
+
+    fn payload_is_utf8(&self) -> Option<bool> {
+        self.decoded().payload_format_indicator
+    }
+
+    fn for_each_user_property(&self, visit: &mut dyn FnMut(&str, &str)) {
+        for (name, value) in self.decoded().user_properties.iter() {
+            visit(name, value);
+        }
+    }
+}
+
+/// Everything about one message that a rule may ask for, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) id: ItemId,
+    pub(super) topic: &'a str,
+    pub(super) payload: &'a [u8],
+    pub(super) properties: Properties<'a>,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) received_at_ms: i64,
+    pub(super) publisher: Option<&'a Arc<Publisher>>,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn of(message: &Publication<'a>) -> Self {
+        Self {
+            id: ItemId {
+                store: message.id.store,
+                epoch: message.id.epoch,
+                sequence: message.id.sequence,
+            },
+            topic: message.topic,
+            payload: message.payload,
+            properties: Properties(message.properties),
+            qos: message.qos,
+            retain: message.retain,
+            received_at_ms: message.received_at_ms,
+            publisher: message.publisher,
+        }
+    }
+
+    pub(super) fn client_id(&self) -> Option<&'a str> {
+        self.publisher.map(|publisher| &*publisher.client_id)
+    }
+
+    /// The message as the SQL engine takes it.
+    pub(super) fn event<'e>(&'e self, secret: &Secret) -> Event<'e> {
+        let username = self.publisher.and_then(|publisher| publisher.username.as_deref());
+        Event {
+            client_id: self.client_id(),
+            username,
+            principal: username,
+            source_ip: self.publisher.map(|publisher| canonical(publisher.address.ip())),
+            listener: self.publisher.map(|publisher| &*publisher.listener),
+            qos: self.qos as u8,
+            retain: self.retain,
+            trace_id: Some(secret.trace_id(self.id)),
+            now_ms: self.received_at_ms,
+            properties: &self.properties,
+            ..Event::new(self.topic, self.payload)
+        }
+    }
+
+    /// A copy that outlives the call.
+    pub(super) fn to_kept(self, trail: &Trail) -> KeptMessage {
+        KeptMessage {
+            id: self.id,
+            topic: self.topic.into(),
+            payload: self.payload.into(),
+            properties: self.properties.0.into(),
+            qos: self.qos,
+            retain: self.retain,
+            received_at_ms: self.received_at_ms,
+            publisher: self.publisher.cloned(),
+            trail: trail.clone(),
+        }
+    }
+}
+
+fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// A message that is kept until its actions have ended, for the error action.
+#[derive(Debug)]
+pub(super) struct KeptMessage {
+    id: ItemId,
+    topic: Box<str>,
+    payload: Box<[u8]>,
+    properties: Box<[u8]>,
+    qos: QoS,
+    retain: bool,
+    received_at_ms: i64,
+    publisher: Option<Arc<Publisher>>,
+    pub(super) trail: Trail,
+}
+
+impl KeptMessage {
+    pub(super) fn facts(&self) -> Facts<'_> {
+        Facts {
+            id: self.id,
+            topic: &self.topic,
+            payload: &self.payload,
+            properties: Properties(&self.properties),
+            qos: self.qos,
+            retain: self.retain,
+            received_at_ms: self.received_at_ms,
+            publisher: self.publisher.as_ref(),
+        }
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.topic.len() + self.payload.len() + self.properties.len()
+    }
+}
+
+/// A secret of this process, from which seeds and trace identifiers are made: unpredictable to those who see some of
+/// them, and the same for every rule that sees a message.
+#[derive(Debug, Default)]
+pub(super) struct Secret(RandomState);
+
+impl Secret {
+    /// The seed of `rand()` and `newuuid()` for one message and one rule.
+    pub(super) fn seed(&self, id: ItemId, rule: u32) -> u64 {
+        self.0.hash_one((id, rule, "seed"))
+    }
+
+    pub(super) fn trace_id(&self, id: ItemId) -> u128 {
+        u128::from(self.0.hash_one((id, "trace, high half"))) << 64 | u128::from(self.0.hash_one((id, "trace, low half")))
+    }
+
+    /// Stands for a topic and a payload together.
+    pub(super) fn pair_key(&self, topic: &str, payload: &[u8]) -> u64 {
+        self.0.hash_one((topic, payload))
+    }
+
+    /// What items are ordered by, made from a client identifier or a topic.
+    pub(super) fn key(&self, text: &str) -> u64 {
+        self.0.hash_one(text)
+    }
+}

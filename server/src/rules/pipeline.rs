@@ -1,0 +1,657 @@
+//! The broker's hook: which rules a message concerns, and what they make of it.
+//!
+//! A message's topic is looked up once per topic and generation ([`broker::MessageHook::candidates`]); the handler that
+//! comes back holds the rules of that topic. Topics with the same rules share one handler. For each message the handler
+//! walks its rules: evaluate, render every action, hand republishes to the broker and queue the rest. After
+//! [`STEP_BUDGET`] it yields and goes on where it was.
+//!
+//! The walk is a plain loop. An index over the rules' predicates, which narrows ten thousand rules on one topic to the
+//! few whose WHERE can be true, belongs behind [`Candidates`]: it is the only place that decides which rule comes next.
+//!
+//! Loops: a rule is not evaluated for a message that it had a part in making, and a message that as many rules
+//! have made in turn as [`PipelineSettings::hops`] says is not republished again.
+//!
+//! Changing rules ([`RulePipeline::replace`]) checks everything first, then swaps one pointer. Rules keep their number
+//! and counters by name, actions their queue.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use actions::config::OrderBy;
+use actions::{
+    ActionConfigError, ActionPlan, Enqueued, Outlet, OutletItem, OutletSettings, OutputRef, RenderError, Renderer,
+    RepublishRequest, Request, TargetPolicy,
+};
+use arc_swap::ArcSwap;
+use broker::{HookEffects, MessageHandler, MessageHook, Progress, Publication, Republish, Trail};
+use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
+use parking_lot::Mutex;
+use rules_sql::{Evaluation, Outcome, Output, Template};
+
+use super::counters::{ActionCounters, ActionStats, RuleCounters, RuleStats};
+use super::error_action::{self, Collector, ErrorJobs, FailedAction, Publisher};
+use super::file::{LoadedAction, LoadedRule, RuleSet};
+use super::message::{Facts, Secret};
+use super::topic_index::TopicIndex;
+
+/// How long rules may work on one message before other connections have their turn.
+const STEP_BUDGET: Duration = Duration::from_micros(50);
+/// Rules that only say no cost little; the clock is read once for so many.
+const RULES_PER_CLOCK_READING: usize = 8;
+/// How long the queue of an action that was removed may go on.
+const RETIRE_GRACE: Duration = Duration::from_secs(30);
+
+/// What the pipeline needs besides rules.
+#[derive(Debug, Clone)]
+pub struct PipelineSettings {
+    /// Which addresses actions may connect to.
+    pub targets: TargetPolicy,
+    /// Most rules that may have made a message, one from the other. Default 8; the broker's own limit is to be the same.
+    pub hops: u8,
+}
+
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        Self { targets: TargetPolicy::default(), hops: 8 }
+    }
+}
+
+/// Rules that can't be run, though their files are fine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// The driver of an action can't be made.
+    #[error("rule \"{rule}\"")]
+    Action {
+        /// Name of the rule.
+        rule: String,
+        /// The action and its fault.
+        source: ActionConfigError,
+    },
+}
+
+/// The rules that run. Cheap to clone; every clone is the same.
+#[derive(Debug, Clone)]
+pub struct RulePipeline {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    active: ArcSwap<Active>,
+    /// Held while rules change.
+    registry: Mutex<Registry>,
+    outlet_settings: OutletSettings,
+    hops_max: usize,
+    pub(super) secret: Secret,
+    pub(super) error_jobs: ErrorJobs,
+}
+
+/// Numbers and counters of every rule that was ever loaded: they outlive a removal, so that trails stay unambiguous.
+#[derive(Debug, Default)]
+struct Registry {
+    by_name: HashMap<String, (u32, Arc<RuleCounters>)>,
+}
+
+/// One version of the rules.
+#[derive(Debug)]
+struct Active {
+    generation: u64,
+    index: TopicIndex,
+    rules: Vec<Arc<Rule>>,
+    /// Handlers by the places of their rules, while any route holds them.
+    handlers: Mutex<HashMap<Box<[u32]>, Weak<RuleHandler>>>,
+}
+
+/// A rule that runs.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) id: u32,
+    loaded: Arc<LoadedRule>,
+    /// As many as the loaded rule has actions.
+    actions: Vec<RunningAction>,
+    error_action: Option<RunningAction>,
+    /// Whether any action queues its requests.
+    queues: bool,
+    pub(super) counters: Arc<RuleCounters>,
+}
+
+#[derive(Debug, Clone)]
+struct RunningAction {
+    outlet: Option<Arc<Outlet>>,
+    counters: Arc<ActionCounters>,
+}
+
+impl RulePipeline {
+    /// Starts the queues of all actions on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`PipelineError`] when the driver of an action can't be made; nothing runs then.
+    pub fn new(rules: &RuleSet, settings: &PipelineSettings) -> Result<Self, PipelineError> {
+        let (error_jobs, jobs) = ErrorJobs::new();
+        let secret = Secret::default();
+        let outlet_settings =
+            OutletSettings { targets: Arc::new(settings.targets.clone()), seed: secret.key("jitter of retries") };
+        let empty = Active { generation: 0, index: TopicIndex::default(), rules: Vec::new(), handlers: Mutex::default() };
+        let shared = Arc::new(Shared {
+            active: ArcSwap::from_pointee(empty),
+            registry: Mutex::default(),
+            outlet_settings,
+            hops_max: usize::from(settings.hops),
+            secret,
+            error_jobs,
+        });
+        let pipeline = Self { shared };
+        pipeline.replace(rules)?;
+        tokio::spawn(error_action::run(Arc::downgrade(&pipeline.shared), jobs));
+        Ok(pipeline)
+    }
+
+    /// Says who publishes what error actions say after the fact. Until then such a republish fails and is counted.
+    pub fn attach(&self, publisher: Arc<dyn Publisher>) {
+        self.shared.error_jobs.attach(publisher);
+    }
+
+    /// Puts other rules in place of those that run, all or none. Queues of actions that stay, or only changed their
+    /// settings, go on with what they hold; those of actions that are gone have half a minute to send it.
+    ///
+    /// # Errors
+    /// [`PipelineError`] when the driver of an action can't be made; the rules that ran go on.
+    pub fn replace(&self, rules: &RuleSet) -> Result<(), PipelineError> {
+        let shared = &self.shared;
+        let mut registry = shared.registry.lock();
+        let old = shared.active.load_full();
+        let old_rules: HashMap<&str, &Arc<Rule>> = old.rules.iter().map(|rule| (rule.name(), rule)).collect();
+        // First everything that can fail, without touching what runs.
+        for rule in rules.rules.iter().filter(|rule| rule.enabled) {
+            for action in rule.actions.iter().chain(&rule.error_action) {
+                Outlet::check(&action.config).map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
+            }
+        }
+        let mut running = Vec::new();
+        for loaded in rules.rules.iter().filter(|rule| rule.enabled) {
+            running.push(Arc::new(shared.start(loaded, old_rules.get(loaded.name.as_str()).copied(), &mut registry)?));
+        }
+        let filters = running.iter().zip(0..).flat_map(|(rule, place)| {
+            rule.loaded.filters().iter().map(move |filter| (filter.as_str(), place))
+        });
+        let index = TopicIndex::new(filters);
+        let new = Active { generation: old.generation + 1, index, rules: running, handlers: Mutex::default() };
+        let kept: HashSet<*const Outlet> = new.outlets().map(Arc::as_ptr).collect();
+        shared.active.store(Arc::new(new));
+        for outlet in old.outlets() {
+            if !kept.contains(&Arc::as_ptr(outlet)) {
+                let outlet = Arc::clone(outlet);
+                tokio::spawn(async move { outlet.shutdown(RETIRE_GRACE).await });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes nothing more, gives every queue at most `grace` to send what it holds, and counts the rest as dropped.
+    pub async fn shutdown(&self, grace: Duration) {
+        let active = self.shared.active.load_full();
+        let mut tasks = tokio::task::JoinSet::new();
+        for outlet in active.outlets() {
+            let outlet = Arc::clone(outlet);
+            tasks.spawn(async move { outlet.shutdown(grace).await });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Returns the counters of every rule that runs, in order.
+    #[must_use]
+    pub fn stats(&self) -> Vec<RuleStats> {
+        self.shared.active.load().rules.iter().map(|rule| rule.stats()).collect()
+    }
+}
+
+impl MessageHook for RulePipeline {
+    fn generation(&self) -> u64 {
+        self.shared.active.load().generation
+    }
+
+    fn candidates(&self, topic: &str) -> Option<Arc<dyn MessageHandler>> {
+        let active = self.shared.active.load_full();
+        let places = active.index.matches(topic);
+        if places.is_empty() {
+            return None;
+        }
+        Some(active.handler(&self.shared, places.into_boxed_slice()))
+    }
+}
+
+impl Active {
+    fn handler(&self, shared: &Arc<Shared>, places: Box<[u32]>) -> Arc<RuleHandler> {
+        let mut handlers = self.handlers.lock();
+        if let Some(handler) = handlers.get(&places).and_then(Weak::upgrade) {
+            return handler;
+        }
+        // Entries of handlers that are gone are swept when they would make the map grow.
+        if handlers.len() == handlers.capacity() {
+            handlers.retain(|_, handler| handler.strong_count() > 0);
+        }
+        let rules = places.iter().filter_map(|place| self.rules.get(usize::try_from(*place).ok()?).cloned()).collect();
+        let handler = Arc::new(RuleHandler { shared: Arc::clone(shared), candidates: Candidates { rules } });
+        handlers.insert(places, Arc::downgrade(&handler));
+        handler
+    }
+
+    fn outlets(&self) -> impl Iterator<Item = &Arc<Outlet>> {
+        self.rules
+            .iter()
+            .flat_map(|rule| rule.actions.iter().chain(&rule.error_action))
+            .filter_map(|action| action.outlet.as_ref())
+    }
+}
+
+impl Shared {
+    /// Makes a rule that runs, with the queues and counters of `old` where they fit.
+    fn start(
+        &self,
+        loaded: &Arc<LoadedRule>,
+        old: Option<&Arc<Rule>>,
+        registry: &mut Registry,
+    ) -> Result<Rule, PipelineError> {
+        let next = u32::try_from(registry.by_name.len()).unwrap_or(u32::MAX);
+        let (id, counters) =
+            registry.by_name.entry(loaded.name.clone()).or_insert_with(|| (next, Arc::default())).clone();
+        let mut start = |action: &LoadedAction| {
+            let old = old.and_then(|old| old.running(action.config.name()));
+            self.start_action(&loaded.name, action, old)
+                .map_err(|source| PipelineError::Action { rule: loaded.name.clone(), source })
+        };
+        let actions = loaded.actions.iter().map(&mut start).collect::<Result<Vec<_>, _>>()?;
+        let error_action = loaded.error_action.as_ref().map(&mut start).transpose()?;
+        let queues = actions.iter().any(|action| action.outlet.is_some());
+        Ok(Rule { id, loaded: Arc::clone(loaded), actions, error_action, queues, counters })
+    }
+
+    fn start_action(
+        &self,
+        rule: &str,
+        action: &LoadedAction,
+        old: Option<(&LoadedAction, &RunningAction)>,
+    ) -> Result<RunningAction, ActionConfigError> {
+        if let Some((old, running)) = old {
+            if old.config == action.config {
+                return Ok(running.clone());
+            }
+            if let Some(outlet) = &running.outlet
+                && outlet.reconfigure(rule, &action.config, &self.outlet_settings)?
+            {
+                return Ok(running.clone());
+            }
+        }
+        let outlet = Outlet::spawn(rule, &action.config, &self.outlet_settings)?.map(Arc::new);
+        Ok(RunningAction { outlet, counters: Arc::default() })
+    }
+
+    /// A message's key among those that are published on their own.
+    pub(super) fn message_key(&self, topic: &str, payload: &[u8]) -> u64 {
+        self.secret.pair_key(topic, payload)
+    }
+
+    /// The rules that had a part in making a message.
+    fn trail(&self, message: &Publication<'_>) -> Trail {
+        if message.publisher.is_none()
+            && message.trail.rules().is_empty()
+            && let Some(trail) = self.error_jobs.trail_of(self.message_key(message.topic, message.payload))
+        {
+            return trail;
+        }
+        message.trail.clone()
+    }
+}
+
+/// The rules of one topic, in the order in which they run.
+#[derive(Debug)]
+struct Candidates {
+    rules: Box<[Arc<Rule>]>,
+}
+
+impl Candidates {
+    /// The next rule that may concern a message, and the cursor behind it.
+    fn next(&self, cursor: usize) -> Option<(&Arc<Rule>, usize)> {
+        Some((self.rules.get(cursor)?, cursor + 1))
+    }
+}
+
+/// Runs the rules of one topic.
+#[derive(Debug)]
+struct RuleHandler {
+    shared: Arc<Shared>,
+    candidates: Candidates,
+}
+
+impl MessageHandler for RuleHandler {
+    fn handle(&self, message: &Publication<'_>, cursor: &mut usize, effects: &mut HookEffects) -> Progress {
+        let started = Instant::now();
+        let facts = Facts::of(message);
+        let event = facts.event(&self.shared.secret);
+        let seed = self.shared.secret.seed(facts.id, u32::try_from(*cursor).unwrap_or(u32::MAX));
+        let trail = self.shared.trail(message);
+        let mut evaluation = Evaluation::new(&event, seed);
+        let mut since_clock = 0;
+        while let Some((rule, next)) = self.candidates.next(*cursor) {
+            *cursor = next;
+            let acted = rule.handle(&self.shared, &facts, &trail, &mut evaluation, effects);
+            since_clock += 1;
+            if acted || since_clock == RULES_PER_CLOCK_READING {
+                since_clock = 0;
+                if started.elapsed() >= STEP_BUDGET && self.candidates.next(*cursor).is_some() {
+                    return Progress::Yield;
+                }
+            }
+        }
+        Progress::Done
+    }
+}
+
+impl Rule {
+    pub(super) fn name(&self) -> &str {
+        &self.loaded.name
+    }
+
+    fn running(&self, action: &str) -> Option<(&LoadedAction, &RunningAction)> {
+        self.loaded
+            .actions
+            .iter()
+            .chain(&self.loaded.error_action)
+            .zip(self.actions.iter().chain(&self.error_action))
+            .find(|(loaded, _)| loaded.config.name() == action)
+    }
+
+    /// Evaluates the rule for one message and runs its actions. Returns whether there was anything to run.
+    fn handle(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        facts: &Facts<'_>,
+        trail: &Trail,
+        evaluation: &mut Evaluation<'_>,
+        effects: &mut HookEffects,
+    ) -> bool {
+        if trail.rules().contains(&self.id) {
+            self.counters.looped.raise();
+            return false;
+        }
+        let output = match self.loaded.compiled.evaluate(evaluation) {
+            Outcome::NoMatch => {
+                self.counters.no_match.raise();
+                return false;
+            }
+            Outcome::NoOutput => {
+                self.counters.no_output.raise();
+                return false;
+            }
+            Outcome::Failed(error) => {
+                self.counters.failed_evaluation.raise();
+                if self.counters.log.opens(facts.received_at_ms) {
+                    tracing::warn!(rule = self.name(), %error, "rule could not be evaluated for a message");
+                }
+                return true;
+            }
+            Outcome::Output(output) => output,
+        };
+        self.counters.passed.raise();
+        self.act(shared, facts, trail, evaluation, &output, effects);
+        true
+    }
+
+    fn act(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        facts: &Facts<'_>,
+        trail: &Trail,
+        evaluation: &mut Evaluation<'_>,
+        output: &Output,
+        effects: &mut HookEffects,
+    ) {
+        // Only a queued request can fail later, and only an error action wants to hear of it.
+        let collector = (self.queues && self.error_action.is_some())
+            .then(|| Arc::new(Collector::new(shared, self, facts.to_kept(trail))));
+        let mut failures = Vec::new();
+        for (loaded, running) in self.loaded.actions.iter().zip(&self.actions) {
+            let mut renderer = TemplateRenderer {
+                plan: &loaded.plan,
+                templates: &loaded.templates,
+                evaluation,
+                sql_output: Some(output),
+                output: OutputRef { bytes: output.bytes(), is_json: output.is_json() },
+            };
+            let failure = match loaded.plan.render(&mut renderer) {
+                Ok(Request::Republish(request)) => self.republish(shared, trail, running, request, effects),
+                Ok(request) => {
+                    running.counters.requests.raise();
+                    enqueue(shared, facts, loaded, running, request, collector.as_ref());
+                    None
+                }
+                Err(error) => {
+                    running.counters.failed_render.raise();
+                    Some(error.to_string())
+                }
+            };
+            let Some(error_message) = failure else { continue };
+            if self.counters.log.opens(facts.received_at_ms) {
+                let action = loaded.config.name();
+                tracing::warn!(rule = self.name(), action, error = error_message, "action failed for a message");
+            }
+            if self.error_action.is_some() {
+                let failed_action = loaded.config.name().to_owned();
+                let failed_resource = loaded.config.resource();
+                failures.push(FailedAction { failed_action, failed_resource, error_message });
+            }
+        }
+        match collector {
+            // It sets the error action off when the last queued request has ended.
+            Some(collector) => failures.into_iter().for_each(|failure| collector.add(failure)),
+            None if failures.is_empty() => {}
+            None => self.run_error_action(shared, facts, trail, &failures, effects),
+        }
+    }
+
+    /// Runs the error action within the source message's admission.
+    fn run_error_action(
+        &self,
+        shared: &Shared,
+        facts: &Facts<'_>,
+        trail: &Trail,
+        failures: &[FailedAction],
+        effects: &mut HookEffects,
+    ) {
+        let Some(running) = &self.error_action else { return };
+        self.counters.error_actions.raise();
+        let outcome = match error_action::request(shared, self, facts, failures) {
+            Ok(None) => Ok(()),
+            Ok(Some(Request::Republish(request))) => {
+                self.republish(shared, trail, running, request, effects).map_or(Ok(()), Err)
+            }
+            Ok(Some(request)) => self.enqueue_error(facts, request),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            self.counters.error_actions_failed.raise();
+            if self.counters.log.opens(facts.received_at_ms) {
+                tracing::warn!(rule = self.name(), error, "error action failed");
+            }
+        }
+    }
+
+    /// Hands a republish to the broker. Returns why not, if not.
+    fn republish(
+        &self,
+        shared: &Shared,
+        trail: &Trail,
+        running: &RunningAction,
+        request: RepublishRequest,
+        effects: &mut HookEffects,
+    ) -> Option<String> {
+        if trail.rules().len() >= shared.hops_max {
+            running.counters.hop_limited.raise();
+            return Some(format!("the message has been through {} rules, which is the limit", shared.hops_max));
+        }
+        let properties = match encoded_properties(&request) {
+            Ok(properties) => properties,
+            Err(error) => {
+                running.counters.failed_render.raise();
+                return Some(error);
+            }
+        };
+        running.counters.requests.raise();
+        effects.republish.push(Republish {
+            rule: self.id,
+            topic: request.topic,
+            payload: request.payload,
+            qos: request.qos,
+            retain: request.retain,
+            properties,
+            message_expiry_interval_s: request.message_expiry_interval_s,
+        });
+        None
+    }
+
+    /// Renders the error action with the document as its output.
+    pub(super) fn render_error(
+        &self,
+        shared: &Shared,
+        facts: &Facts<'_>,
+        output: OutputRef<'_>,
+    ) -> Result<Option<Request>, RenderError> {
+        let (Some(loaded), Some(running)) = (&self.loaded.error_action, &self.error_action) else { return Ok(None) };
+        let event = facts.event(&shared.secret);
+        let mut evaluation = Evaluation::new(&event, shared.secret.seed(facts.id, self.id));
+        let mut renderer = TemplateRenderer {
+            plan: &loaded.plan,
+            templates: &loaded.templates,
+            evaluation: &mut evaluation,
+            sql_output: None,
+            output,
+        };
+        loaded.plan.render(&mut renderer).map(Some).inspect_err(|_| running.counters.failed_render.raise())
+    }
+
+    /// Puts the error action's request into its queue.
+    pub(super) fn enqueue_error(&self, facts: &Facts<'_>, request: Request) -> Result<(), String> {
+        let Some(outlet) = self.error_action.as_ref().and_then(|action| action.outlet.as_ref()) else {
+            return Err("the error action has no queue".to_owned());
+        };
+        let item = OutletItem { id: facts.id, key: None, request, on_failure: None, extra_bytes: 0 };
+        match outlet.enqueue(item) {
+            Ok(Enqueued::Queued) => Ok(()),
+            Ok(Enqueued::Dropped(reason)) => Err(format!("dropped: {}", reason.as_str())),
+            Err(_) => Err("the request is of another kind than its queue".to_owned()),
+        }
+    }
+
+    fn stats(&self) -> RuleStats {
+        let counters = &self.counters;
+        let (passed, no_match) = (counters.passed.value(), counters.no_match.value());
+        let (no_output, looped) = (counters.no_output.value(), counters.looped.value());
+        let failed_evaluation = counters.failed_evaluation.value();
+        let loaded = self.loaded.actions.iter().chain(&self.loaded.error_action);
+        let running = self.actions.iter().chain(&self.error_action);
+        RuleStats {
+            name: self.name().to_owned(),
+            matched: passed + no_match + no_output + looped + failed_evaluation,
+            passed,
+            no_match,
+            no_output,
+            failed_evaluation,
+            looped,
+            error_actions: counters.error_actions.value(),
+            error_actions_failed: counters.error_actions_failed.value(),
+            actions: loaded.zip(running).map(|(loaded, running)| running.stats(loaded)).collect(),
+        }
+    }
+}
+
+impl RunningAction {
+    fn stats(&self, loaded: &LoadedAction) -> ActionStats {
+        ActionStats {
+            name: loaded.config.name().to_owned(),
+            kind: loaded.config.kind(),
+            requests: self.counters.requests.value(),
+            failed_render: self.counters.failed_render.value(),
+            hop_limited: self.counters.hop_limited.value(),
+            refused: self.counters.refused.value(),
+            delivery: self.outlet.as_ref().map(|outlet| outlet.snapshot()),
+        }
+    }
+}
+
+/// Puts a request into its action's queue. A drop is counted there, and told to the collector.
+fn enqueue(
+    shared: &Shared,
+    facts: &Facts<'_>,
+    loaded: &LoadedAction,
+    running: &RunningAction,
+    request: Request,
+    collector: Option<&Arc<Collector>>,
+) {
+    let Some(outlet) = &running.outlet else { return };
+    let key = match loaded.plan.order_by() {
+        OrderBy::Publisher => Some(shared.secret.key(facts.client_id().unwrap_or_default())),
+        OrderBy::Topic => Some(shared.secret.key(facts.topic)),
+        _ => None,
+    };
+    let on_failure =
+        collector.map(|collector| collector.teller(loaded.config.name(), loaded.config.resource()));
+    let extra_bytes = collector.map_or(0, |collector| collector.bytes());
+    let item = OutletItem { id: facts.id, key, request, on_failure, extra_bytes };
+    match outlet.enqueue(item) {
+        Ok(Enqueued::Queued | Enqueued::Dropped(_)) => {}
+        Err(_) => {
+            // The queue was started for this very action, so kinds agree; should they ever not, it is seen here.
+            running.counters.refused.raise();
+        }
+    }
+}
+
+/// Encodes the properties that a republish asks for.
+pub(super) fn encoded_properties(request: &RepublishRequest) -> Result<Vec<u8>, String> {
+    let mut user_properties = UserPropertiesBuf::default();
+    for (name, value) in &request.user_properties {
+        user_properties.push(name, value).map_err(|error| format!("user property: {error}"))?;
+    }
+    let properties = PublishProperties {
+        payload_format_indicator: request.payload_format_indicator,
+        response_topic: request.response_topic.as_deref(),
+        correlation_data: request.correlation_data.as_deref(),
+        content_type: request.content_type.as_deref(),
+        user_properties: user_properties.as_properties(),
+        ..PublishProperties::default()
+    };
+    let mut out = Vec::new();
+    properties.append_forward(&mut out).map_err(|error| error.to_string())?;
+    Ok(out)
+}
+
+/// Renders an action's templates for one message.
+struct TemplateRenderer<'r, 'e> {
+    plan: &'r ActionPlan,
+    templates: &'r [Template],
+    evaluation: &'r mut Evaluation<'e>,
+    sql_output: Option<&'r Output>,
+    output: OutputRef<'r>,
+}
+
+impl Renderer for TemplateRenderer<'_, '_> {
+    fn render(&mut self, index: usize, out: &mut Vec<u8>) -> Result<(), RenderError> {
+        let field = || self.plan.templates().get(index).map(|spec| spec.field.clone()).unwrap_or_default();
+        let Some(template) = self.templates.get(index) else {
+            return Err(RenderError::Template { field: field(), problem: "was not compiled".to_owned() });
+        };
+        template.render(self.evaluation, self.sql_output, out).map_err(|error| {
+            let problem = match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            };
+            RenderError::Template { field: field(), problem }
+        })
+    }
+
+    fn output(&mut self) -> OutputRef<'_> {
+        self.output
+    }
+}
