@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::syntax::ast::Span;
+
 /// Why a statement or a template is refused, with the place. Codes are stable and never reused (`docs/rules-sql-errors.md`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -35,10 +37,66 @@ impl std::error::Error for CompileError {}
 
 impl CompileError {
     /// Several lines for a terminal: the message, the line of `text` with a caret under the fault, the hint.
+    ///
+    /// `text` is what was compiled.
     #[must_use]
     pub fn render(&self, text: &str) -> String {
-        let _ = text;
-        self.to_string()
+        let mut out = format!("error[{}]: {}\n", self.code, self.message);
+        let line = text.split('\n').nth(self.line - 1).unwrap_or("").trim_end_matches('\r');
+        let before: String = line.chars().take(self.column - 1).collect();
+        let fault = text.get(self.span.clone()).unwrap_or("");
+        // The caret stays on the first line of a fault that goes on.
+        let width = fault.split('\n').next().unwrap_or("").trim_end_matches('\r').chars().count().max(1);
+        let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        out.push_str(&format!("  {line}\n  {indent}{}", "^".repeat(width)));
+        if let Some(hint) = &self.hint {
+            out.push_str(&format!(" help: {hint}"));
+        }
+        out.push('\n');
+        out
+    }
+
+    /// Places a fault in the text it was found in.
+    pub(crate) fn new(fault: Fault, text: &str) -> CompileError {
+        let start =
+            (0..=fault.span.start.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        let before = text.get(..start).unwrap_or("");
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        CompileError {
+            code: fault.code,
+            message: fault.message,
+            line,
+            column,
+            span: start..fault.span.end.clamp(start, text.len()),
+            hint: fault.hint,
+        }
+    }
+}
+
+/// A fault whose place is known by bytes alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) code: &'static str,
+    pub(crate) span: Span,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Fault {
+    pub(crate) fn new(code: &'static str, span: Span, message: impl Into<String>) -> Fault {
+        Fault { code, span, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Fault {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same fault in a text that holds this one from byte `offset` on.
+    pub(crate) fn shifted(mut self, offset: usize) -> Fault {
+        self.span = Span { start: self.span.start + offset, end: self.span.end + offset };
+        self
     }
 }
 

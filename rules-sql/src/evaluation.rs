@@ -2,26 +2,53 @@
 
 use crate::error::EvalError;
 use crate::event::Event;
+use crate::json::Document;
 
 /// One message being evaluated by many rules: the payload is parsed at most once, when first needed, and shared.
 #[derive(Debug)]
 pub struct Evaluation<'a> {
     event: &'a Event<'a>,
-    seed: u64,
+    payload: Payload<'a>,
+    /// State of the random generator.
+    pub(crate) random: u64,
+}
+
+#[derive(Debug)]
+enum Payload<'a> {
+    Unread,
+    Json(Document<'a>),
+    Other,
 }
 
 impl<'a> Evaluation<'a> {
     /// Starts with a message; `seed` feeds `rand()` and `newuuid()` and should be unpredictable.
     #[must_use]
     pub fn new(event: &'a Event<'a>, seed: u64) -> Self {
-        Evaluation { event, seed }
+        Evaluation { event, payload: Payload::Unread, random: seed }
     }
 
     /// The message under evaluation.
     #[must_use]
     pub fn event(&self) -> &'a Event<'a> {
-        let _ = self.seed;
         self.event
+    }
+
+    /// Parses the payload unless that was done; the first caller's `depth` holds for the message.
+    pub(crate) fn read_payload(&mut self, depth: usize) {
+        if matches!(self.payload, Payload::Unread) {
+            self.payload = match Document::scan(self.event.payload, depth) {
+                Some(document) => Payload::Json(document),
+                None => Payload::Other,
+            };
+        }
+    }
+
+    /// The payload, if it was read and is JSON.
+    pub(crate) fn document(&self) -> Option<&Document<'a>> {
+        match &self.payload {
+            Payload::Json(document) => Some(document),
+            Payload::Unread | Payload::Other => None,
+        }
     }
 }
 
@@ -46,7 +73,17 @@ pub struct Output {
 }
 
 impl Output {
+    pub(crate) fn json(bytes: Vec<u8>) -> Output {
+        Output { bytes, is_json: true }
+    }
+
+    pub(crate) fn raw(bytes: Vec<u8>) -> Output {
+        Output { bytes, is_json: false }
+    }
+
     /// The output's bytes: JSON text when [`Output::is_json`], else raw.
+    ///
+    /// JSON text is compact, except that `SELECT *` hands on the payload's bytes as they are.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

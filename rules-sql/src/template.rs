@@ -1,18 +1,37 @@
 //! `${…}` templates of action parameters, compiled at rule creation.
+//!
+//! An expression sees the original message, not the aliases of SELECT; `output()` is the SELECT's result. The closing
+//! brace is found by a lexer that knows strings and nested braces. `$${` writes `${`. What a value turns into depends
+//! on the parameter's kind, so that text from a payload cannot break out of a URL, a header, a topic or a JSON string.
 
-use crate::error::{CompileError, TemplateError};
+use std::sync::Arc;
+
+use crate::check;
+use crate::error::{CompileError, Fault, TemplateError};
+use crate::eval::{Random, Scope, Variables};
 use crate::evaluation::{Evaluation, Output};
+use crate::json::{Document, write_escaped};
 use crate::limits::{Dialect, Limits};
+use crate::meter::{Budget, Meter};
+use crate::plan::Expr;
+use crate::rule::{Program, refuse_emqx, template_scope};
+use crate::syntax::ast::Span;
+use crate::syntax::parse_expression;
+use crate::value::Value;
+use crate::value::number::Num;
 
 /// What a parameter's text is for, and so how a value is escaped and what the result must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TemplateKind {
     /// A body or payload: a JSON template when it is JSON with its `${…}` as placeholders, else text.
+    ///
+    /// In a JSON template a value inside a string is escaped, one at a value's place is written as JSON, and
+    /// Undefined is `null` there.
     Text,
     /// Text as it comes.
     PlainText,
-    /// A Topic Name: not empty, no wildcard, no U+0000, at most 65,535 bytes.
+    /// A Topic Name: not empty, no wildcard, no U+0000, at most 65,535 bytes. A leading `$$` stands for `$`.
     Topic,
     /// A URL: values are percent-encoded, the template's own text is not.
     UrlPart,
@@ -29,10 +48,60 @@ pub enum TemplateKind {
     Boolean,
 }
 
-/// A compiled template.
+impl TemplateKind {
+    fn word(self) -> &'static str {
+        match self {
+            TemplateKind::Text | TemplateKind::PlainText => "text",
+            TemplateKind::Topic => "topic",
+            TemplateKind::UrlPart => "url",
+            TemplateKind::HeaderValue => "header value",
+            TemplateKind::Integer { .. } => "whole number",
+            TemplateKind::Boolean => "boolean",
+        }
+    }
+}
+
+/// A compiled template. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Template {
     constant: Option<Vec<u8>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    kind: TemplateKind,
+    parts: Vec<Part>,
+    reads_payload: bool,
+    budget: Budget,
+    program: Option<Arc<Program>>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Literal(String),
+    Value { expr: Expr, form: Form },
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Percent,
+    /// Inside a JSON string.
+    JsonString,
+    /// Where a JSON value stands.
+    JsonValue,
+}
+
+/// A template cut into text and expressions.
+enum Piece {
+    Literal(String),
+    /// The expression and where it begins.
+    Source {
+        text: String,
+        offset: usize,
+    },
 }
 
 impl Template {
@@ -46,8 +115,62 @@ impl Template {
         dialect: Dialect,
         limits: &Limits,
     ) -> Result<Template, CompileError> {
-        let _ = (kind, dialect, limits);
-        Ok(Template { constant: Some(text.as_bytes().to_vec()) })
+        refuse_emqx(dialect).map_err(|fault| CompileError::new(fault, text))?;
+        Self::with_program(text, kind, limits, None)
+    }
+
+    pub(crate) fn with_program(
+        text: &str,
+        kind: TemplateKind,
+        limits: &Limits,
+        program: Option<&Arc<Program>>,
+    ) -> Result<Template, CompileError> {
+        Self::build(text, kind, limits, program).map_err(|fault| CompileError::new(fault, text))
+    }
+
+    fn build(
+        text: &str,
+        kind: TemplateKind,
+        limits: &Limits,
+        program: Option<&Arc<Program>>,
+    ) -> Result<Template, Fault> {
+        if text.len() > limits.template_bytes {
+            let message =
+                format!("template of {} bytes exceeds the limit of {}", text.len(), limits.template_bytes);
+            return Err(Fault::new("R0304", Span::default(), message));
+        }
+        let pieces = cut(text, kind)?;
+        let forms = forms(&pieces, kind);
+        let variables = program.map(|program| program.variables.as_slice()).unwrap_or_default();
+        let mut parts = Vec::new();
+        let mut reads_payload = false;
+        for (piece, form) in pieces.into_iter().zip(forms) {
+            parts.push(match piece {
+                Piece::Literal(text) => Part::Literal(text),
+                Piece::Source { text, offset } => {
+                    let compiled = parse_expression(&text, limits)
+                        .and_then(|expr| check::template_expression(&expr, variables, limits))
+                        .map_err(|fault| fault.shifted(offset))?;
+                    reads_payload |= compiled.1;
+                    Part::Value { expr: compiled.0, form }
+                }
+            });
+        }
+        let constant = match parts.as_slice() {
+            [] => Some(Vec::new()),
+            [Part::Literal(text)] => Some(text.clone().into_bytes()),
+            _ => None,
+        };
+        let constant = match constant.map(|bytes| finish(kind, bytes)).transpose() {
+            Ok(constant) => constant,
+            Err(reason) => {
+                let message = format!("{} is not valid: {reason}", kind.word());
+                return Err(Fault::new("R0303", Span { start: 0, end: text.len() }, message));
+            }
+        };
+        let budget = Budget::new(limits);
+        let inner = Inner { kind, parts, reads_payload, budget, program: program.cloned() };
+        Ok(Template { constant, inner: Arc::new(inner) })
     }
 
     /// Appends the rendered text to `out`; on an error `out` is as before.
@@ -60,8 +183,26 @@ impl Template {
         output: Option<&Output>,
         out: &mut Vec<u8>,
     ) -> Result<(), TemplateError> {
-        let _ = (ev, output);
-        out.extend_from_slice(self.constant.as_deref().unwrap_or_default());
+        if let Some(constant) = &self.constant {
+            out.extend_from_slice(constant);
+            return Ok(());
+        }
+        let inner = &*self.inner;
+        if inner.reads_payload {
+            ev.read_payload(inner.budget.json_depth);
+        }
+        let random = Random::new(ev.random);
+        let rendered = {
+            let meter = Meter::new(&inner.budget);
+            let exprs = inner.program.as_ref().map(|program| program.variable_exprs()).unwrap_or_default();
+            let variables = Variables::new(exprs);
+            let scope = template_scope(ev, &meter, &random, &variables, output);
+            inner.write(&scope)
+        };
+        ev.random = random.state();
+        let bytes = finish(inner.kind, rendered?)
+            .map_err(|reason| TemplateError::Invalid { kind: inner.kind.word(), reason })?;
+        out.extend_from_slice(&bytes);
         Ok(())
     }
 
@@ -76,4 +217,186 @@ impl Template {
     pub fn constant(&self) -> Option<&[u8]> {
         self.constant.as_deref()
     }
+}
+
+impl Inner {
+    fn write<'v>(&'v self, scope: &Scope<'_, 'v>) -> Result<Vec<u8>, TemplateError> {
+        if let ([Part::Value { expr: Expr::Output, .. }], Some(output)) =
+            (self.parts.as_slice(), scope.output)
+        {
+            // The output alone is handed on as it is, raw bytes included.
+            if matches!(self.kind, TemplateKind::Text) {
+                return Ok(output.bytes().to_vec());
+            }
+        }
+        let mut out = Vec::with_capacity(64);
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Value { expr, form } => write_value(&scope.eval(expr), *form, scope, &mut out),
+            }
+            scope.meter.build(out.len());
+        }
+        match scope.meter.take_error() {
+            Some(error) => Err(TemplateError::Evaluation(error)),
+            None => Ok(out),
+        }
+    }
+}
+
+fn write_value(value: &Value<'_>, form: Form, scope: &Scope<'_, '_>, out: &mut Vec<u8>) {
+    match (form, value) {
+        (Form::JsonValue, value) => {
+            value.write_json(out, scope.meter);
+        }
+        (Form::Plain, Value::Bytes(bytes)) => out.extend_from_slice(bytes),
+        (form, value) => {
+            let Some(text) = value.to_text(scope.meter) else { return };
+            match form {
+                Form::Percent => percent(text.as_bytes(), out),
+                Form::JsonString => write_escaped(&text, out),
+                Form::Plain | Form::JsonValue => out.extend_from_slice(text.as_bytes()),
+            }
+        }
+    }
+}
+
+/// Unreserved characters stay [RFC 3986 §2.3].
+fn percent(bytes: &[u8], out: &mut Vec<u8>) {
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+}
+
+/// Checks a rendered text against its kind and puts it into its final form.
+fn finish(kind: TemplateKind, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+    match kind {
+        TemplateKind::Text | TemplateKind::PlainText | TemplateKind::UrlPart => Ok(bytes),
+        TemplateKind::Topic => {
+            let topic = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+            mqtt_protocol::validate_topic_name(&topic).map_err(|error| error.to_string())?;
+            Ok(topic.into_bytes())
+        }
+        TemplateKind::HeaderValue => match bytes.iter().find(|b| matches!(b, b'\r' | b'\n' | 0)) {
+            Some(byte) => Err(format!("it holds the byte 0x{byte:02x}")),
+            None => Ok(bytes),
+        },
+        TemplateKind::Integer { min, max } => {
+            let text = String::from_utf8_lossy(&bytes);
+            match Num::parse_text(text.trim()) {
+                Some(Num::Int(value)) if (min..=max).contains(&value) => Ok(value.to_string().into_bytes()),
+                _ => Err(format!("{text:.40?} is not a whole number from {min} to {max}")),
+            }
+        }
+        TemplateKind::Boolean => {
+            let text = String::from_utf8_lossy(&bytes);
+            match text.trim().to_ascii_lowercase().as_str() {
+                value @ ("true" | "false") => Ok(value.as_bytes().to_vec()),
+                _ => Err(format!("{text:.40?} is neither true nor false")),
+            }
+        }
+    }
+}
+
+/// Cuts a template at its `${…}`; neighbouring text is one piece.
+fn cut(text: &str, kind: TemplateKind) -> Result<Vec<Piece>, Fault> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut at = 0;
+    if kind == TemplateKind::Topic && text.starts_with("$$") && !text.starts_with("$${") {
+        at = 1;
+    }
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some(dollar) = rest.find('$') else {
+            literal.push_str(rest);
+            break;
+        };
+        let (before, from) = rest.split_at_checked(dollar).unwrap_or((rest, ""));
+        literal.push_str(before);
+        at += dollar;
+        if from.starts_with("$${") {
+            literal.push_str("${");
+            at += 3;
+        } else if from.starts_with("${") {
+            let open = Span { start: at, end: at + 2 };
+            let length = closing(from.get(2..).unwrap_or("")).ok_or_else(|| {
+                Fault::new("R0301", open, "${ is not closed").with_hint("a literal ${ is written $${")
+            })?;
+            let source = from.get(2..2 + length).unwrap_or("");
+            if source.trim().is_empty() {
+                return Err(Fault::new("R0302", open, "${} holds no expression"));
+            }
+            if !literal.is_empty() {
+                pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+            }
+            pieces.push(Piece::Source { text: source.to_owned(), offset: at + 2 });
+            at += 2 + length + 1;
+        } else {
+            literal.push('$');
+            at += 1;
+        }
+    }
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal));
+    }
+    Ok(pieces)
+}
+
+/// Bytes up to the brace that closes an expression: strings are passed over, inner braces counted.
+fn closing(text: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut depth = 0_usize;
+    for (at, byte) in text.bytes().enumerate() {
+        match (quote, byte) {
+            // A doubled quote closes and opens again, which comes to the same.
+            (Some(open), byte) if byte == open => quote = None,
+            (Some(_), _) => {}
+            (None, b'\'' | b'"' | b'`') => quote = Some(byte),
+            (None, b'{') => depth += 1,
+            (None, b'}') if depth == 0 => return Some(at),
+            (None, b'}') => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// How each piece's value is written; for a body this decides whether the template is JSON.
+fn forms(pieces: &[Piece], kind: TemplateKind) -> Vec<Form> {
+    let all = |form| pieces.iter().map(|_| form).collect();
+    match kind {
+        TemplateKind::UrlPart => return all(Form::Percent),
+        TemplateKind::Text => {}
+        _ => return all(Form::Plain),
+    }
+    let mut forms = Vec::with_capacity(pieces.len());
+    let mut sample = String::new();
+    let mut in_string = false;
+    for piece in pieces {
+        match piece {
+            Piece::Literal(text) => {
+                let mut escaped = false;
+                for char in text.chars() {
+                    match char {
+                        '"' if !escaped => in_string = !in_string,
+                        _ => {}
+                    }
+                    escaped = in_string && char == '\\' && !escaped;
+                }
+                sample.push_str(text);
+                forms.push(Form::Plain);
+            }
+            Piece::Source { .. } if in_string => forms.push(Form::JsonString),
+            Piece::Source { .. } => {
+                sample.push_str("null");
+                forms.push(Form::JsonValue);
+            }
+        }
+    }
+    // A depth beyond any limit on payloads: this is the rule's own text.
+    if Document::scan_text(&sample, 512).is_some() { forms } else { all(Form::Plain) }
 }

@@ -1,0 +1,146 @@
+//! Hashes, base64 and JSON text.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use md5::{Digest, Md5};
+use sha1::Sha1;
+use sha2::{Sha224, Sha256, Sha384, Sha512};
+
+use super::{Function, function, starred};
+use crate::eval::Scope;
+use crate::plan::Expr;
+use crate::value::Value;
+
+/// Reads both alphabets' padding, present or not.
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const READ_STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const READ_URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    starred("base64_decode", 1, 3, "base64_decode(text[, 'no_padding'][, 'urlsafe'])", base64_decode),
+    starred("base64_encode", 1, 3, "base64_encode(value[, 'no_padding'][, 'urlsafe'])", base64_encode),
+    function("decode", 2, 2, "decode(text, 'base64')", decode),
+    starred("encode", 2, 2, "encode(value, 'base64')", encode),
+    function("json_decode", 1, 1, "json_decode(text)", json_decode),
+    starred("json_encode", 1, 1, "json_encode(value)", json_encode),
+    starred("md5", 1, 1, "md5(text)", hash::<Md5>),
+    starred("sha1", 1, 1, "sha1(text)", hash::<Sha1>),
+    starred("sha224", 1, 1, "sha224(text)", hash::<Sha224>),
+    starred("sha256", 1, 1, "sha256(text)", hash::<Sha256>),
+    starred("sha384", 1, 1, "sha384(text)", hash::<Sha384>),
+    starred("sha512", 1, 1, "sha512(text)", hash::<Sha512>),
+];
+
+/// The bytes of an argument: of the payload for `*`, else of the String it converts to.
+fn bytes<'v>(scope: &Scope<'_, 'v>, arg: Option<&'v Expr>) -> Option<Cow<'v, [u8]>> {
+    let arg = arg?;
+    let bytes = if matches!(arg, Expr::Star) && scope.element.is_none() {
+        Cow::Borrowed(scope.event.payload)
+    } else {
+        match scope.eval(arg) {
+            Value::Bytes(bytes) => bytes,
+            value => match value.to_text(scope.meter)? {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            },
+        }
+    };
+    // Hashing and encoding cost more per byte than copying.
+    (scope.meter.bytes(bytes.len()) && scope.meter.build(bytes.len())).then_some(bytes)
+}
+
+fn hash<'v, D: Digest>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
+    let Some(bytes) = bytes(scope, args.first()) else { return Value::Undefined };
+    let mut text = String::with_capacity(128);
+    for byte in D::digest(&bytes).iter() {
+        let _infallible = write!(text, "{byte:02x}");
+    }
+    Value::string(text)
+}
+
+fn is_base64(scope: &Scope<'_, '_>, value: &Value<'_>) -> bool {
+    let _ = scope;
+    matches!(value, Value::String(scheme) if scheme == "base64")
+}
+
+fn encode<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
+    let Some(scheme) = args.get(1).map(|e| scope.eval(e)) else { return Value::Undefined };
+    match bytes(scope, args.first()) {
+        Some(bytes) if is_base64(scope, &scheme) => Value::string(STANDARD.encode(bytes)),
+        _ => Value::Undefined,
+    }
+}
+
+/// JSON when the bytes are JSON, else text, else bytes; what is not base64 gives Null.
+fn decode<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
+    let Some(scheme) = args.get(1).map(|e| scope.eval(e)) else { return Value::Undefined };
+    match bytes(scope, args.first()) {
+        Some(text) if is_base64(scope, &scheme) => match READ_STANDARD.decode(&text) {
+            Ok(bytes) => Value::from_decoded(bytes, scope.meter.limits().json_depth),
+            Err(_) => Value::Null,
+        },
+        _ => Value::Undefined,
+    }
+}
+
+/// Padding and alphabet by their words; `None`: another word.
+fn options<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Option<(bool, bool)> {
+    let (mut padding, mut url_safe) = (true, false);
+    for arg in args.iter().skip(1) {
+        match scope.eval(arg) {
+            Value::String(word) if word == "no_padding" => padding = false,
+            Value::String(word) if word == "urlsafe" => url_safe = true,
+            _ => return None,
+        }
+    }
+    Some((padding, url_safe))
+}
+
+fn base64_encode<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
+    let (Some(bytes), Some(options)) = (bytes(scope, args.first()), options(scope, args)) else {
+        return Value::Undefined;
+    };
+    Value::string(match options {
+        (true, false) => STANDARD.encode(bytes),
+        (false, false) => STANDARD_NO_PAD.encode(bytes),
+        (true, true) => URL_SAFE.encode(bytes),
+        (false, true) => URL_SAFE_NO_PAD.encode(bytes),
+    })
+}
+
+/// Text, or bytes when they are no text; never parsed.
+fn base64_decode<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
+    let (Some(text), Some((_, url_safe))) = (bytes(scope, args.first()), options(scope, args)) else {
+        return Value::Undefined;
+    };
+    let decoded = if url_safe { READ_URL_SAFE.decode(&text) } else { READ_STANDARD.decode(&text) };
+    match decoded.map(String::from_utf8) {
+        Ok(Ok(text)) => Value::string(text),
+        Ok(Err(error)) => Value::Bytes(Cow::Owned(error.into_bytes())),
+        Err(_) => Value::Undefined,
+    }
+}
+
+fn json_decode<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
+    let Some(value) = args.first().map(|e| scope.eval(e)) else { return Value::Undefined };
+    let text = match &value {
+        Value::String(text) if scope.meter.build(text.len()) => text,
+        _ => return Value::Undefined,
+    };
+    Value::from_json(text, scope.meter.limits().json_depth).unwrap_or(Value::Undefined)
+}
+
+fn json_encode<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
+    let Some(value) = args.first().map(|e| scope.eval(e)) else { return Value::Undefined };
+    let mut out = Vec::new();
+    if value.is_undefined() || !value.write_json(&mut out, scope.meter) {
+        return Value::Undefined;
+    }
+    String::from_utf8(out).map_or(Value::Undefined, Value::string)
+}
