@@ -6,6 +6,7 @@
 #![allow(
     dead_code,
     missing_docs,
+    unused_imports,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

@@ -248,7 +248,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{FilterIndex, Place};
-    use crate::subscriptions::compact_set::hash_of;
+    use super::super::compact_set::hash_of;
 
     #[derive(Debug, Default)]
     struct Count(u32);
