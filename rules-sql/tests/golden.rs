@@ -131,8 +131,8 @@ fn render(template: &str, kind: TemplateKind, ev: &mut Evaluation<'_>) -> String
 
 /// A line is a whole statement, or only the expression of one.
 fn evaluate(line: &str, ev: &mut Evaluation<'_>) -> String {
-    let whole = line.starts_with("SELECT ") || line.starts_with("SET ");
-    let sql = if whole { line.to_owned() } else { format!("SELECT VALUE {line} FROM '#'") };
+    let whole = ["SELECT ", "SET "].iter().any(|w| line.to_ascii_uppercase().starts_with(w));
+    let sql = if whole { line.to_owned() } else { format!("SELECT VALUE ({line}) FROM '#'") };
     let rule = compile(&sql, Dialect::Aws, &Limits::default())
         .unwrap_or_else(|error| panic!("{}", error.render(&sql)));
     match rule.evaluate(ev) {

@@ -491,6 +491,14 @@ impl Rules {
     /// Whether the token `ahead` can begin an operand and cannot go on after one.
     fn begins_operand(&self, parser: &Parser<'_>, ahead: usize) -> bool {
         match &parser.peek_nth_token_ref(ahead).token {
+            // `mod(8, 3)` is a call, `value mod (3)` a field and an operator.
+            Token::Word(word)
+                if ["MOD", "DIV"].iter().any(|w| w.eq_ignore_ascii_case(&word.value))
+                    && parser.peek_nth_token_ref(ahead + 1).token == Token::LParen =>
+            {
+                let gap = |n: usize| range(parser.peek_nth_token_ref(n).span);
+                gap(ahead).end == gap(ahead + 1).start
+            }
             Token::Word(word) if word.quote_style.is_none() => {
                 !AFTER_OPERANDS.iter().any(|w| w.eq_ignore_ascii_case(&word.value))
                     && !(word.value.eq_ignore_ascii_case("NOT")
