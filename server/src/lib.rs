@@ -1,6 +1,13 @@
 //! Tidegate: an MQTT broker with SQL rules, in one process.
 //!
-//! This crate is the only one that sees all the others: it reads the configuration, wires broker, rules and actions
-//! together and holds the command line. `main.rs` only calls [`cli::run`].
+//! This crate is the only one that sees all the others: it reads the configuration ([`config`]), wires broker, store
+//! and rules together ([`server`]) and holds the command line ([`cli`]). `main.rs` only calls [`cli::run`].
+//! It owns no protocol, no SQL and no delivery: those are `broker`, `rules-sql` and `actions`.
 
+pub mod cli;
+pub mod client;
 pub mod config;
+mod demo;
+pub mod log;
+pub mod rules;
+pub mod server;

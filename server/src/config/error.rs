@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, said so that it can be mended: place, fault, what was expected, a suggestion.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::PathBuf;
 
 use super::source::{Origin, Place};
@@ -57,7 +57,7 @@ fn first_line(faults: &[ConfigError]) -> String {
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<Box<Place>>,
     pub(super) message: String,
     pub(super) help: Option<String>,
 }
@@ -95,12 +95,11 @@ impl ConfigError {
             let number = place.line.to_string();
             let gutter = " ".repeat(number.len());
             let indent = indent_of(&place.text, place.column);
-            // Writing to a String never fails.
-            let _ = writeln!(out, "{gutter} |\n{number} | {}", place.text);
-            let _ = writeln!(out, "{gutter} | {indent}{}", "^".repeat(place.width));
+            let mark = "^".repeat(place.width);
+            out.push_str(&format!("{gutter} |\n{number} | {}\n{gutter} | {indent}{mark}\n", place.text));
         }
         if let Some(help) = &self.help {
-            let _ = writeln!(out, "  help: {help}");
+            out.push_str(&format!("  help: {help}\n"));
         }
         out
     }

@@ -64,7 +64,8 @@ pub fn load_text(
         let place = error.span().and_then(|span| sources.place(&span));
         one(ConfigError { place, message: format!("not TOML: {}", error.message()), help: None })
     })?;
-    let mut reader = Reader { overrides: overrides::collect(environment, &mut sources), sources, environment };
+    let mut reader =
+        Reader { overrides: overrides::collect(environment, &mut sources), sources, environment };
     let defaults = reader.sources.add(Origin::Defaults, DEFAULT_LISTENERS);
     let root = with_default_listeners(parsed, &defaults);
     let (config, tree, mut errors) = reader.read(&root);
@@ -101,10 +102,7 @@ fn one(error: ConfigError) -> ConfigErrors {
 }
 
 /// Adds the default listener where the file says nothing about listeners.
-fn with_default_listeners<'i>(
-    mut root: Spanned<DeTable<'i>>,
-    place: &Range<usize>,
-) -> Spanned<DeTable<'i>> {
+fn with_default_listeners<'i>(mut root: Spanned<DeTable<'i>>, place: &Range<usize>) -> Spanned<DeTable<'i>> {
     if root.get_ref().contains_key("listeners") {
         return root;
     }
@@ -232,11 +230,15 @@ pub(super) fn suggest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> 
     let known: Vec<&str> = known.collect();
     let nearest = known
         .iter()
-        .map(|name| (strsim::damerau_levenshtein(&given.to_ascii_lowercase(), &name.to_ascii_lowercase()), name))
+        .map(|name| {
+            (strsim::damerau_levenshtein(&given.to_ascii_lowercase(), &name.to_ascii_lowercase()), name)
+        })
         .min_by_key(|(distance, _)| *distance);
     match nearest {
         // A third of the letters may be wrong: more is guessing.
-        Some((distance, name)) if distance <= (name.len() / 3).max(1) => Some(format!("did you mean `{name}`?")),
+        Some((distance, name)) if distance <= (name.len() / 3).max(1) => {
+            Some(format!("did you mean `{name}`?"))
+        }
         Some(_) => Some(one_of(&known)),
         None => None,
     }

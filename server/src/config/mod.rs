@@ -30,7 +30,8 @@ use std::path::PathBuf;
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub use self::load::{Loaded, load, load_text};
 pub use self::model::{
-    Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy, RuleLimits, Store, Sys,
+    Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy, RuleLimits,
+    Store, Sys,
 };
 pub use self::units::{ByteSize, Period, UnitError};
 

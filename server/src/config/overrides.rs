@@ -78,7 +78,8 @@ pub(super) fn apply<'i>(
         message,
         help,
     };
-    let Some((last, sections)) = over.keys.split_last().filter(|_| over.keys.iter().all(|key| !key.is_empty()))
+    let Some((last, sections)) =
+        over.keys.split_last().filter(|_| over.keys.iter().all(|key| !key.is_empty()))
     else {
         return Err(fault(
             "a name between two double underscores is empty".to_owned(),
@@ -101,7 +102,8 @@ pub(super) fn apply<'i>(
                         Some(format!("write {PREFIX}{}__NAME__KEY", section.to_ascii_uppercase())),
                     ));
                 };
-                let found = items.iter_mut().find(|item| name_of(item).is_some_and(|n| canonical(&n) == *wanted));
+                let found =
+                    items.iter_mut().find(|item| name_of(item).is_some_and(|n| canonical(&n) == *wanted));
                 match found.map(Spanned::get_mut) {
                     Some(DeValue::Table(inner)) => inner,
                     _ => {

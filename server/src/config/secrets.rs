@@ -71,10 +71,10 @@ fn value_of(
     if !text.contains("${env:") && !text.contains("${file:") {
         return Ok(None);
     }
-    let fail = |message: String, help: Option<&str>| {
-        Err(SecretError { message, help: help.map(str::to_owned) })
-    };
-    let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(|rest| !rest.contains('}'));
+    let fail =
+        |message: String, help: Option<&str>| Err(SecretError { message, help: help.map(str::to_owned) });
+    let inner =
+        text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(|rest| !rest.contains('}'));
     let reference = inner.and_then(|inner| inner.split_once(':'));
     match reference {
         Some(("env", name)) => match environment.get(name) {

@@ -63,7 +63,7 @@ impl Sources {
     }
 
     /// The place of a range of offsets.
-    pub(crate) fn place(&self, span: &Range<usize>) -> Option<Place> {
+    pub(crate) fn place(&self, span: &Range<usize>) -> Option<Box<Place>> {
         let segment = self.segments.iter().rev().find(|segment| segment.start <= span.start)?;
         let at = span.start - segment.start;
         let before = segment.text.get(..at)?;
@@ -73,13 +73,13 @@ impl Sources {
         let column = before.get(line_start..)?.chars().count() + 1;
         let end = span.end.saturating_sub(segment.start).min(line_start + text.len());
         let width = segment.text.get(at..end).map_or(0, |part| part.chars().count()).max(1);
-        Some(Place {
+        Some(Box::new(Place {
             origin: segment.origin.clone(),
             line: before.matches('\n').count() + 1,
             column,
             text: text.to_owned(),
             width,
-        })
+        }))
     }
 }
 

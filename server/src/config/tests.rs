@@ -99,7 +99,8 @@ fn every_kind_of_value_is_read() {
 
 #[test]
 fn a_printed_configuration_reads_back() {
-    let config = accepted("data_dir = '/d'\n[limits]\nmax_keep_alive = '90s'\n[sys]\ninterval = '1m'\n", &none());
+    let config =
+        accepted("data_dir = '/d'\n[limits]\nmax_keep_alive = '90s'\n[sys]\ninterval = '1m'\n", &none());
     let printed = toml::to_string(&config).unwrap();
     assert_eq!(accepted(&printed, &none()), config);
 }
@@ -404,7 +405,8 @@ error: environment variable TIDEGATE_SYS__INTERVAL: sys.interval is 2d, must be 
   | ^^
 "#,
     );
-    for name in ["TIDEGATE_LISTENERS__ADDRESS", "TIDEGATE___X", "TIDEGATE_LOG__LEVEL__X", "TIDEGATE_LIMIT__X"] {
+    for name in ["TIDEGATE_LISTENERS__ADDRESS", "TIDEGATE___X", "TIDEGATE_LOG__LEVEL__X", "TIDEGATE_LIMIT__X"]
+    {
         let text = refused("", &env(&[(name, "1")]));
         assert!(text.contains(&format!("environment variable {name}")), "{text}");
     }
@@ -446,7 +448,10 @@ fn listeners_must_be_told_apart() {
     assert!(same_address.contains("listeners \"lan-1\" and \"b\" have the same address"), "{same_address}");
     // Port 0 is a free port each time.
     accepted(&two("b", "127.0.0.1:2"), &none());
-    accepted("[[listeners]]\nname='a'\naddress='127.0.0.1:0'\n[[listeners]]\nname='b'\naddress='127.0.0.1:0'\n", &none());
+    accepted(
+        "[[listeners]]\nname='a'\naddress='127.0.0.1:0'\n[[listeners]]\nname='b'\naddress='127.0.0.1:0'\n",
+        &none(),
+    );
     for name in ["", "1a", "a b", "a__b", "ä", &"a".repeat(65)] {
         let text = refused(&format!("[[listeners]]\nname = '{name}'\naddress = '127.0.0.1:1'\n"), &none());
         assert!(text.contains("is refused: a letter, then"), "{text}");
@@ -534,7 +539,10 @@ fn levels_are_checked() {
 #[test]
 fn what_is_hardly_meant_is_a_warning() {
     let warnings = |text: &str| read(text, &none()).unwrap().warnings;
-    assert_eq!(warnings("[[listeners]]\nname='a'\naddress='127.0.0.1:1'\nallow_anonymous=true\n"), Vec::<String>::new());
+    assert_eq!(
+        warnings("[[listeners]]\nname='a'\naddress='127.0.0.1:1'\nallow_anonymous=true\n"),
+        Vec::<String>::new()
+    );
     let open = warnings("[[listeners]]\nname='a'\naddress='0.0.0.0:1883'\nallow_anonymous=true\n");
     assert!(open[0].contains("lets everybody in who can reach 0.0.0.0:1883"), "{open:?}");
     let shut = warnings("[[listeners]]\nname='a'\naddress='127.0.0.1:1'\n");
@@ -560,7 +568,10 @@ fn the_number_of_faults_is_bounded() {
 #[test]
 fn state_goes_where_the_system_says() {
     let at = |variables: &[(&str, &str)]| default_data_dir(&env(variables));
-    assert_eq!(at(&[("STATE_DIRECTORY", "/var/lib/tidegate"), ("HOME", "/h")]), Path::new("/var/lib/tidegate"));
+    assert_eq!(
+        at(&[("STATE_DIRECTORY", "/var/lib/tidegate"), ("HOME", "/h")]),
+        Path::new("/var/lib/tidegate")
+    );
     assert_eq!(at(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]), Path::new("/s/tidegate"));
     assert_eq!(at(&[("XDG_STATE_HOME", "relative"), ("HOME", "/h")]), Path::new("/h/.local/state/tidegate"));
     assert_eq!(at(&[]), Path::new("tidegate-state"));

@@ -62,7 +62,8 @@ impl Path {
     }
 
     fn names(&self) -> Vec<&str> {
-        let keys = self.0.iter().map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None });
+        let keys =
+            self.0.iter().map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None });
         keys.flatten().collect()
     }
 
@@ -99,9 +100,10 @@ pub(super) fn locate(root: &DeTable<'_>, span: &Range<usize>, key: Option<&str>)
     fn in_value(node: &Node<'_>, span: &Range<usize>, wanted: Option<&str>, path: Path) -> Option<Path> {
         let deeper = match node.get_ref() {
             DeValue::Table(table) => in_table(table, span, wanted, &path),
-            DeValue::Array(items) => {
-                items.iter().enumerate().find_map(|(i, item)| in_value(item, span, wanted, path.clone().index(i)))
-            }
+            DeValue::Array(items) => items
+                .iter()
+                .enumerate()
+                .find_map(|(i, item)| in_value(item, span, wanted, path.clone().index(i))),
             _ => None,
         };
         // A table's place may be its header alone, so children are looked at in any case.
@@ -151,7 +153,8 @@ pub(super) fn remove(root: &mut DeTable<'_>, path: &Path) -> bool {
         (Step::Key(key), DeValue::Table(table)) => table.remove(key.as_str()).is_some(),
         (Step::Index(index), DeValue::Array(items)) => {
             let before = items.len();
-            *items = items.iter().enumerate().filter(|(i, _)| i != index).map(|(_, item)| item.clone()).collect();
+            *items =
+                items.iter().enumerate().filter(|(i, _)| i != index).map(|(_, item)| item.clone()).collect();
             items.len() < before
         }
         _ => false,

@@ -218,7 +218,9 @@ impl<'de> Deserialize<'de> for Period {
 #[non_exhaustive]
 pub enum UnitError {
     /// Not a size, or more bytes than 64 bits count.
-    #[error("\"{text}\" is no size: write a whole number and a unit (B, KiB, MiB, GiB, TiB), for example \"256KiB\"")]
+    #[error(
+        "\"{text}\" is no size: write a whole number and a unit (B, KiB, MiB, GiB, TiB), for example \"256KiB\""
+    )]
     Size {
         /// The text as given.
         text: String,
@@ -263,7 +265,9 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in ["", "KiB", "10", "1.5MiB", "-1B", "1kib", "1 M", "99999999999TiB", "99999999999999999999B"] {
+        for text in
+            ["", "KiB", "10", "1.5MiB", "-1B", "1kib", "1 M", "99999999999TiB", "99999999999999999999B"]
+        {
             let error = text.parse::<ByteSize>().expect_err(text);
             assert!(error.to_string().contains(&format!("\"{text}\" is no size")), "{error}");
         }

@@ -40,7 +40,14 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         );
     }
     if config.sys.interval != Period::ZERO {
-        check.range("sys", "interval", config.sys.interval, Period::secs(1), Period::days(1), " (or 0s: off)");
+        check.range(
+            "sys",
+            "interval",
+            config.sys.interval,
+            Period::secs(1),
+            Period::days(1),
+            " (or 0s: off)",
+        );
     }
     check.findings
 }
@@ -54,7 +61,15 @@ impl Check {
         self.findings.push(Finding::Error { at, message, help: help.map(str::to_owned) });
     }
 
-    fn range<T: PartialOrd + Display>(&mut self, section: &str, key: &str, value: T, min: T, max: T, or: &str) {
+    fn range<T: PartialOrd + Display>(
+        &mut self,
+        section: &str,
+        key: &str,
+        value: T,
+        min: T,
+        max: T,
+        or: &str,
+    ) {
         if value < min || value > max {
             let keys: Vec<&str> = section.split('.').chain([key]).collect();
             self.error(
@@ -92,7 +107,10 @@ impl Check {
             if listener.kind != ListenerKind::Tcp {
                 self.error(
                     at.clone().key("kind"),
-                    format!("listeners of kind \"{}\" are not available yet in this version", kind_name(listener.kind)),
+                    format!(
+                        "listeners of kind \"{}\" are not available yet in this version",
+                        kind_name(listener.kind)
+                    ),
                     Some("write kind = \"tcp\""),
                 );
             }
@@ -101,14 +119,20 @@ impl Check {
             {
                 self.error(
                     at.clone().key("address"),
-                    format!("listeners \"{other}\" and \"{name}\" have the same address {}", listener.address),
+                    format!(
+                        "listeners \"{other}\" and \"{name}\" have the same address {}",
+                        listener.address
+                    ),
                     None,
                 );
             }
             if !(1..=10_000_000).contains(&listener.max_connections) {
                 self.error(
                     at.key("max_connections"),
-                    format!("max_connections is {}, must be between 1 and 10000000", listener.max_connections),
+                    format!(
+                        "max_connections is {}, must be between 1 and 10000000",
+                        listener.max_connections
+                    ),
                     None,
                 );
             }
@@ -137,20 +161,55 @@ impl Check {
         self.range("limits", "max_packet_size", l.max_packet_size, ByteSize::kib(1), ByteSize::mib(256), "");
         self.range("limits", "receive_maximum", l.receive_maximum, 1, u16::MAX, "");
         self.range("limits", "max_keep_alive", l.max_keep_alive, Period::ZERO, Period::secs(65_535), "");
-        self.range("limits", "max_session_expiry", l.max_session_expiry, Period::ZERO, Period::days(36_500), "");
+        self.range(
+            "limits",
+            "max_session_expiry",
+            l.max_session_expiry,
+            Period::ZERO,
+            Period::days(36_500),
+            "",
+        );
         self.range("limits", "max_queued_bytes", l.max_queued_bytes, ByteSize::kib(64), tib, "");
         self.range("limits", "max_queued_messages", l.max_queued_messages, 1, 100_000_000, "");
         self.range("limits", "max_topic_levels", l.max_topic_levels, 1, u16::MAX, "");
         self.range("limits", "max_client_id_bytes", l.max_client_id_bytes, 23, u16::MAX, "");
-        self.range("limits", "max_user_properties_bytes", l.max_user_properties_bytes, zero, ByteSize::mib(1), "");
-        self.range("limits", "max_subscriptions_per_session", l.max_subscriptions_per_session, 1, 10_000_000, "");
+        self.range(
+            "limits",
+            "max_user_properties_bytes",
+            l.max_user_properties_bytes,
+            zero,
+            ByteSize::mib(1),
+            "",
+        );
+        self.range(
+            "limits",
+            "max_subscriptions_per_session",
+            l.max_subscriptions_per_session,
+            1,
+            10_000_000,
+            "",
+        );
         self.range("limits", "max_retained_messages", l.max_retained_messages, 0, 1_000_000_000, "");
         self.range("limits", "max_retained_bytes", l.max_retained_bytes, zero, tib, "");
         self.range("limits", "connect_timeout", l.connect_timeout, Period::secs(1), Period::secs(600), "");
-        self.range("limits", "max_connect_packet_size", l.max_connect_packet_size, ByteSize::kib(1), ByteSize::mib(1), "");
+        self.range(
+            "limits",
+            "max_connect_packet_size",
+            l.max_connect_packet_size,
+            ByteSize::kib(1),
+            ByteSize::mib(1),
+            "",
+        );
         self.range("limits", "max_connections", l.max_connections, 1, 10_000_000, "");
         self.range("limits", "max_inflight", l.max_inflight, 1, u16::MAX, "");
-        self.range("limits", "max_outbound_bytes", l.max_outbound_bytes, ByteSize::kib(64), ByteSize::gib(1), "");
+        self.range(
+            "limits",
+            "max_outbound_bytes",
+            l.max_outbound_bytes,
+            ByteSize::kib(64),
+            ByteSize::gib(1),
+            "",
+        );
         self.range("limits", "max_publish_pause", l.max_publish_pause, Period::ZERO, Period::secs(60), "");
     }
 

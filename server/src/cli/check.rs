@@ -1,0 +1,104 @@
+//! `tidegate check`: everything that `serve` would refuse, without starting anything.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::output::{Output, notice};
+use super::{ConfigArgs, Exit, Failure, serve};
+use crate::config::{self, ConfigError, ConfigErrors, Environment};
+use crate::rules::RuleFileError;
+use crate::server::{self, RulesError};
+
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print the configuration that results, defaults and overrides included.
+    #[arg(long, conflicts_with = "json")]
+    effective: bool,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl CheckArgs {
+    /// The arguments, with what was said before the subcommand where nothing is said after it.
+    pub(super) fn or(self, outer: &ConfigArgs) -> Self {
+        Self { config: ConfigArgs { config: self.config.config.or_else(|| outer.config.clone()) }, ..self }
+    }
+}
+
+pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, Failure> {
+    let path = args.config.path(environment);
+    let out = Output::stdout();
+    let name = path.as_ref().map(|path| path.display().to_string());
+    let refused = |errors: Vec<Value>| {
+        out.json(&json!({ "ok": false, "config": name, "errors": errors, "warnings": [] }))?;
+        Ok(Exit::Refused)
+    };
+    let loaded = match config::load(path.as_deref(), environment) {
+        Ok(loaded) => loaded,
+        Err(errors) if args.json => return refused(config_errors(&errors)),
+        Err(errors) => return Err(Failure::rendered(Exit::Refused, errors.render())),
+    };
+    let rules = match server::load_rules(&loaded.config, &serve::home(&loaded, environment)) {
+        Ok(rules) => rules,
+        Err(error) if args.json => return refused(rules_errors(&error)),
+        Err(error) => return Err(Failure::rendered(Exit::Refused, serve::render(&error))),
+    };
+    if args.json {
+        out.json(&json!({
+            "ok": true,
+            "config": name,
+            "errors": [],
+            "warnings": loaded.warnings,
+            "rules": rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
+        }))?;
+        return Ok(Exit::Success);
+    }
+    for warning in &loaded.warnings {
+        notice(&format!("warning: {warning}"));
+    }
+    if args.effective {
+        let text = toml::to_string(&loaded.config).map_err(|error| {
+            Failure::new(Exit::Failed, format!("the configuration can't be printed: {error}"))
+        })?;
+        out.bytes(text.as_bytes())?;
+    } else {
+        let name = name.as_deref().unwrap_or("built-in defaults");
+        out.line(&format!("ok: {name}, {} rules", rules.len()))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn config_errors(errors: &ConfigErrors) -> Vec<Value> {
+    if errors.faults().is_empty() {
+        return vec![json!({ "message": super::exit::chain(errors) })];
+    }
+    let as_json = |fault: &ConfigError| {
+        json!({
+            "origin": fault.origin(),
+            "line": fault.line_column().map(|(line, _)| line),
+            "column": fault.line_column().map(|(_, column)| column),
+            "message": fault.message(),
+            "help": fault.help(),
+        })
+    };
+    errors.faults().iter().map(as_json).collect()
+}
+
+fn rules_errors(error: &RulesError) -> Vec<Value> {
+    let RulesError::Faults { faults } = error else { return vec![json!({ "message": error.to_string() })] };
+    let as_json = |fault: &RuleFileError| {
+        json!({
+            "origin": fault.file.display().to_string(),
+            "line": fault.line,
+            "column": fault.column,
+            "rule": fault.rule,
+            "action": fault.action,
+            "message": fault.message,
+            "help": fault.detail,
+        })
+    };
+    faults.iter().map(as_json).collect()
+}

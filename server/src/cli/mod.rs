@@ -1,0 +1,149 @@
+//! The command line: `tidegate serve | demo | check | sql | pub | sub | version`.
+//!
+//! Without a subcommand the demo runs, or the server when a configuration is named (`--config`, `TIDEGATE_CONFIG`).
+//! Results go to standard output, everything else to standard error; [`Exit`] lists the exit codes.
+
+mod check;
+mod exit;
+mod format;
+mod mqtt_flags;
+mod output;
+mod publish;
+mod serve;
+mod signals;
+mod sql;
+mod subscribe;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use self::exit::chain;
+pub use self::exit::{Exit, Failure};
+pub(crate) use self::output::Output;
+pub(crate) use self::serve::cannot_start;
+pub(crate) use self::signals::stop_signal;
+pub(crate) use self::subscribe::without_control_characters;
+use crate::config::Environment;
+
+/// An MQTT broker with SQL rules, in one process.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, Default, Args)]
+struct ConfigArgs {
+    /// Configuration file; without it, the file named by TIDEGATE_CONFIG, else defaults.
+    #[arg(short = 'f', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    fn path(&self, environment: &Environment) -> Option<PathBuf> {
+        self.config.clone().or_else(|| environment.get("TIDEGATE_CONFIG").map(PathBuf::from))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    Serve(serve::ServeArgs),
+    /// Show in the terminal what the broker does: simulated devices, rules, a receiver.
+    Demo(crate::demo::DemoArgs),
+    /// Check the configuration and the rules without starting anything.
+    Check(check::CheckArgs),
+    /// Evaluate one SQL statement on one message, without a server.
+    Sql(sql::SqlArgs),
+    /// Publish messages; flags as in mosquitto_pub.
+    Pub(publish::PublishArgs),
+    /// Subscribe and print messages; flags as in mosquitto_sub.
+    Sub(subscribe::SubscribeArgs),
+    /// Print the version.
+    Version,
+}
+
+/// Runs the program: arguments and environment in, exit code out.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version were asked for and go to standard output; clap knows which is which.
+            drop(error.print());
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
+        }
+    };
+    let outcome = match cli.command {
+        Some(Command::Serve(args)) => serve::run(&args.or(&cli.config), environment),
+        Some(Command::Demo(args)) => crate::demo::run(&args, environment),
+        Some(Command::Check(args)) => check::run(&args.or(&cli.config), environment),
+        Some(Command::Sql(args)) => sql::run(&args),
+        Some(Command::Pub(args)) => publish::run(&args),
+        Some(Command::Sub(args)) => subscribe::run(&args),
+        Some(Command::Version) => version(),
+        None if cli.config.path(environment).is_some() => {
+            serve::run(&serve::ServeArgs::default().or(&cli.config), environment)
+        }
+        None => crate::demo::run(&crate::demo::DemoArgs::default(), environment),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // Nothing is left to do when standard error is gone.
+            drop(std::io::stderr().write_all(failure.text().as_bytes()));
+            failure.exit().into()
+        }
+    }
+}
+
+fn version() -> Result<Exit, Failure> {
+    Output::stdout().line(&format!("tidegate {}", env!("CARGO_PKG_VERSION")))?;
+    Ok(Exit::Success)
+}
+
+/// Runs asynchronous work to its end on as many threads as asked for; work left behind, such as a read from standard
+/// input that nobody waits for any more, doesn't hold up the exit.
+pub(crate) fn block_on<T>(
+    threads: Threads,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut builder = match threads {
+        Threads::One => tokio::runtime::Builder::new_current_thread(),
+        Threads::PerCore => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("the runtime can't be started: {error}")))?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
+}
+
+/// How many threads do the work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Threads {
+    /// All on the calling thread.
+    One,
+    /// A worker for each core.
+    PerCore,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

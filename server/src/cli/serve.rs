@@ -1,0 +1,166 @@
+//! `tidegate serve`: run until a signal says stop.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use tracing::{error, info, warn};
+
+use super::exit::chain;
+use super::output::notice;
+use super::signals::{reload_signal, stop_signal};
+use super::{ConfigArgs, Exit, Failure, Threads, block_on};
+use crate::config::{self, Environment, Loaded};
+use crate::rules::RuleSet;
+use crate::server::{self, RulesError, Server, StartError};
+
+/// Time that clients have to go when the server stops.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Port of the first listener, instead of the configured one; 0: any free port.
+    #[arg(short = 'p', long, value_name = "PORT")]
+    port: Option<u16>,
+}
+
+impl ServeArgs {
+    /// The arguments, with what was said before the subcommand where nothing is said after it.
+    pub(super) fn or(self, outer: &ConfigArgs) -> Self {
+        Self { config: ConfigArgs { config: self.config.config.or_else(|| outer.config.clone()) }, ..self }
+    }
+}
+
+pub(super) fn run(args: &ServeArgs, environment: &Environment) -> Result<Exit, Failure> {
+    let mut loaded = load(args.config.path(environment).as_deref(), environment)?;
+    if let (Some(port), Some(listener)) = (args.port, loaded.config.listeners.first_mut()) {
+        listener.address.set_port(port);
+    }
+    crate::log::start(&loaded.config.log, environment).map_err(|error| Failure::new(Exit::Refused, error))?;
+    block_on(Threads::PerCore, serve(&loaded, environment))
+}
+
+/// Reads the configuration; what is wrong with it is printed as it should be read.
+pub(super) fn load(path: Option<&Path>, environment: &Environment) -> Result<Loaded, Failure> {
+    config::load(path, environment).map_err(|errors| Failure::rendered(Exit::Refused, errors.render()))
+}
+
+/// The folder that `rules.d` is looked for in: the configuration file's, else the one of the state.
+pub(super) fn home(loaded: &Loaded, environment: &Environment) -> PathBuf {
+    match loaded.path.as_deref().and_then(Path::parent) {
+        Some(folder) => folder.to_owned(),
+        None => loaded.config.data_dir.clone().unwrap_or_else(|| config::default_data_dir(environment)),
+    }
+}
+
+/// Reads the rules; what is wrong with them is printed as it should be read.
+pub(super) fn load_rules(loaded: &Loaded, environment: &Environment) -> Result<RuleSet, Failure> {
+    server::load_rules(&loaded.config, &home(loaded, environment))
+        .map_err(|error| Failure::rendered(Exit::Refused, render(&error)))
+}
+
+/// Every fault as text of one line or several.
+pub(super) fn render(error: &RulesError) -> String {
+    match error {
+        RulesError::Faults { faults } => {
+            let texts = faults.iter().map(|fault| match &fault.detail {
+                Some(detail) => format!("error: {fault}\n{}\n", detail.trim_end()),
+                None => format!("error: {fault}\n"),
+            });
+            texts.collect()
+        }
+        other => format!("error: {other}\n"),
+    }
+}
+
+async fn serve(loaded: &Loaded, environment: &Environment) -> Result<Exit, Failure> {
+    let config = &loaded.config;
+    let mut stop = stop_signal()?;
+    let mut reload = reload_signal()?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = loaded.path.as_ref().map(|path| tracing::field::display(path.display())),
+        "starting"
+    );
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let rules = load_rules(loaded, environment)?;
+    let server = Server::start(config, &rules).await.map_err(cannot_start)?;
+    info!(rules = rules.len(), "rules loaded");
+    warn!("sessions and retained messages are kept in memory: a restart loses them");
+    info!(admin = %config.admin.address, "the administration interface is not available yet: nothing is open there");
+    if let Some(address) = server.address().filter(|_| std::io::stderr().is_terminal()) {
+        notice(&try_it(address));
+    }
+    info!("ready");
+    let signal = loop {
+        tokio::select! {
+            signal = stop.received() => break signal,
+            _ = reload.recv() => reload_rules(&server, loaded, environment),
+        }
+    };
+    info!(signal, "stopping");
+    tokio::select! {
+        () = server.stop(GRACE) => info!("stopped"),
+        signal = stop.received() => warn!(signal, "stopped at once: a second signal came"),
+    }
+    Ok(Exit::Success)
+}
+
+/// Reads the rules again and puts them in place of those that run: all or none.
+fn reload_rules(server: &Server, loaded: &Loaded, environment: &Environment) {
+    let rules = match server::load_rules(&loaded.config, &home(loaded, environment)) {
+        Ok(rules) => rules,
+        Err(RulesError::Faults { faults }) => {
+            for fault in &faults {
+                error!(%fault, "a rule is refused");
+            }
+            error!(faults = faults.len(), "the rules that ran go on: the new ones are refused");
+            return;
+        }
+        Err(error) => {
+            error!(error = chain(&error), "the rules that ran go on");
+            return;
+        }
+    };
+    match server.rules().replace(&rules) {
+        Ok(()) => info!(rules = rules.len(), "rules reloaded"),
+        Err(error) => error!(error = chain(&error), "the rules that ran go on"),
+    }
+}
+
+/// Two commands that show that it works.
+fn try_it(address: SocketAddr) -> String {
+    let (host, port) = (address.ip(), address.port());
+    format!(
+        "try it from two other terminals:\n\
+         \x20 mosquitto_sub -h {host} -p {port} -v -t '#'      or: tidegate sub -h {host} -p {port} -v -t '#'\n\
+         \x20 mosquitto_pub -h {host} -p {port} -t hello -m world"
+    )
+}
+
+/// Says why it doesn't start, and what to do.
+pub(crate) fn cannot_start(error: StartError) -> Failure {
+    match &error {
+        StartError::AddressInUse { address, .. } => {
+            let port = address.port();
+            Failure::new(
+                Exit::AddressInUse,
+                format!(
+                    "{error}\n  \
+                     Another MQTT broker may be running: Debian starts mosquitto as soon as it is installed\n  \
+                     (see `systemctl status mosquitto` and `ss -ltnp 'sport = {port}'`).\n  \
+                     Stop it, or choose another port: tidegate serve --port {}",
+                    port.checked_add(10_000).unwrap_or(21_883)
+                ),
+            )
+        }
+        StartError::Rules(_) => Failure::new(Exit::Refused, chain(&error)),
+        _ => Failure::new(Exit::Failed, chain(&error)),
+    }
+}

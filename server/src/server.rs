@@ -1,0 +1,247 @@
+//! The running program: broker, store and rules, wired as the configuration says.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actions::TargetPolicy;
+use broker::{BoundListener, Broker, BrokerConfig, ListenerConfig};
+use store::MemoryStore;
+
+use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
+use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
+
+/// Why a server doesn't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Another program uses the address.
+    #[error("listener \"{listener}\": {address} is in use by another program")]
+    AddressInUse {
+        /// Name of the listener.
+        listener: String,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// The address can't be listened on.
+    #[error("listener \"{listener}\": can't listen on {address}")]
+    Listen {
+        /// Name of the listener.
+        listener: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The rules can't be run.
+    #[error("the rules can't be run")]
+    Rules(#[source] PipelineError),
+}
+
+/// Why rules can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RulesError {
+    /// The configured folder isn't there.
+    #[error("the folder of rules (rules_dir) {} can't be read: it is no folder", path.display())]
+    NoFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The files have faults.
+    #[error("{} rule files or rules are refused", faults.len())]
+    Faults {
+        /// Every fault; never empty.
+        faults: Vec<RuleFileError>,
+    },
+}
+
+/// A server that accepts clients.
+#[derive(Debug)]
+pub struct Server {
+    broker: Broker,
+    pipeline: RulePipeline,
+    listeners: Vec<BoundListener>,
+}
+
+impl Server {
+    /// Starts a server inside the current tokio runtime. Either every listener is open, or none stays so.
+    ///
+    /// # Errors
+    /// [`StartError`] of the rules or of the first listener that can't be opened.
+    pub async fn start(config: &Config, rules: &RuleSet) -> Result<Self, StartError> {
+        let settings = PipelineSettings {
+            targets: TargetPolicy { admin: vec![config.admin.address], ..TargetPolicy::default() },
+            hops: config.limits.rules.hops,
+        };
+        let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
+        let store = Arc::new(MemoryStore::new(random()));
+        let broker = Broker::new(broker_config(config), store, Some(Arc::new(pipeline.clone())));
+        pipeline.attach(Arc::new(broker.clone()));
+        let mut listeners = Vec::with_capacity(config.listeners.len());
+        for listener in &config.listeners {
+            match broker.listen(listener_config(listener)).await {
+                Ok(bound) => listeners.push(bound),
+                Err(error) => {
+                    broker.shutdown(Duration::ZERO).await;
+                    return Err(cannot_listen(listener, error));
+                }
+            }
+        }
+        Ok(Self { broker, pipeline, listeners })
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The rules that run.
+    pub fn rules(&self) -> &RulePipeline {
+        &self.pipeline
+    }
+
+    /// The listeners with their real addresses, in the order of the configuration.
+    pub fn listeners(&self) -> &[BoundListener] {
+        &self.listeners
+    }
+
+    /// The address of the first listener.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listeners.first().map(|listener| listener.local_addr)
+    }
+
+    /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
+    pub async fn stop(&self, grace: Duration) {
+        self.broker.shutdown(grace).await;
+        self.pipeline.shutdown(grace).await;
+    }
+}
+
+/// A number that nobody can guess: the keys of a hasher come from the system's source of randomness.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+fn cannot_listen(listener: &Listener, source: io::Error) -> StartError {
+    let (name, address) = (listener.name.clone(), listener.address);
+    match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::AddressInUse { listener: name, address },
+        _ => StartError::Listen { listener: name, address, source },
+    }
+}
+
+/// The broker's settings, as far as the configuration has them.
+pub fn broker_config(config: &Config) -> BrokerConfig {
+    BrokerConfig {
+        limits: broker_limits(&config.limits),
+        sys_interval: config.sys.interval.as_duration(),
+        version: format!("tidegate {}", env!("CARGO_PKG_VERSION")),
+    }
+}
+
+fn broker_limits(limits: &Limits) -> broker::Limits {
+    broker::Limits {
+        max_packet_size: limits.max_packet_size.as_u32_saturating(),
+        max_connect_packet_size: limits.max_connect_packet_size.as_u32_saturating(),
+        receive_maximum: limits.receive_maximum,
+        max_inflight: limits.max_inflight,
+        topic_alias_maximum: limits.topic_alias_maximum,
+        max_keep_alive: limits.max_keep_alive.as_duration(),
+        max_session_expiry: limits.max_session_expiry.as_duration(),
+        max_queued_bytes: limits.max_queued_bytes.as_u64(),
+        max_queued_messages: limits.max_queued_messages,
+        max_queued_policy: match limits.max_queued_policy {
+            QueuePolicy::DropOldest => broker::QueuePolicy::DropOldest,
+            QueuePolicy::Refuse => broker::QueuePolicy::Refuse,
+        },
+        max_outbound_bytes: limits.max_outbound_bytes.as_u32_saturating(),
+        max_publish_pause: limits.max_publish_pause.as_duration(),
+        max_topic_levels: limits.max_topic_levels,
+        max_client_id_bytes: limits.max_client_id_bytes,
+        max_user_properties: limits.max_user_properties,
+        max_user_properties_bytes: limits.max_user_properties_bytes.as_u32_saturating(),
+        max_subscriptions: limits.max_subscriptions_per_session,
+        max_retained_messages: u64::from(limits.max_retained_messages),
+        max_retained_bytes: limits.max_retained_bytes.as_u64(),
+        connect_timeout: limits.connect_timeout.as_duration(),
+        max_connections: limits.max_connections,
+        max_rule_hops: limits.rules.hops,
+    }
+}
+
+/// What a rule may use, as the compiler of rules takes it.
+pub fn rule_limits(limits: &RuleLimits) -> rules_sql::Limits {
+    rules_sql::Limits {
+        statement_bytes: limits.statement_bytes.as_usize_saturating(),
+        operators: usize::from(limits.operators),
+        depth: usize::from(limits.depth),
+        items: usize::from(limits.items),
+        subquery_depth: usize::from(limits.subquery_depth),
+        array_steps: limits.array_steps,
+        steps: limits.steps,
+        output_bytes: limits.output_bytes.as_usize_saturating(),
+        regex_bytes: limits.regex_bytes.as_usize_saturating(),
+        json_depth: usize::from(limits.json_depth),
+        template_bytes: limits.template_bytes.as_usize_saturating(),
+    }
+}
+
+fn listener_config(listener: &Listener) -> ListenerConfig {
+    ListenerConfig {
+        name: listener.name.clone(),
+        address: listener.address,
+        allow_anonymous: listener.allow_anonymous,
+        max_connections: listener.max_connections,
+    }
+}
+
+/// Reads the rules of a configuration: from the configured folder, which must exist, else from `rules.d` in `home`,
+/// if it is there.
+///
+/// # Errors
+/// [`RulesError`], with every fault of every file.
+pub fn load_rules(config: &Config, home: &Path) -> Result<RuleSet, RulesError> {
+    let folder = match &config.rules_dir {
+        Some(path) if path.is_dir() => path.clone(),
+        Some(path) => return Err(RulesError::NoFolder { path: path.clone() }),
+        None => home.join("rules.d"),
+    };
+    if !folder.is_dir() {
+        return Ok(RuleSet::default());
+    }
+    crate::rules::load_rules(&folder, &rule_limits(&config.limits.rules))
+        .map_err(|faults| RulesError::Faults { faults })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_agree_with_those_of_the_crates() {
+        let defaults = Limits::default();
+        // A broker made without a configuration file behaves like one made by hand, and vice versa.
+        assert_eq!(broker_limits(&defaults), broker::Limits::default());
+        assert_eq!(rule_limits(&defaults.rules), rules_sql::Limits::default());
+    }
+
+    #[test]
+    fn a_configured_folder_of_rules_must_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        assert!(load_rules(&config, folder.path()).unwrap().is_empty());
+        let rules = folder.path().join("rules.d");
+        std::fs::create_dir(&rules).unwrap();
+        std::fs::write(rules.join("broken.toml"), "[rules.x]\nsqll = ''\n").unwrap();
+        assert!(matches!(load_rules(&config, folder.path()), Err(RulesError::Faults { .. })));
+        let missing = folder.path().join("elsewhere");
+        config.rules_dir = Some(missing.clone());
+        assert!(
+            matches!(load_rules(&config, folder.path()), Err(RulesError::NoFolder { path }) if path == missing)
+        );
+    }
+}
