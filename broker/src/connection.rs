@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 
 use crate::broker::Shared;
 use crate::clock::Now;
-use crate::handlers::{Client, Connecting, Flow};
+use crate::handlers::{Client, Connecting, Flow, Position};
 use crate::listener::Place;
 use crate::outbound::{Outbound, Writing};
 use crate::session::wake_after_this_turn;
@@ -254,6 +254,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
 
     /// Handles packets until one is incomplete or handling is held up; returns how many bytes they took.
     fn handle(&mut self, input: &[u8], cx: &mut Context<'_>, now: Now) -> Result<usize, Close> {
+        let handled = self.handle_frames(input, cx, now);
+        if let Phase::Open(client) = &mut self.phase {
+            client.end_run(input, now);
+        }
+        handled
+    }
+
+    fn handle_frames(&mut self, input: &[u8], cx: &mut Context<'_>, now: Now) -> Result<usize, Close> {
         let mut used = 0;
         loop {
             let rest = input.get(used..).unwrap_or_default();
@@ -270,15 +278,31 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 Ok(FrameStatus::Incomplete { .. }) => return Ok(used),
                 Err(error) => return Err(self.decode_error(&error)),
             };
+            let at = used;
             used += frame.len;
-            if !self.handle_frame(&frame, cx, now)? {
+            if let Phase::Open(client) = &mut self.phase {
+                if client.extend_run(input, &frame, at) {
+                    continue;
+                }
+                client.end_run(input, now);
+                if !client.takes_input(cx) {
+                    return Ok(at);
+                }
+            }
+            if !self.handle_frame(&frame, at, cx, now)? {
                 return Ok(used);
             }
         }
     }
 
     /// Handles one packet; `false` when what follows has to wait.
-    fn handle_frame(&mut self, frame: &Frame<'_>, cx: &mut Context<'_>, now: Now) -> Result<bool, Close> {
+    fn handle_frame(
+        &mut self,
+        frame: &Frame<'_>,
+        at: usize,
+        cx: &mut Context<'_>,
+        now: Now,
+    ) -> Result<bool, Close> {
         match &mut self.phase {
             Phase::New { .. } => {
                 let connect = match Packet::decode(frame, ProtocolVersion::V5) {
@@ -307,7 +331,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 }
             }
             Phase::Open(client) => match Packet::decode(frame, client.version) {
-                Ok(packet) => Ok(client.handle(&packet, cx, now)? == Flow::GoOn),
+                Ok(packet) => {
+                    let position = Position { frame: at..at + frame.len, body_bytes: frame.body.len() };
+                    Ok(client.handle(&packet, &position, cx, now)? == Flow::GoOn)
+                }
                 Err(error) => Err(self.decode_error(&error)),
             },
             Phase::Accepting(_) | Phase::Closing { .. } => Ok(false),
@@ -460,7 +487,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Connection<IO> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         if !matches!(this.phase, Phase::Closing { .. }) {
-            match this.turn(cx) {
+            let turn = this.turn(cx);
+            this.shared.metrics.end_turn();
+            match turn {
                 Ok(()) => return Poll::Pending,
                 Err(close) => this.begin_close(&close),
             }

@@ -14,14 +14,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use mqtt_protocol::{Outgoing, PacketId, ProtocolVersion, PublishLayout, QoS, ReasonCode};
+use mqtt_protocol::{
+    FrameStatus, Outgoing, PacketId, ProtocolVersion, Publish, PublishLayout, QoS, ReasonCode,
+};
 use store::{CommitToken, Record};
 
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::{Limits, QueuePolicy};
 use crate::hook::{HookEffects, Progress, Republish};
-use crate::message::{Message, Publication};
+use crate::message::{Message, Publication, Publisher, Trail};
+use crate::metrics::tally;
 use crate::outbound::{SHARE_ALWAYS_BYTES, SHARE_RECEIVERS, SHARE_WIDE_BYTES};
 use crate::session::state::remaining_s;
 use crate::session::{Delivered, Grant, Session, wake_after_this_turn};
@@ -40,6 +43,8 @@ pub(crate) struct Fanout<'a> {
     publication: Publication<'a>,
     owned: Option<Arc<Message>>,
     shares_payload: bool,
+    /// One receiver: nothing is worth preparing.
+    is_single: bool,
     remaining_s: Option<u32>,
     /// By version (3.x, 5) and presence of a Packet Identifier.
     layouts: [Option<PublishLayout>; 4],
@@ -57,6 +62,7 @@ impl<'a> Fanout<'a> {
             owned,
             shares_payload: receivers > 1
                 && (size >= SHARE_ALWAYS_BYTES || (size >= SHARE_WIDE_BYTES && receivers > SHARE_RECEIVERS)),
+            is_single: receivers <= 1,
             remaining_s: remaining_s(publication.expires_at_ms, now_ms),
             publication,
             layouts: [None, None, None, None],
@@ -84,6 +90,11 @@ impl<'a> Fanout<'a> {
     /// Whether receivers point at one copy of the payload instead of copying it.
     pub(crate) fn shares_payload(&self) -> bool {
         self.shares_payload
+    }
+
+    /// Whether there is one receiver only: its packet is encoded in place, without a layout to copy.
+    pub(crate) fn is_single(&self) -> bool {
+        self.is_single
     }
 
     /// The message as something that can be kept.
@@ -344,13 +355,17 @@ impl Dispatch {
 
     /// Goes on to the end, with nobody before it.
     pub(crate) async fn finish(mut self, shared: &Shared) -> Result<Outcome, ReasonCode> {
-        std::future::poll_fn(|cx| match self.turn(shared, cx, shared.clock.now(), true) {
-            Turn::Done(result) => Poll::Ready(result),
-            Turn::Again => {
-                wake_after_this_turn(cx.waker());
-                Poll::Pending
+        std::future::poll_fn(|cx| {
+            let turn = self.turn(shared, cx, shared.clock.now(), true);
+            shared.metrics.end_turn();
+            match turn {
+                Turn::Done(result) => Poll::Ready(result),
+                Turn::Again => {
+                    wake_after_this_turn(cx.waker());
+                    Poll::Pending
+                }
+                Turn::Waiting => Poll::Pending,
             }
-            Turn::Waiting => Poll::Pending,
         })
         .await
     }
@@ -541,6 +556,114 @@ fn made_by_rule(shared: &Shared, source: &Message, republish: Republish, now: No
     Some(publication.to_message())
 }
 
+/// Whole PUBLISH frames of one topic as a client sent them: QoS 0, not retained, without properties.
+pub(crate) struct Frames<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// Version that they are encoded in.
+    pub(crate) version: ProtocolVersion,
+    /// Length of the longest.
+    pub(crate) longest: usize,
+    pub(crate) count: u64,
+    pub(crate) payload_bytes: u64,
+    /// Has no handler and at most [`CHUNK`] receivers.
+    pub(crate) route: Arc<Route>,
+}
+
+/// Hands frames on as they are; returns a receiver that is behind.
+pub(crate) fn forward(
+    shared: &Shared,
+    frames: &Frames<'_>,
+    publisher: &Arc<Publisher>,
+    now: Now,
+) -> Option<Arc<Session>> {
+    let limits = &shared.config.limits;
+    let route = &frames.route;
+    let mut slow = None;
+    let mut delivered = 0;
+    let mut payload_bytes = 0;
+    let one_by_one = |fanout: &mut Fanout<'_>, result| match result {
+        Delivered::Dropped(reason) => shared.metrics.dropped(reason),
+        Delivered::Sent | Delivered::Queued | Delivered::QueuedDroppingOldest => {
+            tally(|tally| {
+                tally.delivered += 1;
+                tally.payload_bytes_delivered += fanout.payload().len() as u64;
+            });
+        }
+    };
+    for receiver in &route.receivers {
+        let Some(granted) = receiver.granted(Some(&publisher.client_id)) else { continue };
+        let mut session = receiver.session.lock();
+        if session.ended || !session.state.is_online() {
+            continue;
+        }
+        if !granted.identifiers.is_empty() || !session.state.takes_frames(frames.version, frames.longest) {
+            let grant =
+                Grant { qos: QoS::AtMostOnce, retain: false, identifiers: &granted.identifiers, group: None };
+            each_message(shared, frames, publisher, now, |fanout| {
+                let result = session.state.deliver(fanout, grant, limits);
+                one_by_one(fanout, result);
+            });
+        } else if session.state.out.len() > limits.max_outbound_bytes as usize {
+            shared.metrics.dropped_slow_consumer.add(frames.count);
+        } else {
+            session.state.out.buffer().extend_from_slice(frames.bytes);
+            delivered += frames.count;
+            payload_bytes += frames.payload_bytes;
+        }
+        session.wake_to_write();
+        if slow.is_none() && session.state.is_backlogged(limits) {
+            slow = Some(Arc::clone(&receiver.session));
+        }
+    }
+    for group in &route.groups {
+        each_message(shared, frames, publisher, now, |fanout| {
+            let result = group.deliver(fanout, limits);
+            one_by_one(fanout, result);
+        });
+    }
+    if !is_matched(route) {
+        shared.metrics.messages_unmatched.add(frames.count);
+    }
+    tally(|tally| {
+        tally.delivered += delivered;
+        tally.payload_bytes_delivered += payload_bytes;
+    });
+    slow
+}
+
+/// Decodes frames that were checked already.
+fn each_message(
+    shared: &Shared,
+    frames: &Frames<'_>,
+    publisher: &Arc<Publisher>,
+    now: Now,
+    mut deliver: impl FnMut(&mut Fanout<'_>),
+) {
+    let mut rest = frames.bytes;
+    while let Ok(FrameStatus::Complete(frame)) = mqtt_protocol::frame(rest, u32::MAX)
+        && let Ok(publish) = Publish::decode(&frame, frames.version)
+    {
+        let publication = Publication {
+            id: shared.next_message_id(),
+            namespace: 0,
+            topic: publish.topic,
+            payload: publish.payload,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: &[],
+            expires_at_ms: None,
+            received_at_ms: now.wall_ms,
+            publisher: Some(publisher),
+            trail: &Trail::default(),
+        };
+        deliver(&mut Fanout::new(publication, None, 1, now.mono_ms));
+        rest = rest.get(frame.len..).unwrap_or_default();
+        if rest.is_empty() {
+            return;
+        }
+    }
+}
+
 /// Serves up to [`CHUNK`] receivers from `next` on, and the groups after the last; returns where to go on.
 fn fan_out(
     shared: &Shared,
@@ -597,7 +720,9 @@ fn fan_out(
             shared.metrics.messages_unmatched.add(1);
         }
     }
-    shared.metrics.messages_delivered.add(delivered);
-    shared.metrics.payload_bytes_delivered.add(delivered * fanout.payload().len() as u64);
+    tally(|tally| {
+        tally.delivered += delivered;
+        tally.payload_bytes_delivered += delivered * fanout.payload().len() as u64;
+    });
     reached
 }

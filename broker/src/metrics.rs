@@ -79,6 +79,28 @@ counters! {
     bytes_sent,
 }
 
+/// What a thread has counted in this turn: one addition to each counter at the turn's end instead of one per message.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) received: u64,
+    pub(crate) payload_bytes_received: u64,
+    pub(crate) delivered: u64,
+    pub(crate) payload_bytes_delivered: u64,
+}
+
+thread_local! {
+    static TALLY: std::cell::Cell<Tally> = const {
+        std::cell::Cell::new(Tally { received: 0, payload_bytes_received: 0, delivered: 0, payload_bytes_delivered: 0 })
+    };
+}
+
+/// Counts something in this turn. Whoever begins a turn ends it with [`Metrics::end_turn`].
+pub(crate) fn tally(count: impl FnOnce(&mut Tally)) {
+    let mut tally = TALLY.get();
+    count(&mut tally);
+    TALLY.set(tally);
+}
+
 /// One counter.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -96,6 +118,15 @@ impl Counter {
 }
 
 impl Metrics {
+    /// Adds what this thread has counted since the last time.
+    pub(crate) fn end_turn(&self) {
+        let tally = TALLY.replace(Tally::default());
+        self.messages_received.add(tally.received);
+        self.payload_bytes_received.add(tally.payload_bytes_received);
+        self.messages_delivered.add(tally.delivered);
+        self.payload_bytes_delivered.add(tally.payload_bytes_delivered);
+    }
+
     pub(crate) fn dropped(&self, reason: DropReason) {
         match reason {
             DropReason::Offline => {}

@@ -20,28 +20,44 @@ pub(crate) const SHARE_RECEIVERS: usize = 64;
 
 /// Slices handed to one vectored write.
 const SLICES_MAX: usize = 64;
-/// Buffers that a thread keeps, and the capacity above which one isn't kept, in bytes.
-const POOLED_BUFFERS: usize = 64;
-const POOLED_BUFFER_BYTES: usize = 64 * 1024;
+/// Buffers that a thread keeps: how many, how large one may be, and how large all may be together, in bytes.
+const POOLED_BUFFERS: usize = 128;
+const POOLED_BUFFER_BYTES: usize = 256 * 1024;
+const POOLED_BYTES: usize = 4 * 1024 * 1024;
+/// Capacity of a buffer that isn't from the pool.
 const FIRST_BUFFER_BYTES: usize = 512;
 
+/// Buffers to use again.
+#[derive(Debug, Default)]
+struct Pool {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
 thread_local! {
-    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { buffers: Vec::new(), bytes: 0 }) };
 }
 
 fn pooled() -> Vec<u8> {
-    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(FIRST_BUFFER_BYTES))
+    let pooled = POOL.with_borrow_mut(|pool| {
+        let buffer = pool.buffers.pop()?;
+        pool.bytes -= buffer.capacity();
+        Some(buffer)
+    });
+    pooled.unwrap_or_else(|| Vec::with_capacity(FIRST_BUFFER_BYTES))
 }
 
 fn give_back(mut buffer: Vec<u8>) {
-    if buffer.capacity() > 0 && buffer.capacity() <= POOLED_BUFFER_BYTES {
-        buffer.clear();
-        POOL.with_borrow_mut(|pool| {
-            if pool.len() < POOLED_BUFFERS {
-                pool.push(buffer);
-            }
-        });
+    if buffer.capacity() == 0 || buffer.capacity() > POOLED_BUFFER_BYTES {
+        return;
     }
+    buffer.clear();
+    POOL.with_borrow_mut(|pool| {
+        if pool.buffers.len() < POOLED_BUFFERS && pool.bytes + buffer.capacity() <= POOLED_BYTES {
+            pool.bytes += buffer.capacity();
+            pool.buffers.push(buffer);
+        }
+    });
 }
 
 /// Packets to write, in order.

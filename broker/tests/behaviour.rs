@@ -493,3 +493,92 @@ async fn what_rules_make_is_routed_in_order_before_the_acknowledgement_and_chain
     client.receive().await;
     assert_eq!(doubler.seen.load(Ordering::Relaxed), 9);
 }
+
+/// Publishes that stand together in a read buffer are handed on together; receivers that differ still get what is theirs.
+#[tokio::test]
+async fn a_run_of_publishes_reaches_every_kind_of_receiver_in_order() {
+    let harness = start(BrokerConfig::default()).await;
+    let old = |client_id| Connect::new(ProtocolVersion::V3_1_1, client_id);
+    let mut aliasing = Connect::new(ProtocolVersion::V5, "aliasing");
+    aliasing.properties.topic_alias_maximum = 5;
+    let mut small = Connect::new(ProtocolVersion::V5, "small");
+    small.properties.maximum_packet_size = Some(60);
+    let (mut same, _) = harness.connect(&Connect::new(ProtocolVersion::V5, "same")).await;
+    let (mut older, _) = harness.connect(&old("older")).await;
+    let (mut aliasing, _) = harness.connect(&aliasing).await;
+    let (mut small, _) = harness.connect(&small).await;
+    let (mut sharing, _) = harness.connect(&Connect::new(ProtocolVersion::V5, "sharing")).await;
+    let (mut identified, _) = harness.connect(&Connect::new(ProtocolVersion::V5, "identified")).await;
+    for client in [&mut same, &mut older, &mut aliasing, &mut small] {
+        client.subscribe("run/+", QoS::AtLeastOnce).await;
+    }
+    sharing.subscribe("$share/g/run/#", QoS::AtLeastOnce).await;
+    identified.subscribe_with("run/a", SubscriptionOptions::from_qos(QoS::AtMostOnce), Some(9)).await;
+    identified.receive().await;
+    let mut alias_of = std::collections::HashMap::new();
+    for version in [ProtocolVersion::V5, ProtocolVersion::V3_1_1] {
+        let (mut publisher, _) = harness.connect(&Connect::new(version, "publisher")).await;
+        let mut bytes = Vec::new();
+        let mut expected = Vec::new();
+        for number in 0..50u8 {
+            let payload = vec![number; if number == 7 { 80 } else { usize::from(number % 5) }];
+            let topic = if number % 10 == 9 { "run/b" } else { "run/a" };
+            let outgoing = mqtt_protocol::Outgoing {
+                topic,
+                payload: &payload,
+                forward: &[],
+                message_expiry_interval_s: None,
+            };
+            // A QoS 1 publish in the middle stays in its place.
+            let (qos, id) =
+                if number == 25 { (QoS::AtLeastOnce, Some(id(1))) } else { (QoS::AtMostOnce, None) };
+            mqtt_protocol::encode_publish(
+                &mut bytes,
+                version,
+                &outgoing,
+                qos,
+                false,
+                false,
+                id,
+                None,
+                &[],
+                true,
+            )
+            .expect("encodes");
+            expected.push((topic.to_owned(), payload));
+        }
+        publisher.send_bytes(&bytes).await;
+        assert!(matches!(publisher.receive().await, Got::Ack("PUBACK", ..)));
+        publisher.expect_nothing().await;
+        for (client, takes) in
+            [(&mut same, usize::MAX), (&mut older, usize::MAX), (&mut small, 50), (&mut sharing, usize::MAX)]
+        {
+            for (topic, payload) in expected.iter().filter(|(_, payload)| payload.len() <= takes) {
+                let Got::Publish { topic: got, payload: got_payload, .. } = client.receive().await else {
+                    panic!("a message")
+                };
+                assert_eq!((&got, &got_payload), (topic, payload));
+            }
+            client.expect_nothing().await;
+        }
+        for (topic, payload) in expected.iter().filter(|(topic, _)| topic == "run/a") {
+            let Got::Publish { topic: got, payload: got_payload, identifiers, .. } =
+                identified.receive().await
+            else {
+                panic!("a message")
+            };
+            assert_eq!((&got, &got_payload, &identifiers[..]), (topic, payload, &[9][..]));
+        }
+        for (topic, payload) in &expected {
+            let Got::Publish { topic: got, payload: got_payload, alias, .. } = aliasing.receive().await
+            else {
+                panic!("a message")
+            };
+            let known = alias.map(|alias| alias_of.entry(alias).or_insert_with(|| got.clone()).clone());
+            assert_eq!((known.unwrap_or(got), &got_payload), (topic.clone(), payload));
+        }
+    }
+    let stats = harness.broker.stats();
+    assert_eq!(stats.messages_received, 100);
+    assert_eq!(stats.dropped_too_large, 2);
+}

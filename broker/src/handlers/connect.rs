@@ -183,6 +183,7 @@ impl Connecting {
             owed: std::collections::VecDeque::new(),
             aliases: Vec::new(),
             pause: None,
+            run: None,
             retained: std::collections::VecDeque::new(),
             groups,
         };

@@ -6,6 +6,7 @@
 mod acks;
 mod connect;
 mod publish;
+mod run;
 mod subscribe;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use crate::subscriptions::Group;
 use subscribe::RetainedDelivery;
 
 pub(crate) use connect::{Connecting, refuse_undecodable};
+pub(crate) use run::Position;
 
 /// Publishes of one client that wait for a commit at most; further packets are handled when one is through.
 const OWED_MAX: usize = 4096;
@@ -64,6 +66,8 @@ pub(crate) struct Client {
     /// Topics that the client's Topic Aliases stand for; the alias is the place plus one.
     aliases: Vec<Option<Box<str>>>,
     pause: Option<Box<Pause>>,
+    /// QoS 0 publishes in the buffer that is being handled, to be handed on together.
+    run: Option<run::Run>,
     retained: VecDeque<RetainedDelivery>,
     /// Shared Subscriptions that the session is a member of.
     groups: Vec<Arc<Group>>,
@@ -100,11 +104,12 @@ impl Client {
     pub(crate) fn handle(
         &mut self,
         packet: &Packet<'_>,
+        position: &Position,
         cx: &mut Context<'_>,
         now: Now,
     ) -> Result<Flow, Close> {
         match packet {
-            Packet::Publish(publish) => self.publish(publish, cx, now),
+            Packet::Publish(publish) => self.publish(publish, position, cx, now),
             Packet::PubAck(ack) => self.puback(ack, now),
             Packet::PubRec(ack) => self.pubrec(ack, now),
             Packet::PubRel(ack) => self.pubrel(ack, cx),

@@ -5,27 +5,27 @@ use std::task::Context;
 use mqtt_protocol::{Ack, Publish, QoS, ReasonCode};
 use store::Record;
 
-use super::{Answer, Client, Flow, Owed};
+use super::{Answer, Client, Flow, Owed, Position};
 use crate::clock::Now;
 use crate::connection::Close;
 use crate::dispatch::{self, Admission, Received};
 use crate::message::{Publication, Trail};
+use crate::metrics::tally;
 
 impl Client {
     pub(super) fn publish(
         &mut self,
         publish: &Publish<'_>,
+        position: &Position,
         cx: &mut Context<'_>,
         now: Now,
     ) -> Result<Flow, Close> {
-        let shared = std::sync::Arc::clone(&self.shared);
-        let topic = match self.resolve_alias(publish)? {
-            Some(topic) => topic,
-            None => publish.topic.into(),
-        };
-        let topic = &*topic;
-        shared.metrics.messages_received.add(1);
-        shared.metrics.payload_bytes_received.add(publish.payload.len() as u64);
+        let aliased = self.resolve_alias(publish)?;
+        let topic = aliased.as_deref().unwrap_or(publish.topic);
+        tally(|tally| {
+            tally.received += 1;
+            tally.payload_bytes_received += publish.payload.len() as u64;
+        });
 
         let answer = publish.packet_id.map(|id| match publish.qos {
             QoS::ExactlyOnce => Answer::Pubrec(id),
@@ -46,9 +46,12 @@ impl Client {
         if let Some(reason) = self.refusal(publish, topic) {
             return self.refuse(answer, reason, cx);
         }
+        if self.begin_run(publish, position) {
+            return Ok(Flow::GoOn);
+        }
         let properties = publish.properties.forward_bytes();
         let publication = Publication {
-            id: shared.next_message_id(),
+            id: self.shared.next_message_id(),
             namespace: 0,
             topic,
             payload: publish.payload,
@@ -62,10 +65,10 @@ impl Client {
         };
         if self.owed.iter().any(|owed| matches!(owed, Owed::Dispatch(..))) {
             // One before it is still on its way, and order is kept.
-            let dispatch = dispatch::Dispatch::behind(&shared, &publication, received);
+            let dispatch = dispatch::Dispatch::behind(&self.shared, &publication, received);
             return self.owe(Box::new(dispatch), answer, cx, now);
         }
-        match dispatch::publish(&shared, &publication, received.as_ref(), now) {
+        match dispatch::publish(&self.shared, &publication, received.as_ref(), now) {
             Admission::Done(outcome) => {
                 if let Some(answer) = answer {
                     let reason =
@@ -82,7 +85,7 @@ impl Client {
             }
             Admission::Suspended(dispatch) => self.owe(dispatch, answer, cx, now),
             Admission::Refused(reason) => {
-                shared.metrics.publishes_refused.add(1);
+                self.shared.metrics.publishes_refused.add(1);
                 self.refuse(answer, reason, cx)
             }
         }

@@ -17,6 +17,7 @@ use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
 use crate::dispatch::{CHUNK, Fanout};
+use crate::metrics::tally;
 use crate::session::{Delivered, Grant, Session, SessionSubscription, wake_after_this_turn};
 use crate::subscriptions::retained::{Cursor, Step, TurnGuard};
 use crate::subscriptions::{Group, Subscriber};
@@ -222,7 +223,7 @@ impl Client {
                     let mut inner = session.lock();
                     match inner.state.deliver(&mut fanout, grant, &shared.config.limits) {
                         Delivered::Sent | Delivered::Queued | Delivered::QueuedDroppingOldest => {
-                            shared.metrics.messages_delivered.add(1);
+                            tally(|tally| tally.delivered += 1);
                         }
                         Delivered::Dropped(reason) => shared.metrics.dropped(reason),
                     }

@@ -216,6 +216,13 @@ impl SessionState {
         self.inflight.len()
     }
 
+    /// Whether QoS 0 frames of this version, the longest of this length, can be handed on as they are.
+    pub(crate) fn takes_frames(&self, version: ProtocolVersion, longest: usize) -> bool {
+        self.version.has_properties() == version.has_properties()
+            && self.aliases.is_none()
+            && longest <= self.maximum_packet_size as usize
+    }
+
     /// Whether a QoS 1 or 2 message could be sent right now. What a Shared Subscription's group asks.
     pub(crate) fn has_room(&self) -> bool {
         self.online && self.window_is_open() && self.queue.is_empty() && !self.is_congested()
@@ -496,7 +503,7 @@ impl SessionState {
         grant: &Grant<'_>,
         id: Option<PacketId>,
     ) -> Result<(), TooLarge> {
-        if self.aliases.is_some() || !grant.identifiers.is_empty() {
+        if fanout.is_single() || self.aliases.is_some() || !grant.identifiers.is_empty() {
             let header = Header { qos: grant.qos, retain: grant.retain, dup: false, id };
             let message = fanout.shares_payload().then(|| Arc::clone(fanout.message()));
             let outgoing = fanout.outgoing();

@@ -247,8 +247,8 @@ fn rehash(filter: &str) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{FilterIndex, Place};
     use super::super::compact_set::hash_of;
+    use super::{FilterIndex, Place};
 
     #[derive(Debug, Default)]
     struct Count(u32);

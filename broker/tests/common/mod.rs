@@ -67,6 +67,7 @@ pub enum Got {
         dup: bool,
         id: Option<PacketId>,
         identifiers: Vec<u32>,
+        alias: Option<u16>,
     },
     ConnAck {
         session_present: bool,
@@ -226,6 +227,7 @@ fn seen(packet: &Packet<'_>) -> Got {
             dup: publish.dup,
             id: publish.packet_id,
             identifiers: publish.properties.subscription_identifiers.iter().collect(),
+            alias: publish.properties.topic_alias.map(std::num::NonZeroU16::get),
         },
         Packet::ConnAck(ConnAck { session_present, reason_code, .. }) => {
             Got::ConnAck { session_present: *session_present, reason: *reason_code }
