@@ -32,11 +32,17 @@ const JOBS_MAX: usize = 1_024;
 /// Publishes what error actions say. Implemented for the broker.
 pub trait Publisher: Send + Sync + 'static {
     /// Publishes a message as the broker itself; `Err` says in words why it was refused.
-    fn publish(&self, message: InternalPublish) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+    fn publish(
+        &self,
+        message: InternalPublish,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
 
 impl Publisher for Broker {
-    fn publish(&self, message: InternalPublish) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+    fn publish(
+        &self,
+        message: InternalPublish,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { Self::publish(self, message).await.map_err(|error| error.to_string()) })
     }
 }

@@ -193,7 +193,8 @@ impl<'l> Loader<'l> {
         };
         for (key, value) in table {
             if key.as_ref() != "rules" {
-                let message = format!("unknown key \"{}\"; expected tables named [rules.<name>]", key.as_ref());
+                let message =
+                    format!("unknown key \"{}\"; expected tables named [rules.<name>]", key.as_ref());
                 self.errors.push(source.fault(&key.span(), message));
                 continue;
             }
@@ -208,7 +209,12 @@ impl<'l> Loader<'l> {
         }
     }
 
-    fn read_rule(&mut self, source: &Source<'_>, name: &Spanned<impl AsRef<str>>, rule: Spanned<DeValue<'_>>) {
+    fn read_rule(
+        &mut self,
+        source: &Source<'_>,
+        name: &Spanned<impl AsRef<str>>,
+        rule: Spanned<DeValue<'_>>,
+    ) {
         let place = name.span();
         let name = name.get_ref().as_ref();
         let before = self.errors.len();
@@ -396,7 +402,12 @@ impl ActionMaker<'_> {
         Some(LoadedAction { config, plan, templates })
     }
 
-    fn templates(&mut self, plan: &ActionPlan, keys: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<Template>> {
+    fn templates(
+        &mut self,
+        plan: &ActionPlan,
+        keys: &DeTable<'_>,
+        span: &Range<usize>,
+    ) -> Option<Vec<Template>> {
         let before = self.errors.len();
         let mut templates = Vec::with_capacity(plan.templates().len());
         for spec in plan.templates() {
@@ -405,7 +416,8 @@ impl ActionMaker<'_> {
                 Err(error) => {
                     let place = find(keys, &spec.field).unwrap_or_else(|| span.clone());
                     let message = format!("{}: {}", spec.field, compile_message(&error));
-                    let mut fault = self.source.fault(&place, message).in_rule(self.rule).in_action(plan.name());
+                    let mut fault =
+                        self.source.fault(&place, message).in_rule(self.rule).in_action(plan.name());
                     fault = fault.at(self.source.inside(&place, error.line, error.column));
                     fault.detail = Some(error.render(&spec.text));
                     self.errors.push(fault);

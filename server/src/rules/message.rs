@@ -60,11 +60,7 @@ pub(super) struct Facts<'a> {
 impl<'a> Facts<'a> {
     pub(super) fn of(message: &Publication<'a>) -> Self {
         Self {
-            id: ItemId {
-                store: message.id.store,
-                epoch: message.id.epoch,
-                sequence: message.id.sequence,
-            },
+            id: ItemId { store: message.id.store, epoch: message.id.epoch, sequence: message.id.sequence },
             topic: message.topic,
             payload: message.payload,
             properties: Properties(message.properties),
@@ -163,7 +159,8 @@ impl Secret {
     }
 
     pub(super) fn trace_id(&self, id: ItemId) -> u128 {
-        u128::from(self.0.hash_one((id, "trace, high half"))) << 64 | u128::from(self.0.hash_one((id, "trace, low half")))
+        u128::from(self.0.hash_one((id, "trace, high half"))) << 64
+            | u128::from(self.0.hash_one((id, "trace, low half")))
     }
 
     /// Stands for a topic and a payload together.

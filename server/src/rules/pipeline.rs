@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use actions::config::OrderBy;
 use actions::{
-    ActionConfigError, ActionPlan, Enqueued, Outlet, OutletItem, OutletSettings, OutputRef, RenderError, Renderer,
-    RepublishRequest, Request, TargetPolicy,
+    ActionConfigError, ActionPlan, Enqueued, Outlet, OutletItem, OutletSettings, OutputRef, RenderError,
+    Renderer, RepublishRequest, Request, TargetPolicy,
 };
 use arc_swap::ArcSwap;
 use broker::{HookEffects, MessageHandler, MessageHook, Progress, Publication, Republish, Trail};
@@ -131,9 +131,16 @@ impl RulePipeline {
     pub fn new(rules: &RuleSet, settings: &PipelineSettings) -> Result<Self, PipelineError> {
         let (error_jobs, jobs) = ErrorJobs::new();
         let secret = Secret::default();
-        let outlet_settings =
-            OutletSettings { targets: Arc::new(settings.targets.clone()), seed: secret.key("jitter of retries") };
-        let empty = Active { generation: 0, index: TopicIndex::default(), rules: Vec::new(), handlers: Mutex::default() };
+        let outlet_settings = OutletSettings {
+            targets: Arc::new(settings.targets.clone()),
+            seed: secret.key("jitter of retries"),
+        };
+        let empty = Active {
+            generation: 0,
+            index: TopicIndex::default(),
+            rules: Vec::new(),
+            handlers: Mutex::default(),
+        };
         let shared = Arc::new(Shared {
             active: ArcSwap::from_pointee(empty),
             registry: Mutex::default(),
@@ -166,18 +173,24 @@ impl RulePipeline {
         // First everything that can fail, without touching what runs.
         for rule in rules.rules.iter().filter(|rule| rule.enabled) {
             for action in rule.actions.iter().chain(&rule.error_action) {
-                Outlet::check(&action.config).map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
+                Outlet::check(&action.config)
+                    .map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
             }
         }
         let mut running = Vec::new();
         for loaded in rules.rules.iter().filter(|rule| rule.enabled) {
-            running.push(Arc::new(shared.start(loaded, old_rules.get(loaded.name.as_str()).copied(), &mut registry)?));
+            running.push(Arc::new(shared.start(
+                loaded,
+                old_rules.get(loaded.name.as_str()).copied(),
+                &mut registry,
+            )?));
         }
         let filters = running.iter().zip(0..).flat_map(|(rule, place)| {
             rule.loaded.filters().iter().map(move |filter| (filter.as_str(), place))
         });
         let index = TopicIndex::new(filters);
-        let new = Active { generation: old.generation + 1, index, rules: running, handlers: Mutex::default() };
+        let new =
+            Active { generation: old.generation + 1, index, rules: running, handlers: Mutex::default() };
         let kept: HashSet<*const Outlet> = new.outlets().map(Arc::as_ptr).collect();
         shared.active.store(Arc::new(new));
         for outlet in old.outlets() {
@@ -232,7 +245,10 @@ impl Active {
         if handlers.len() == handlers.capacity() {
             handlers.retain(|_, handler| handler.strong_count() > 0);
         }
-        let rules = places.iter().filter_map(|place| self.rules.get(usize::try_from(*place).ok()?).cloned()).collect();
+        let rules = places
+            .iter()
+            .filter_map(|place| self.rules.get(usize::try_from(*place).ok()?).cloned())
+            .collect();
         let handler = Arc::new(RuleHandler { shared: Arc::clone(shared), candidates: Candidates { rules } });
         handlers.insert(places, Arc::downgrade(&handler));
         handler
@@ -435,7 +451,12 @@ impl Rule {
             let Some(error_message) = failure else { continue };
             if self.counters.log.opens(facts.received_at_ms) {
                 let action = loaded.config.name();
-                tracing::warn!(rule = self.name(), action, error = error_message, "action failed for a message");
+                tracing::warn!(
+                    rule = self.name(),
+                    action,
+                    error = error_message,
+                    "action failed for a message"
+                );
             }
             if self.error_action.is_some() {
                 let failed_action = loaded.config.name().to_owned();
@@ -489,7 +510,10 @@ impl Rule {
     ) -> Option<String> {
         if trail.rules().len() >= shared.hops_max {
             running.counters.hop_limited.raise();
-            return Some(format!("the message has been through {} rules, which is the limit", shared.hops_max));
+            return Some(format!(
+                "the message has been through {} rules, which is the limit",
+                shared.hops_max
+            ));
         }
         let properties = match encoded_properties(&request) {
             Ok(properties) => properties,
@@ -518,7 +542,9 @@ impl Rule {
         facts: &Facts<'_>,
         output: OutputRef<'_>,
     ) -> Result<Option<Request>, RenderError> {
-        let (Some(loaded), Some(running)) = (&self.loaded.error_action, &self.error_action) else { return Ok(None) };
+        let (Some(loaded), Some(running)) = (&self.loaded.error_action, &self.error_action) else {
+            return Ok(None);
+        };
         let event = facts.event(&shared.secret);
         let mut evaluation = Evaluation::new(&event, shared.secret.seed(facts.id, self.id));
         let mut renderer = TemplateRenderer {

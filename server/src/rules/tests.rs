@@ -1,0 +1,708 @@
+//! Rule files as text, the pipeline against single messages, and the pipeline inside a real broker.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actions::{DropReason, TargetPolicy};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use broker::{
+    Broker, BrokerConfig, HookEffects, InternalPublish, MessageHook as _, Progress, Publication,
+    Publisher as Client, Republish, Trail,
+};
+use mqtt_protocol::{PublishProperties, QoS};
+use parking_lot::Mutex;
+use rules_sql::Limits;
+use serde_json::{Value, json};
+use store::MessageId;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::*;
+
+const OVERHEAT: &str = r#"
+[rules.overheat]
+sql = '''
+SELECT deviceId, temperature AS t, topic(2) AS site FROM 'sensors/+/temp' WHERE temperature > 60
+'''
+dialect = "aws"
+description = "Too hot"
+tags = ["demo"]
+
+[[rules.overheat.actions]]
+name = "alarm"
+type = "republish"
+topic = "alarms/${topic(2)}"
+qos = 1
+
+[rules.overheat.error_action]
+type = "republish"
+topic = "errors/overheat"
+"#;
+
+#[track_caller]
+fn rules(text: &str) -> RuleSet {
+    match RuleSet::from_texts([(Path::new("rules.d/test.toml"), text)], &Limits::default()) {
+        Ok(rules) => rules,
+        Err(errors) => panic!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+fn pipeline(text: &str) -> RulePipeline {
+    RulePipeline::new(&rules(text), &PipelineSettings::default()).unwrap()
+}
+
+fn client(client_id: &str) -> Arc<Client> {
+    Arc::new(Client {
+        client_id: client_id.into(),
+        username: Some("user".into()),
+        address: "192.0.2.7:999".parse().unwrap(),
+        listener: "tcp".into(),
+    })
+}
+
+/// A message to run rules on.
+struct Message<'a> {
+    topic: &'a str,
+    payload: &'a [u8],
+    properties: Vec<u8>,
+    publisher: Option<Arc<Client>>,
+    trail: Trail,
+    sequence: u64,
+}
+
+impl<'a> Message<'a> {
+    fn new(topic: &'a str, payload: &'a [u8]) -> Self {
+        let publisher = Some(client("dev-1"));
+        Self { topic, payload, properties: vec![], publisher, trail: Trail::default(), sequence: 1 }
+    }
+
+    fn publication(&'a self) -> Publication<'a> {
+        Publication {
+            id: MessageId { store: 0xab, epoch: 1, sequence: self.sequence },
+            namespace: 0,
+            topic: self.topic,
+            payload: self.payload,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: &self.properties,
+            expires_at_ms: None,
+            received_at_ms: 1_700_000_000_000,
+            publisher: self.publisher.as_ref(),
+            trail: &self.trail,
+        }
+    }
+
+    /// Runs the message through the rules, with as many turns as they ask for.
+    fn run(&self, pipeline: &RulePipeline) -> Vec<Republish> {
+        let Some(handler) = pipeline.candidates(self.topic) else { return Vec::new() };
+        let mut effects = HookEffects::default();
+        let mut cursor = 0;
+        while handler.handle(&self.publication(), &mut cursor, &mut effects) == Progress::Yield {}
+        effects.republish
+    }
+}
+
+fn stats(pipeline: &RulePipeline, rule: &str) -> RuleStats {
+    pipeline.stats().into_iter().find(|stats| stats.name == rule).unwrap()
+}
+
+fn document(republish: &Republish) -> Value {
+    serde_json::from_slice(&republish.payload).unwrap()
+}
+
+// ---- files
+
+#[test]
+fn reads_the_rule_of_the_manual() {
+    let set = rules(OVERHEAT);
+    let [rule] = set.iter().collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!((rule.name.as_str(), rule.enabled, rule.description.as_str()), ("overheat", true, "Too hot"));
+    assert_eq!(rule.filters(), ["sensors/+/temp"]);
+    assert_eq!(rule.action_names().collect::<Vec<_>>(), ["alarm"]);
+    assert_eq!(rule.tags, ["demo"]);
+}
+
+#[test]
+fn says_where_a_file_is_wrong_and_what_was_expected() {
+    let rule = "[rules.r]\nsql = \"SELECT * FROM 'a'\"\n";
+    let action = "[[rules.r.actions]]\nname = 'a'\ntype = 'republish'\ntopic = 't'\n";
+    for (text, expected) in [
+        ("x = 1".to_owned(), "test.toml:1:1: unknown key \"x\"; expected tables named [rules.<name>]"),
+        ("rules = 1".to_owned(), "test.toml:1:9: expected tables named [rules.<name>]"),
+        ("[rules.r\n".to_owned(), "test.toml:1:"),
+        ("[rules.r]\n".to_owned(), "test.toml:1:1: rule \"r\": missing field `sql`"),
+        (
+            "[rules.\"a b\"]\nsql = 'x'".to_owned(),
+            "test.toml:1:8: rule \"a b\": a rule's name is 1 to 64 letters",
+        ),
+        (rule.to_owned(), "test.toml:1:8: rule \"r\": has no action; expected [[rules.r.actions]]"),
+        (format!("{rule}colour = 'red'\n{action}"), "test.toml:3:1: rule \"r\": unknown field `colour`"),
+        (
+            format!("{rule}enabled = 'yes'\n{action}"),
+            "test.toml:3:11: rule \"r\": invalid type: string \"yes\"",
+        ),
+        (format!("{rule}dialect = 'sql92'\n{action}"), "test.toml:3:11: rule \"r\": unknown variant `sql92`"),
+        (
+            format!("{rule}[rules.r.actions]\nx = 1"),
+            "rule \"r\": expected [[rules.r.actions]], a list of tables",
+        ),
+        (
+            format!("{rule}[[rules.r.actions]]\nname = 'a'"),
+            "test.toml:3:1: rule \"r\", action \"a\": has no type; expected type = \"republish\", \"http\", \"log\"",
+        ),
+        (
+            format!("{rule}[[rules.r.actions]]\nname = 'a'\ntype = 'htttp'"),
+            "test.toml:5:8: rule \"r\", action \"a\": unknown type \"htttp\"",
+        ),
+        (format!("{rule}{action}qoss = 1"), "test.toml:7:1: rule \"r\", action \"a\": unknown field `qoss`"),
+        (
+            format!("{rule}{action}qos = 3"),
+            "test.toml:7:7: rule \"r\", action \"a\": qos: expected 0, 1, 2 or a template",
+        ),
+        (
+            format!("{rule}{action}{action}"),
+            "test.toml:7:1: rule \"r\", action \"a\": the rule has an action of this name already",
+        ),
+        (
+            format!("{rule}[[rules.r.actions]]\ntype = 'log'"),
+            "rule \"r\": action name \"\": expected 1 to 64",
+        ),
+        (
+            format!("{rule}[[rules.r.actions]]\ntype = 'log'\nname = 'error_action'"),
+            "the name \"error_action\" is the error action's own",
+        ),
+        (
+            format!("{rule}{action}[rules.r.error_action]\ntype = 'log'\nname = 'x'"),
+            "an error action has no name of its own",
+        ),
+        (
+            format!(
+                "{rule}[[rules.r.actions]]\nname = 'a'\ntype = 'http'\nurl = 'http://h/'\nheaders = {{ X-A = \"a\\nb\" }}"
+            ),
+            "test.toml:7:19: rule \"r\", action \"a\": headers.X-A: expected a header value",
+        ),
+        (
+            format!(
+                "{rule}[[rules.r.actions]]\nname = 'a'\ntype = 'http'\nurl = 'http://h/'\n[rules.r.actions.queue]\nmax_items = 0"
+            ),
+            "test.toml:8:13: rule \"r\", action \"a\": queue.max_items: expected 1 to",
+        ),
+    ] {
+        let errors =
+            RuleSet::from_texts([(Path::new("rules.d/test.toml"), text.as_str())], &Limits::default())
+                .expect_err(&text);
+        let shown = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(shown.contains(expected), "{text}\n-- gave --\n{shown}\n-- expected --\n{expected}");
+    }
+}
+
+#[test]
+fn says_where_in_the_sql_or_template_the_fault_is() {
+    let text = "[rules.r]\nsql = '''\nSELECT *\nFROM 'a'\nWHERE nosuch(x) > 1\n'''\n[[rules.r.actions]]\nname = 'a'\ntype = 'republish'\ntopic = 't'\n";
+    let errors = RuleSet::from_texts([(Path::new("f.toml"), text)], &Limits::default()).unwrap_err();
+    assert_eq!((errors[0].line, errors[0].column), (Some(5), Some(7)), "{}", errors[0]);
+    assert!(errors[0].message.starts_with("[R"), "{}", errors[0]);
+    assert!(errors[0].detail.is_some());
+
+    let text = "[rules.r]\nsql = \"SELECT * FROM 'a'\"\n[[rules.r.actions]]\nname = 'a'\ntype = 'republish'\ntopic = 't/${nosuch(x)}'\n";
+    let errors = RuleSet::from_texts([(Path::new("f.toml"), text)], &Limits::default()).unwrap_err();
+    assert_eq!(errors[0].line, Some(6), "{}", errors[0]);
+    assert_eq!(errors[0].action.as_deref(), Some("a"));
+    assert!(errors[0].message.starts_with("topic: [R"), "{}", errors[0]);
+}
+
+#[test]
+fn reports_every_fault_of_every_file_at_once() {
+    let (one, two) = (Path::new("one.toml"), Path::new("two.toml"));
+    let bad = "[rules.a]\nsql = 'SELEKT'\n[rules.b]\nsql = 1\n";
+    let dup = format!("{OVERHEAT}\n[rules.c]\nsql = 'no'\n");
+    let errors = RuleSet::from_texts([(one, bad), (two, dup.as_str()), (one, OVERHEAT)], &Limits::default())
+        .unwrap_err();
+    let rules: Vec<_> =
+        errors.iter().map(|error| (error.file.as_path(), error.rule.as_deref().unwrap())).collect();
+    assert_eq!(rules, [(one, "a"), (one, "b"), (two, "c"), (one, "overheat")]);
+    assert!(errors[3].message.contains("two.toml has a rule of this name already"));
+}
+
+#[test]
+fn reads_the_files_of_a_folder_in_order_and_leaves_others_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = |name: &str| OVERHEAT.replace("overheat", name);
+    std::fs::write(dir.path().join("b.toml"), rule("second")).unwrap();
+    std::fs::write(dir.path().join("a.toml"), rule("first")).unwrap();
+    for ignored in [".hidden.toml", "a.toml~", "notes.md"] {
+        std::fs::write(dir.path().join(ignored), "not a rule").unwrap();
+    }
+    let set = load_rules(dir.path(), &Limits::default()).unwrap();
+    assert_eq!(set.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+
+    let errors = load_rules(&dir.path().join("missing"), &Limits::default()).unwrap_err();
+    assert!(errors[0].message.starts_with("can't be read"), "{}", errors[0]);
+    std::fs::write(dir.path().join("c.toml"), b"\xff").unwrap();
+    let errors = load_rules(dir.path(), &Limits::default()).unwrap_err();
+    assert!(errors[0].message.starts_with("can't be read"), "{}", errors[0]);
+}
+
+#[test]
+fn every_example_of_the_manual_loads() {
+    let manual = include_str!("../../../docs/actions.md");
+    let examples: Vec<&str> = manual
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").expect("an example ends").0)
+        .collect();
+    assert!(examples.len() >= 2);
+    let names: Vec<String> = examples
+        .into_iter()
+        .flat_map(|text| rules(text).iter().map(|rule| rule.name.clone()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(names, ["overheat", "readings"]);
+}
+
+/// Every key of every action stands in the manual's tables, with the default that serde fills in.
+#[test]
+fn the_manual_names_every_key() {
+    let manual = include_str!("../../../docs/actions.md");
+    for kind in actions::ActionConfig::KINDS {
+        let text = format!("type = '{kind}'\nno_such_key = 1");
+        let error = toml::from_str::<actions::ActionConfig>(&text).unwrap_err().message().to_owned();
+        let keys: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert!(keys.len() > 5, "{error}");
+        for key in keys.iter().filter(|key| **key != "name") {
+            assert!(manual.contains(&format!("`{key}`")), "{kind}: {key}");
+        }
+    }
+}
+
+// ---- one message at a time
+
+#[tokio::test]
+async fn republishes_what_matches_and_counts_what_does_not() {
+    let pipeline = pipeline(OVERHEAT);
+    assert!(pipeline.candidates("sensors/north/humidity").is_none());
+    assert!(pipeline.candidates("$SYS/broker/uptime").is_none());
+
+    let hot = Message::new("sensors/north/temp", br#"{"deviceId":"d1","temperature":61.50}"#);
+    let [republish] = hot.run(&pipeline).try_into().unwrap();
+    assert_eq!(
+        (republish.topic.as_str(), republish.qos, republish.retain),
+        ("alarms/north", QoS::AtLeastOnce, false)
+    );
+    assert_eq!(republish.payload, br#"{"deviceId":"d1","t":61.50,"site":"north"}"#);
+    assert_eq!(republish.properties, b"");
+
+    assert!(Message::new("sensors/north/temp", br#"{"temperature":10}"#).run(&pipeline).is_empty());
+    assert!(Message::new("sensors/north/temp", b"not json").run(&pipeline).is_empty());
+    let stats = stats(&pipeline, "overheat");
+    assert_eq!((stats.matched, stats.passed, stats.no_match), (3, 1, 2));
+    assert_eq!((stats.actions[0].name.as_str(), stats.actions[0].requests), ("alarm", 1));
+}
+
+#[tokio::test]
+async fn templates_see_the_message_and_its_publisher() {
+    let pipeline = pipeline(
+        r#"
+        [rules.r]
+        sql = "SELECT v FROM 'in/#'"
+        [[rules.r.actions]]
+        name = "a"
+        type = "republish"
+        topic = "out/${clientid()}"
+        payload = "${v}|${username()}|${topic()}"
+        content_type = "text/plain"
+        response_topic = "answers/${clientid()}"
+        correlation_data = "AAEC"
+        user_properties = { site = "${topic(2)}" }
+        message_expiry_interval = 60
+        "#,
+    );
+    let [republish] = Message::new("in/north", br#"{"v":"x"}"#).run(&pipeline).try_into().unwrap();
+    assert_eq!(republish.topic, "out/dev-1");
+    assert_eq!(republish.payload, b"x|user|in/north");
+    assert_eq!(republish.message_expiry_interval_s, Some(60));
+    let properties = PublishProperties::from_encoded(&republish.properties).unwrap();
+    assert_eq!(properties.content_type, Some("text/plain"));
+    assert_eq!(properties.response_topic, Some("answers/dev-1"));
+    assert_eq!(properties.correlation_data, Some(&[0, 1, 2][..]));
+    assert_eq!(properties.user_properties.iter().collect::<Vec<_>>(), [("site", "north")]);
+}
+
+#[tokio::test]
+async fn a_rule_leaves_alone_what_it_had_a_part_in_making() {
+    let pipeline = pipeline(OVERHEAT);
+    let hot = br#"{"temperature":99}"#;
+    let [republish] = Message::new("sensors/n/temp", hot).run(&pipeline).try_into().unwrap();
+    let mut again = Message::new("sensors/n/temp", hot);
+    again.trail = Trail::default().with(1_000).with(republish.rule).with(1_001);
+    assert!(again.run(&pipeline).is_empty());
+    let stats = stats(&pipeline, "overheat");
+    assert_eq!((stats.matched, stats.passed, stats.looped), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn a_message_goes_through_eight_rules_at_most() {
+    let pipeline = pipeline(OVERHEAT);
+    let mut message = Message::new("sensors/n/temp", br#"{"temperature":99}"#);
+    message.trail = (100..107).fold(Trail::default(), |trail, rule| trail.with(rule));
+    assert_eq!(message.run(&pipeline).len(), 1, "seven before this one");
+    message.trail = message.trail.with(107);
+    assert!(message.run(&pipeline).is_empty(), "neither action nor error action");
+    let stats = stats(&pipeline, "overheat");
+    assert_eq!((stats.actions[0].hop_limited, stats.actions[1].hop_limited), (1, 1));
+    assert_eq!((stats.error_actions, stats.error_actions_failed), (1, 1));
+}
+
+#[tokio::test]
+async fn a_failed_action_sets_the_error_action_off_once() {
+    let pipeline = pipeline(
+        r#"
+        [rules.r]
+        sql = "SELECT * FROM 'in/#'"
+        [[rules.r.actions]]
+        name = "one"
+        type = "republish"
+        topic = "out/${x}"
+        [[rules.r.actions]]
+        name = "two"
+        type = "republish"
+        topic = "fine"
+        [[rules.r.actions]]
+        name = "three"
+        type = "republish"
+        topic = "out/${x}"
+        [rules.r.error_action]
+        type = "republish"
+        topic = "errors/${topic(2)}"
+        "#,
+    );
+    let payload = br#"{"x":"a/+"}"#;
+    let [fine, error] = Message::new("in/n", payload).run(&pipeline).try_into().unwrap();
+    assert_eq!((fine.topic.as_str(), error.topic.as_str()), ("fine", "errors/n"));
+    assert_eq!(fine.rule, error.rule);
+    let document = document(&error);
+    assert_eq!(document["ruleName"], "r");
+    assert_eq!(document["topic"], "in/n");
+    assert_eq!(document["clientId"], "dev-1");
+    assert_eq!(document["traceId"].as_str().unwrap().len(), 32);
+    assert_eq!(document["base64OriginalPayload"], STANDARD.encode(payload));
+    let failures = document["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 2);
+    assert_eq!(failures[0]["failedAction"], "one");
+    assert_eq!(failures[0]["failedResource"], "out/${x}");
+    assert!(failures[0]["errorMessage"].as_str().unwrap().contains("topic"), "{}", failures[0]);
+    assert_eq!(failures[1]["failedAction"], "three");
+    assert_eq!(document.as_object().unwrap().len(), 6);
+
+    let stats = stats(&pipeline, "r");
+    assert_eq!((stats.passed, stats.error_actions, stats.error_actions_failed), (1, 1, 0));
+    assert_eq!(stats.actions.iter().map(|action| action.failed_render).collect::<Vec<_>>(), [1, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_failed_error_action_is_counted_and_no_more() {
+    let text = OVERHEAT
+        .replace("topic = \"errors/overheat\"", "topic = \"errors/${x}\"")
+        .replace("alarms/${topic(2)}", "alarms/${x}");
+    let pipeline = pipeline(&text);
+    let message = Message::new("sensors/n/temp", br##"{"temperature":99,"x":"#"}"##);
+    assert!(message.run(&pipeline).is_empty());
+    let stats = stats(&pipeline, "overheat");
+    assert_eq!((stats.error_actions, stats.error_actions_failed), (1, 1));
+    assert_eq!(stats.actions[1].failed_render, 1);
+}
+
+#[tokio::test]
+async fn many_rules_yield_and_go_on_where_they_were() {
+    let text: String = (0..3_000)
+        .map(|n| {
+            format!(
+                "[rules.r{n}]\nsql = \"SELECT v FROM 'in' WHERE v >= 0\"\n[[rules.r{n}.actions]]\nname = 'a'\ntype = 'republish'\ntopic = 'out/{n}'\n"
+            )
+        })
+        .collect();
+    let pipeline = pipeline(&text);
+    let message = Message::new("in", br#"{"v":1}"#);
+    let handler = pipeline.candidates("in").unwrap();
+    let mut effects = HookEffects::default();
+    let (mut cursor, mut turns) = (0, 1);
+    while handler.handle(&message.publication(), &mut cursor, &mut effects) == Progress::Yield {
+        turns += 1;
+    }
+    assert!(turns > 1, "3,000 rules don't fit 50 µs");
+    let mut topics: Vec<&str> = effects.republish.iter().map(|republish| republish.topic.as_str()).collect();
+    assert_eq!(topics.len(), 3_000);
+    topics.sort_unstable();
+    topics.dedup();
+    assert_eq!(topics.len(), 3_000, "each rule once");
+}
+
+#[tokio::test]
+async fn topics_with_the_same_rules_share_a_handler() {
+    let pipeline = pipeline(OVERHEAT);
+    let one = pipeline.candidates("sensors/a/temp").unwrap();
+    let two = pipeline.candidates("sensors/b/temp").unwrap();
+    assert!(Arc::ptr_eq(&one, &two));
+}
+
+// ---- change
+
+#[tokio::test]
+async fn other_rules_take_over_at_once_and_a_message_in_flight_ends_on_the_old() {
+    let pipeline = pipeline(OVERHEAT);
+    let before = pipeline.generation();
+    let message = Message::new("sensors/n/temp", br#"{"temperature":61}"#);
+    let old_handler = pipeline.candidates("sensors/n/temp").unwrap();
+    let [old] = message.run(&pipeline).try_into().unwrap();
+    pipeline.replace(&rules(&OVERHEAT.replace("alarms/", "alerts/"))).unwrap();
+    assert_ne!(pipeline.generation(), before);
+    let [new] = message.run(&pipeline).try_into().unwrap();
+    assert_eq!((old.topic.as_str(), new.topic.as_str()), ("alarms/n", "alerts/n"));
+    assert_eq!(old.rule, new.rule, "a rule keeps its number");
+    let mut effects = HookEffects::default();
+    assert_eq!(old_handler.handle(&message.publication(), &mut 0, &mut effects), Progress::Done);
+    assert_eq!(effects.republish[0].topic, "alarms/n");
+    assert_eq!(stats(&pipeline, "overheat").passed, 3, "and its counters");
+
+    pipeline.replace(&rules(&OVERHEAT.replace("dialect", "enabled = false\ndialect"))).unwrap();
+    assert!(pipeline.candidates("sensors/n/temp").is_none(), "a rule that isn't enabled doesn't run");
+}
+
+// ---- queued actions, with a server
+
+/// Answers every request with `status`, and passes the bodies on.
+async fn server(status: &'static str) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, receiver) = mpsc::channel(1_000);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                let mut buffer = Vec::new();
+                while stream.read_buf(&mut buffer).await.is_ok_and(|n| n > 0) {
+                    let text = String::from_utf8_lossy(&buffer).into_owned();
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let length = head
+                        .lines()
+                        .find_map(|line| {
+                            line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()
+                        })
+                        .unwrap_or(0);
+                    if body.len() < length {
+                        continue;
+                    }
+                    sender.send(body.to_owned()).await.unwrap();
+                    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    buffer.clear();
+                }
+            });
+        }
+    });
+    (address, receiver)
+}
+
+fn http_rule(address: SocketAddr, more: &str) -> String {
+    format!(
+        r#"
+        [rules.r]
+        sql = "SELECT v FROM 'in/#'"
+        [[rules.r.actions]]
+        name = "ops"
+        type = "http"
+        url = "http://{address}/in/${{topic(2)}}?token=s3cret"
+        retry = {{ initial_backoff = "1ms", max_backoff = "2ms", max_attempts = 2 }}
+        {more}
+        [rules.r.error_action]
+        type = "republish"
+        topic = "errors/r"
+        "#
+    )
+}
+
+/// Stands for the broker, and keeps what is published.
+#[derive(Debug)]
+struct Published(mpsc::Sender<InternalPublish>);
+
+impl Publisher for Published {
+    fn publish(
+        &self,
+        message: InternalPublish,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move { self.0.send(message).await.map_err(|error| error.to_string()) })
+    }
+}
+
+#[tokio::test]
+async fn queued_requests_reach_the_server_in_order() {
+    let (address, mut bodies) = server("200 OK").await;
+    let pipeline = pipeline(&http_rule(address, ""));
+    for n in 0..20 {
+        let payload = format!("{{\"v\":{n}}}");
+        assert!(Message::new("in/x", payload.as_bytes()).run(&pipeline).is_empty());
+    }
+    for n in 0..20 {
+        assert_eq!(bodies.recv().await.unwrap(), format!("{{\"v\":{n}}}"));
+    }
+    pipeline.shutdown(Duration::from_secs(30)).await;
+    let stats = stats(&pipeline, "r");
+    let delivery = stats.actions[0].delivery.as_ref().unwrap();
+    assert!(delivery.is_conserved());
+    assert_eq!((stats.actions[0].requests, delivery.delivered), (20, 20));
+    assert_eq!(stats.error_actions, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_fails_later_sets_the_error_action_off_once() {
+    let (address, mut bodies) = server("503 Busy").await;
+    let second = "[[rules.r.actions]]\nname = 'bad'\ntype = 'republish'\ntopic = 'out/${v}'\n";
+    let pipeline = pipeline(&http_rule(address, second));
+    let (sender, mut published) = mpsc::channel(10);
+    pipeline.attach(Arc::new(Published(sender)));
+    let payload = br#"{"v":"+"}"#;
+    assert!(Message::new("in/x", payload).run(&pipeline).is_empty());
+    bodies.recv().await.unwrap();
+    bodies.recv().await.unwrap();
+    let message = published.recv().await.unwrap();
+    assert_eq!(message.topic, "errors/r");
+    let document: Value = serde_json::from_slice(&message.payload).unwrap();
+    let failures: Vec<(&str, &str)> = document["failures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failure| (failure["failedAction"].as_str().unwrap(), failure["errorMessage"].as_str().unwrap()))
+        .collect();
+    assert_eq!(failures.len(), 2, "one document names both: {failures:?}");
+    assert_eq!(failures[0].0, "bad");
+    assert_eq!(failures[1], ("ops", "the far side answered 503: \"\" (attempt 2 of 2)"));
+    assert_eq!(document["base64OriginalPayload"], STANDARD.encode(payload));
+    assert!(!message.payload.windows(6).any(|window| window == b"s3cret"), "no query in the document");
+    let stats = stats(&pipeline, "r");
+    assert_eq!((stats.error_actions, stats.error_actions_failed), (1, 0));
+    assert_eq!(stats.actions[0].delivery.as_ref().unwrap().dropped_for(DropReason::RetriesExhausted), 1);
+    drop(pipeline);
+    assert!(published.recv().await.is_none(), "once");
+}
+
+#[tokio::test]
+async fn an_action_cannot_reach_the_admin_interface() {
+    let (address, mut bodies) = server("200 OK").await;
+    let targets = TargetPolicy { admin: vec![address], ..TargetPolicy::default() };
+    let settings = PipelineSettings { targets, ..PipelineSettings::default() };
+    let pipeline = RulePipeline::new(&rules(&http_rule(address, "")), &settings).unwrap();
+    let (sender, mut published) = mpsc::channel(10);
+    pipeline.attach(Arc::new(Published(sender)));
+    Message::new("in/x", b"{}").run(&pipeline);
+    let message = published.recv().await.unwrap();
+    let document: Value = serde_json::from_slice(&message.payload).unwrap();
+    let text = document["failures"][0]["errorMessage"].as_str().unwrap();
+    assert!(text.contains("admin interface"), "{text}");
+    assert!(bodies.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_changed_setting_keeps_what_is_queued() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let pipeline = pipeline(&http_rule(closed, ""));
+    for n in 0..5 {
+        Message::new("in/x", format!("{{\"v\":{n}}}").as_bytes()).run(&pipeline);
+    }
+    let (address, mut bodies) = server("200 OK").await;
+    // A request keeps the URL that it was rendered with; what changes is how it is sent.
+    pipeline.replace(&rules(&http_rule(closed, "timeout = \"1s\""))).unwrap();
+    let kept = stats(&pipeline, "r").actions[0].delivery.clone().unwrap();
+    assert_eq!((kept.received, kept.delivered + kept.dropped_total()), (5, 0));
+    pipeline.replace(&rules(&http_rule(address, ""))).unwrap();
+    Message::new("in/y", b"{\"v\":9}").run(&pipeline);
+    let stats = stats(&pipeline, "r");
+    let delivery = stats.actions[0].delivery.as_ref().unwrap();
+    assert_eq!((stats.actions[0].requests, delivery.received), (6, 6), "counters go on");
+    assert!(
+        bodies.try_recv().is_err(),
+        "order holds: the new one waits behind the old ones of its publisher"
+    );
+}
+
+// ---- inside a broker
+
+async fn broker(pipeline: &RulePipeline) -> Broker {
+    let store = Arc::new(store::MemoryStore::new(1));
+    let broker = Broker::new(BrokerConfig::default(), store, Some(Arc::new(pipeline.clone())));
+    pipeline.attach(Arc::new(broker.clone()));
+    broker
+}
+
+fn publish(topic: &str, payload: &str) -> InternalPublish {
+    InternalPublish {
+        topic: topic.to_owned(),
+        payload: payload.as_bytes().to_vec(),
+        qos: QoS::AtMostOnce,
+        retain: false,
+        properties: vec![],
+        message_expiry_interval_s: None,
+    }
+}
+
+#[tokio::test]
+async fn rules_that_feed_each_other_stop() {
+    let rule = |name: &str, from: &str, to: &str| {
+        format!(
+            "[rules.{name}]\nsql = \"SELECT * FROM '{from}'\"\n[[rules.{name}.actions]]\nname = 'a'\ntype = 'republish'\ntopic = '{to}'\n"
+        )
+    };
+    let text =
+        [rule("own", "own/#", "own/x"), rule("ping", "ping", "pong"), rule("pong", "pong", "ping")].concat();
+    let pipeline = pipeline(&text);
+    let broker = broker(&pipeline).await;
+    broker.publish(publish("own/x", "{}")).await.unwrap();
+    broker.publish(publish("ping", "{}")).await.unwrap();
+    let counts = |rule: &str| {
+        let stats = stats(&pipeline, rule);
+        (stats.passed, stats.looped)
+    };
+    assert_eq!(counts("own"), (1, 1));
+    assert_eq!(counts("ping"), (1, 1));
+    assert_eq!(counts("pong"), (1, 0));
+}
+
+#[tokio::test]
+async fn a_rule_on_its_own_error_topic_stops() {
+    // Fails for every message, with the error action within the admission, and after the fact.
+    for queued in [false, true] {
+        let (address, _bodies) = server("400 Bad Request").await;
+        let action = if queued {
+            format!("type = 'http'\nurl = 'http://{address}/'")
+        } else {
+            "type = 'republish'\ntopic = 'out/${nothing}+'".to_owned()
+        };
+        let pipeline = pipeline(&format!(
+            "[rules.r]\nsql = \"SELECT * FROM '#'\"\n[[rules.r.actions]]\nname = 'a'\n{action}\n[rules.r.error_action]\ntype = 'republish'\ntopic = 'errors/r'\n"
+        ));
+        let broker = broker(&pipeline).await;
+        broker.publish(publish("in", "{}")).await.unwrap();
+        let looped = Arc::new(Mutex::new(0));
+        while *looped.lock() == 0 {
+            tokio::task::yield_now().await;
+            *looped.lock() = stats(&pipeline, "r").looped;
+        }
+        let stats = stats(&pipeline, "r");
+        assert_eq!((stats.passed, stats.looped, stats.error_actions), (1, 1, 1), "queued: {queued}");
+    }
+}
+
+#[test]
+fn the_document_is_what_the_manual_says() {
+    let failures = [error_action::FailedAction {
+        failed_action: "ops".to_owned(),
+        failed_resource: "https://ops.example".to_owned(),
+        error_message: "no".to_owned(),
+    }];
+    assert_eq!(
+        serde_json::to_value(&failures).unwrap(),
+        json!([{ "failedAction": "ops", "failedResource": "https://ops.example", "errorMessage": "no" }])
+    );
+}

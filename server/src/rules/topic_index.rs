@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn answers_every_filter_that_matches_once_and_in_order() {
         let filters = ["a/b", "a/+", "a/#", "#", "+/b", "$SYS/#", "a/b/c", "+/+", "a", "/", "+/+/#"];
-        let index = TopicIndex::new((0..).zip(filters).map(|(number, filter)| (filter, number)).chain([("a/b", 2)]));
+        let index =
+            TopicIndex::new((0..).zip(filters).map(|(number, filter)| (filter, number)).chain([("a/b", 2)]));
         assert_eq!(index.matches("a/b"), [0, 1, 2, 3, 4, 7, 10]);
         assert_eq!(index.matches("a"), [2, 3, 8]);
         assert_eq!(index.matches("$SYS/b"), [5]);
