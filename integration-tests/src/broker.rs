@@ -157,6 +157,20 @@ impl BrokerBuilder {
         broker
     }
 
+    /// Starts the broker where it must refuse to: asserts that it ends with an error, and returns what it printed.
+    #[track_caller]
+    #[must_use]
+    pub fn fails_to_start(self) -> String {
+        let folder = new_folder();
+        let output = self.tidegate(&folder).stdin(Stdio::null()).output().unwrap();
+        drop(fs::remove_dir_all(&folder));
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "the broker started and ended well:\n{text}");
+        assert!(!text.contains("panicked at"), "{text}");
+        text
+    }
+
     fn tidegate(&self, folder: &Path) -> Command {
         let rules = folder.join("rules.d");
         fs::create_dir(&rules).unwrap();

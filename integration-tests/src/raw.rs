@@ -226,6 +226,14 @@ impl Client {
     /// Reason Code in MQTT 5, without a word in MQTT 3.1.1.
     #[track_caller]
     pub fn expect_end(&mut self, reason_code: u8) {
+        // Where the broker takes no offence, a PINGRESP shows it at once.
+        self.send_to_a_closing_broker(&[0xc0, 0]);
+        self.expect_end_in_silence(reason_code);
+    }
+
+    /// The same without a word from us, for what the broker does by itself.
+    #[track_caller]
+    pub fn expect_end_in_silence(&mut self, reason_code: u8) {
         if self.version == Version::V5 {
             let Some(packet) = self.next_packet() else {
                 // The specification lets a Server be silent (§4.13.1). Ours says why.
@@ -279,6 +287,8 @@ impl Client {
     #[track_caller]
     #[must_use]
     pub fn end_of_session(&mut self) -> Option<u8> {
+        // Where the broker takes no offence, a PINGRESP shows it at once.
+        self.send_to_a_closing_broker(&[0xc0, 0]);
         let packet = self.next_packet()?;
         assert_eq!(hex(&packet[..1]), "e0", "{} came, expected a DISCONNECT", hex(&packet));
         self.expect_closed();

@@ -1,12 +1,15 @@
 //! Foreign MQTT clients. `cargo xtask test` installs them; where one is missing the test fails and says so.
 
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Instant;
 
+use crate::broker::new_folder;
 use crate::{Broker, PATIENCE};
 
 /// A running program whose lines of output are awaited one by one.
@@ -21,7 +24,21 @@ pub struct Program {
 /// Runs `mosquitto_pub` against the broker and asserts that it succeeds.
 #[track_caller]
 pub fn mosquitto_pub(broker: &Broker, arguments: &[&str]) {
-    Program::start(mosquitto("mosquitto_pub", broker, arguments)).succeed();
+    mosquitto_pub_at(broker.address().port(), arguments);
+}
+
+/// Runs `mosquitto_pub` against the broker on this port of loopback and asserts that it succeeds.
+#[track_caller]
+pub fn mosquitto_pub_at(port: u16, arguments: &[&str]) {
+    Program::start(mosquitto("mosquitto_pub", port, arguments)).succeed();
+}
+
+/// Runs `mosquitto_pub -l`: every line is a message, over one connection.
+#[track_caller]
+pub fn mosquitto_pub_lines(broker: &Broker, arguments: &[&str], lines: &[String]) {
+    let mut command = mosquitto("mosquitto_pub", broker.address().port(), arguments);
+    command.arg("-l");
+    Program::start_with_input(command, Some(lines.join("\n") + "\n")).succeed();
 }
 
 /// Starts `mosquitto_sub` and waits until the broker has granted its subscriptions.
@@ -30,19 +47,64 @@ pub fn mosquitto_pub(broker: &Broker, arguments: &[&str]) {
 #[track_caller]
 #[must_use]
 pub fn mosquitto_sub(broker: &Broker, arguments: &[&str]) -> Program {
-    let mut command = mosquitto("mosquitto_sub", broker, arguments);
-    command.args(["-d", "-F", "MSG %t %q %r %p"]);
-    let mut program = Program::start(command);
+    mosquitto_sub_at(broker.address().port(), arguments)
+}
+
+/// Starts `mosquitto_sub` against the broker on this port of loopback, as [`mosquitto_sub`] does.
+#[track_caller]
+#[must_use]
+pub fn mosquitto_sub_at(port: u16, arguments: &[&str]) -> Program {
+    let mut program = Program::start(subscriber(port, arguments));
     program.wait_for("Subscribed (mid");
     program
 }
 
-fn mosquitto(program: &str, broker: &Broker, arguments: &[&str]) -> Command {
+/// Starts `mosquitto_sub` and waits for nothing: the messages of a session that it resumes may come before SUBACK.
+#[track_caller]
+#[must_use]
+pub fn mosquitto_sub_running(broker: &Broker, arguments: &[&str]) -> Program {
+    Program::start(subscriber(broker.address().port(), arguments))
+}
+
+fn subscriber(port: u16, arguments: &[&str]) -> Command {
+    let mut command = mosquitto("mosquitto_sub", port, arguments);
+    command.args(["-d", "-F", "MSG %t %q %r %p"]);
+    command
+}
+
+fn mosquitto(program: &str, port: u16, arguments: &[&str]) -> Command {
     // Debian's build fills its output buffer before it writes to a pipe.
     let mut command = Command::new("stdbuf");
-    command.args(["-oL", program, "-h", "127.0.0.1", "-p", &broker.address().port().to_string()]);
-    command.args(arguments);
+    command.args(["-oL", program, "-h", "127.0.0.1", "-p", &port.to_string()]).args(arguments);
     command
+}
+
+/// Starts a Mosquitto broker that bridges `up/#` to the broker under test and `down/#` from it. Also returns its port.
+///
+/// `version` as its configuration names it: `mqttv311`, `mqttv50`. It tells its state to its own clients only: with its
+/// default it asks for a will below `$SYS` of the far side, and nobody but our broker writes there.
+#[track_caller]
+#[must_use]
+pub fn mosquitto_bridge(broker: &Broker, version: &str) -> (Program, u16) {
+    // Mosquitto cannot be told to choose a port, so one is chosen that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = new_folder().join("bridge.conf");
+    fs::write(
+        &config,
+        format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\nlog_type all\n\
+             connection ours\naddress {}\nbridge_protocol_version {version}\ntopic up/# out 1\ntopic down/# in 1\n\
+             notifications_local_only true\n",
+            broker.address()
+        ),
+    )
+    .unwrap();
+    let mut command = Command::new("/usr/sbin/mosquitto");
+    command.arg("-c").arg(config);
+    let mut program = Program::start(command);
+    // The bridge's subscription to down/# has been granted.
+    program.wait_for("Received SUBACK");
+    (program, port)
 }
 
 /// Runs `clients/<script>` with Python and the Paho client installed in `target/clients/<library>`.
@@ -82,16 +144,25 @@ impl Program {
     /// Starts a program; its stdout and stderr are read as one.
     #[track_caller]
     #[must_use]
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::start_with_input(command, None)
+    }
+
+    #[track_caller]
+    fn start_with_input(mut command: Command, input: Option<String>) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         let mut process = command
-            .stdin(Stdio::null())
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
                 panic!("cannot start {name} ({error}): `cargo xtask test` installs what the tests run")
             });
+        if let (Some(input), Some(mut stdin)) = (input, process.stdin.take()) {
+            // A program that stops reading fails by itself.
+            thread::spawn(move || stdin.write_all(input.as_bytes()));
+        }
         let (sender, lines) = mpsc::channel();
         let stdout = process.stdout.take().unwrap();
         let stderr = process.stderr.take().unwrap();

@@ -203,7 +203,7 @@ fn refusal_by_the_subscriber_ends_the_delivery_v5_4_4_0_2() {
 }
 
 #[test]
-fn pubrec_of_an_unknown_identifier_is_answered_v5_3_6_2_1() {
+fn pubrec_of_an_unknown_identifier_is_answered_v5_s3_6_2_1() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Version::V5, "unknown");
     client.send("50 [0007]");

@@ -66,7 +66,7 @@ fn reserved_flags_of_the_fixed_header_are_malformed_v311_2_2_2_2_v5_2_1_3_1() {
 }
 
 #[test]
-fn remaining_length_of_five_bytes_is_malformed_v311_2_2_3_v5_1_5_5() {
+fn remaining_length_of_five_bytes_is_malformed_v311_s2_2_3_v5_s1_5_5() {
     let broker = Broker::start();
     for version in Version::BOTH {
         let mut client = Client::connect(&broker, version, "five");
@@ -121,7 +121,7 @@ fn packets_arrive_in_any_pieces() {
 }
 
 #[test]
-fn disconnect_ends_the_connection_v311_3_14_4_v5_3_14_4() {
+fn disconnect_ends_the_connection_v311_s3_14_4_v5_s3_14_4() {
     let broker = Broker::start();
     for version in Version::BOTH {
         let mut watcher = Client::connect(&broker, version, "watcher");
@@ -135,7 +135,7 @@ fn disconnect_ends_the_connection_v311_3_14_4_v5_3_14_4() {
 }
 
 #[test]
-fn auth_without_an_authentication_method_is_a_protocol_error_v5_4_12_0_1() {
+fn auth_without_an_authentication_method_is_a_protocol_error_v5_4_12_0_7() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Version::V5, "auth");
     client.send("f0 [18 [15 'PLAIN']]");

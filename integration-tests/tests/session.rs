@@ -71,7 +71,7 @@ fn a_session_can_go_on_in_the_other_version() {
 }
 
 #[test]
-fn session_without_expiry_interval_ends_with_its_connection_v5_3_1_2_11_2() {
+fn session_without_expiry_interval_ends_with_its_connection_v5_s3_1_2_11_2() {
     let broker = Broker::start();
     let connect = "10 ['MQTT' 05 00 003c [] 'short']";
     for _ in 0..2 {
@@ -96,7 +96,7 @@ fn session_ends_when_its_interval_has_passed_v5_4_1_0_2() {
 }
 
 #[test]
-fn disconnect_may_change_the_expiry_interval_v5_3_14_2_2_2() {
+fn disconnect_may_change_the_expiry_interval_v5_s3_14_2_2_2() {
     let broker = Broker::start();
     // To nothing: the session ends at once.
     let (mut client, _) = Client::connect_as(&broker, Version::V5, &Version::V5.resume("changing"));

@@ -3,7 +3,7 @@
 use integration_tests::{Broker, Client, Version};
 
 #[test]
-fn each_message_goes_to_one_member_v5_4_8_2() {
+fn each_message_goes_to_one_member_v5_s4_8_2() {
     let broker = Broker::start();
     for version in Version::BOTH {
         let mut members: Vec<_> = (0..3)
@@ -70,7 +70,7 @@ fn no_local_on_a_shared_subscription_is_a_protocol_error_v5_3_8_3_4() {
 }
 
 #[test]
-fn a_shared_subscription_gets_no_retained_messages_v5_4_8_2() {
+fn a_shared_subscription_gets_no_retained_messages_v5_s4_8_2() {
     let broker = Broker::start();
     let mut publisher = Client::connect(&broker, Version::V5, "publisher");
     publisher.send("33 ['kept/x' 0001 [] `r`]");
@@ -91,7 +91,7 @@ fn the_granted_qos_of_the_member_holds_v5_4_8_2_3() {
 }
 
 #[test]
-fn a_member_that_leaves_gives_its_place_up_v5_4_8_2() {
+fn a_member_that_leaves_gives_its_place_up_v5_s4_8_2() {
     let broker = Broker::start();
     let mut stays = Client::connect(&broker, Version::V5, "stays");
     stays.subscribe("$share/group/jobs", 1);

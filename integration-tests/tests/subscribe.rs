@@ -68,7 +68,7 @@ fn options_are_checked_v311_3_8_3_4_v5_3_8_3_5() {
 }
 
 #[test]
-fn subscribe_properties_are_checked_v5_3_8_2_1() {
+fn subscribe_properties_are_checked_v5_s3_8_2_1() {
     let broker = Broker::start();
     for (properties, reason_codes) in [
         ("[0b 00]", &[0x82][..]),      // Subscription Identifier 0 (§3.8.2.1.2)
@@ -239,7 +239,7 @@ fn unsubscribe_ends_a_subscription_v311_3_10_4_2_v5_3_10_4_2() {
         // Filters are compared as text, not by what they match [MQTT-3.10.4-1, both versions].
         subscriber.send(&format!("a2 [4321 {properties} 'gone/#' 'gone/+']"));
         let unsuback = subscriber.ack(0xb0);
-        assert_eq!(unsuback.packet_id, 0x4321, "[MQTT-3.10.4-4, both versions]");
+        assert_eq!(unsuback.packet_id, 0x4321, "[MQTT-3.10.4-4, v3.1.1] [MQTT-3.10.4-5, v5]");
         match version {
             Version::V311 => assert!(unsuback.codes.is_empty()),
             // One Reason Code for each, in order [MQTT-3.11.3-1, v5]: No subscription existed, Success.

@@ -87,7 +87,7 @@ fn disconnect_discards_the_will_v311_3_14_4_3_v5_3_14_4_3() {
 }
 
 #[test]
-fn disconnect_may_ask_for_the_will_v5_3_14_2_1() {
+fn disconnect_may_ask_for_the_will_v5_s3_14_2_1() {
     let broker = Broker::start();
     let mut watcher = Client::connect(&broker, Version::V5, "watcher");
     watcher.subscribe("will/#", 0);
@@ -162,7 +162,7 @@ fn will_delay_holds_the_will_back_v5_3_1_3_9() {
 }
 
 #[test]
-fn will_comes_when_the_session_ends_before_its_delay_v5_3_1_2_5() {
+fn will_comes_when_the_session_ends_before_its_delay_v5_s3_1_2_5() {
     let broker = Broker::start();
     let mut watcher = Client::connect(&broker, Version::V5, "watcher");
     watcher.subscribe("will/#", 0);

@@ -59,9 +59,13 @@ impl Program {
         self
     }
 
-    #[expect(dead_code, reason = "used by the fuzz step")]
     pub(crate) fn current_dir(mut self, folder: &Path) -> Self {
         self.command.current_dir(folder);
+        self
+    }
+
+    pub(crate) fn without_env(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
         self
     }
 
