@@ -83,8 +83,12 @@ fn compare(
         (Ok(packet), Ok(theirs)) => {
             for (name, value) in ours::summary(&packet) {
                 let Some(other) = theirs.get(name) else { continue };
-                if *other != value && !known::differs(codec, packet_type, name) {
-                    report(format!("{codec} {version} {packet_type} {name}"), &format!("{value} against {other}"), bytes);
+                if *other != value && !known::differs(codec, &packet) {
+                    report(
+                        format!("{codec} {version} {packet_type} {name}"),
+                        &format!("{value} against {other}"),
+                        bytes,
+                    );
                 }
             }
         }
@@ -94,8 +98,12 @@ fn compare(
             }
         }
         (Ok(packet), Err(error)) => {
-            if !known::refuses(codec, packet_type, version, &packet, &error) {
-                report(format!("{codec} {version} {packet_type} refuses: {error}"), &format!("{packet:?}"), bytes);
+            if !known::refuses(codec, version, &packet, &error) {
+                report(
+                    format!("{codec} {version} {packet_type} refuses: {error}"),
+                    &format!("{packet:?}"),
+                    bytes,
+                );
             }
         }
     }

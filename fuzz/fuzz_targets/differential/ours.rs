@@ -56,7 +56,8 @@ pub(crate) fn summary(packet: &Packet<'_>) -> Summary {
                 "user": user(&ack.user_properties));
         }
         Packet::Subscribe(subscribe) => {
-            let filters: Vec<_> = subscribe.filters.iter().map(|item| (item.filter, options(item.options))).collect();
+            let filters: Vec<_> =
+                subscribe.filters.iter().map(|item| (item.filter, options(item.options))).collect();
             put!(out, "id": subscribe.packet_id.get(), "identifier": subscribe.subscription_identifier, "filters": filters,
                 "user": user(&subscribe.user_properties));
         }

@@ -50,8 +50,10 @@ fn summary_v3(packet: &v3::Packet) -> Summary {
         v3::Packet::PublishRelease { packet_id } => id(&mut out, packet_id.get(), PacketType::PubRel),
         v3::Packet::PublishComplete { packet_id } => id(&mut out, packet_id.get(), PacketType::PubComp),
         v3::Packet::Subscribe { packet_id, topic_filters } => {
-            let filters: Vec<_> =
-                topic_filters.iter().map(|(filter, qos)| (&**filter, (u8::from(*qos), false, false, 0u8))).collect();
+            let filters: Vec<_> = topic_filters
+                .iter()
+                .map(|(filter, qos)| (&**filter, (u8::from(*qos), false, false, 0u8)))
+                .collect();
             put!(out, "filters": filters);
             id(&mut out, packet_id.get(), PacketType::Subscribe)
         }
@@ -159,7 +161,10 @@ fn summary_v5(packet: &v5::Packet) -> Summary {
                 .iter()
                 .map(|(filter, options)| {
                     let handling = options.retain_handling as u8;
-                    (&**filter, (u8::from(options.qos), options.no_local, options.retain_as_published, handling))
+                    (
+                        &**filter,
+                        (u8::from(options.qos), options.no_local, options.retain_as_published, handling),
+                    )
                 })
                 .collect();
             put!(out, "filters": filters, "identifier": subscribe.id.map(|id| id.get()),

@@ -12,9 +12,13 @@ use super::{Summary, Verdict, put};
 pub(crate) fn decode(bytes: &[u8], version: ProtocolVersion) -> Verdict {
     let mut input = BytesMut::from(bytes);
     if version == ProtocolVersion::V5 {
-        v5::Packet::read(&mut input, None).map(|packet| summary_v5(&packet)).map_err(|error| format!("{error:?}"))
+        v5::Packet::read(&mut input, None)
+            .map(|packet| summary_v5(&packet))
+            .map_err(|error| format!("{error:?}"))
     } else {
-        v4::Packet::read(&mut input, usize::MAX).map(|packet| summary_v4(&packet)).map_err(|error| format!("{error:?}"))
+        v4::Packet::read(&mut input, usize::MAX)
+            .map(|packet| summary_v4(&packet))
+            .map_err(|error| format!("{error:?}"))
     }
 }
 
@@ -43,8 +47,11 @@ fn summary_v4(packet: &v4::Packet) -> Summary {
         v4::Packet::PubRel(ack) => put!(out, "type": PacketType::PubRel, "id": ack.pkid),
         v4::Packet::PubComp(ack) => put!(out, "type": PacketType::PubComp, "id": ack.pkid),
         v4::Packet::Subscribe(subscribe) => {
-            let filters: Vec<_> =
-                subscribe.filters.iter().map(|item| (&*item.path, (item.qos as u8, false, false, 0u8))).collect();
+            let filters: Vec<_> = subscribe
+                .filters
+                .iter()
+                .map(|item| (&*item.path, (item.qos as u8, false, false, 0u8)))
+                .collect();
             put!(out, "type": PacketType::Subscribe, "id": subscribe.pkid, "filters": filters);
         }
         v4::Packet::Unsubscribe(unsubscribe) => {
@@ -52,7 +59,9 @@ fn summary_v4(packet: &v4::Packet) -> Summary {
         }
         v4::Packet::SubAck(ack) => put!(out, "type": PacketType::SubAck, "id": ack.pkid),
         v4::Packet::UnsubAck(ack) => put!(out, "type": PacketType::UnsubAck, "id": ack.pkid),
-        v4::Packet::ConnAck(ack) => put!(out, "type": PacketType::ConnAck, "session_present": ack.session_present),
+        v4::Packet::ConnAck(ack) => {
+            put!(out, "type": PacketType::ConnAck, "session_present": ack.session_present)
+        }
         v4::Packet::PingReq => put!(out, "type": PacketType::PingReq),
         v4::Packet::PingResp => put!(out, "type": PacketType::PingResp),
         v4::Packet::Disconnect => put!(out, "type": PacketType::Disconnect),
@@ -121,7 +130,9 @@ fn summary_v5(packet: &v5::Packet) -> Summary {
         }
         v5::Packet::SubAck(ack) => put!(out, "type": PacketType::SubAck, "id": ack.pkid),
         v5::Packet::UnsubAck(ack) => put!(out, "type": PacketType::UnsubAck, "id": ack.pkid),
-        v5::Packet::ConnAck(ack) => put!(out, "type": PacketType::ConnAck, "session_present": ack.session_present),
+        v5::Packet::ConnAck(ack) => {
+            put!(out, "type": PacketType::ConnAck, "session_present": ack.session_present)
+        }
         v5::Packet::Disconnect(disconnect) => {
             put!(out, "type": PacketType::Disconnect);
             if let Some(properties) = &disconnect.properties {
