@@ -18,7 +18,7 @@ pub struct Limits {
     pub statement_bytes: usize,
     /// Operators, parentheses, dots and words of one statement; bounds the depth of operator chains. Default 8,192.
     pub operators: usize,
-    /// Nesting of expressions. Default 64.
+    /// Nesting of operands and operators in an expression. Default 64.
     pub depth: usize,
     /// Items of one SELECT, and variables of one SET. Default 256.
     pub items: usize,

@@ -35,8 +35,25 @@ fn depth() {
     let limits = Limits::default();
     let nested = |n: usize| format!("SELECT {}a{} AS x FROM 't'", "(".repeat(n), ")".repeat(n));
     accepted(&nested(63), &limits);
+    // What is accepted at the limit can be evaluated, on a test thread's 2 MiB too.
+    for deepest in [
+        nested(63),
+        format!("SELECT {}1{} AS x FROM 't'", "abs(".repeat(63), ")".repeat(63)),
+        format!("SELECT {}1{} AS x FROM 't'", "[".repeat(63), "]".repeat(63)),
+    ] {
+        assert!(matches!(run(&deepest, b"{}", &limits), Outcome::Output(_)));
+    }
     refused(&nested(64), &limits, "R0002");
-    for (open, close) in [("NOT ", ""), ("- ", ""), ("[", "]"), ("abs(", ")"), ("{'k':", "}"), ("CASE WHEN ", " THEN 1 END"), ("a + (", ")"), ("a[", "]")] {
+    for (open, close) in [
+        ("NOT ", ""),
+        ("- ", ""),
+        ("[", "]"),
+        ("abs(", ")"),
+        ("{'k':", "}"),
+        ("CASE WHEN ", " THEN 1 END"),
+        ("a + (", ")"),
+        ("a[", "]"),
+    ] {
         let deep = |n: usize| format!("SELECT {}a{} AS x FROM 't'", open.repeat(n), close.repeat(n));
         accepted(&deep(20), &limits);
         refused(&deep(200), &limits, "R0002");
@@ -76,7 +93,10 @@ fn steps_and_array_steps() {
     let limits = Limits { array_steps: 100, ..Limits::default() };
     let sql = "SELECT VALUE (SELECT VALUE x FROM a AS x) FROM 't'";
     assert!(matches!(run(sql, array(100).as_bytes(), &limits), Outcome::Output(_)));
-    assert_eq!(run(sql, array(101).as_bytes(), &limits), Outcome::Failed(EvalError::ArraySteps { limit: 100 }));
+    assert_eq!(
+        run(sql, array(101).as_bytes(), &limits),
+        Outcome::Failed(EvalError::ArraySteps { limit: 100 })
+    );
     let limits = Limits { steps: 100, ..Limits::default() };
     assert_eq!(run(sql, array(101).as_bytes(), &limits), Outcome::Failed(EvalError::Steps { limit: 100 }));
     // In WHERE too.
@@ -115,10 +135,18 @@ fn growing_values_end_by_a_budget() {
     for n in 1..60 {
         write!(nested, ", @v{n} = [@v{0}, @v{0}]", n - 1).unwrap();
     }
-    for end in [" SELECT @v59 AS v FROM 't'", " SELECT @v59 = @v59 AS v FROM 't'", " SELECT length(@v59) AS v FROM 't'"] {
-        assert!(matches!(run(&format!("{nested}{end}"), b"", &Limits::default()), Outcome::Failed(_)), "{end}");
+    for end in [
+        " SELECT @v59 AS v FROM 't'",
+        " SELECT @v59 = @v59 AS v FROM 't'",
+        " SELECT length(@v59) AS v FROM 't'",
+    ] {
+        assert!(
+            matches!(run(&format!("{nested}{end}"), b"", &Limits::default()), Outcome::Failed(_)),
+            "{end}"
+        );
     }
-    let replace = "SELECT replace(replace(replace(replace(a, 'x', a), 'x', a), 'x', a), 'x', a) AS v FROM 't'";
+    let replace =
+        "SELECT replace(replace(replace(replace(a, 'x', a), 'x', a), 'x', a), 'x', a) AS v FROM 't'";
     let payload = format!("{{\"a\":\"{}\"}}", "x".repeat(200));
     assert!(matches!(run(replace, payload.as_bytes(), &Limits::default()), Outcome::Failed(_)));
 }

@@ -7,7 +7,8 @@ use rules_sql::{Dialect, Evaluation, Event, Limits, Outcome, Template, TemplateK
 /// The output of `SELECT VALUE expr` as text; `None` for Undefined.
 fn value(expr: &str, payload: &[u8]) -> Option<String> {
     let sql = format!("SELECT VALUE ({expr}) FROM '#'");
-    let rule = compile(&sql, Dialect::Aws, &Limits::default()).unwrap_or_else(|error| panic!("{}", error.render(&sql)));
+    let rule = compile(&sql, Dialect::Aws, &Limits::default())
+        .unwrap_or_else(|error| panic!("{}", error.render(&sql)));
     let event = Event::new("a/b", payload);
     match rule.evaluate(&mut Evaluation::new(&event, 1)) {
         Outcome::Output(output) => Some(String::from_utf8(output.into_bytes()).unwrap()),
@@ -55,7 +56,7 @@ impl Reference {
         if is_zero(numerator) {
             return Some(Reference { coefficient: BigInt::from(0), exponent: 0 });
         }
-        let shift = 120;
+        let shift = 40 + digits(denominator);
         let scaled = absolute(numerator) * ten(shift);
         let (quotient, rest) = (&scaled / denominator, &scaled % denominator);
         let drop = digits(&quotient) - 34;
@@ -98,11 +99,9 @@ impl Reference {
         match op {
             '+' => Self::round(&(a + b), &one, exponent),
             '-' => Self::round(&(a - b), &one, exponent),
-            '*' => Self::round(
-                &(&self.coefficient * &other.coefficient),
-                &one,
-                self.exponent + other.exponent,
-            ),
+            '*' => {
+                Self::round(&(&self.coefficient * &other.coefficient), &one, self.exponent + other.exponent)
+            }
             _ if is_zero(&b) => None,
             '/' => {
                 let sign = if b.sign() == Sign::Minus { -a } else { a };
@@ -119,9 +118,17 @@ fn number_text() -> impl Strategy<Value = String> {
         2 => (-40_i32..40).prop_map(|e| format!("E{e}")),
         1 => (-1000_i32..1000).prop_map(|e| format!("e{e}")),
     ];
-    let whole = prop_oneof![Just("0".to_owned()), "[1-9][0-9]{0,5}", "[1-9][0-9]{10,22}", "[1-9][0-9]{30,42}", "9{1,36}"];
-    let fraction = prop_oneof![Just(String::new()), "\\.[0-9]{1,6}", "\\.[0-9]{20,40}", "\\.0{1,5}", "\\.50{0,3}"];
-    ("-?", whole, fraction, exponent).prop_map(|(sign, whole, fraction, exponent)| sign + &whole + &fraction + &exponent)
+    let whole = prop_oneof![
+        Just("0".to_owned()),
+        "[1-9][0-9]{0,5}",
+        "[1-9][0-9]{10,22}",
+        "[1-9][0-9]{30,42}",
+        "9{1,36}"
+    ];
+    let fraction =
+        prop_oneof![Just(String::new()), "\\.[0-9]{1,6}", "\\.[0-9]{20,40}", "\\.0{1,5}", "\\.50{0,3}"];
+    ("-?", whole, fraction, exponent)
+        .prop_map(|(sign, whole, fraction, exponent)| sign + &whole + &fraction + &exponent)
 }
 
 fn json() -> impl Strategy<Value = serde_json::Value> {
@@ -161,7 +168,14 @@ fn expression() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(5, 40, 3, |inner| {
         let binary = prop_oneof![
-            Just("+"), Just("-"), Just("*"), Just("/"), Just("%"), Just("||"), Just(" mod "), Just(" div "),
+            Just("+"),
+            Just("-"),
+            Just("*"),
+            Just("/"),
+            Just("%"),
+            Just("||"),
+            Just(" mod "),
+            Just(" div "),
         ];
         let logic = prop_oneof![Just("AND"), Just("OR")];
         let compare = prop_oneof![Just("="), Just("<>"), Just("<"), Just(">="), Just("LIKE"), Just("IN")];
@@ -184,7 +198,7 @@ fn expression() -> impl Strategy<Value = String> {
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) NOT IN ({b}, 1)")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("concat({a}, {b})")),
             inner.clone().prop_map(|a| format!("CAST({a} AS String)")),
-            inner.prop_map(|a| format!("(SELECT VALUE {a} FROM d AS e WHERE e > 1)")),
+            inner.prop_map(|a| format!("(SELECT VALUE ({a}) FROM d AS e WHERE e > 1)")),
         ]
     })
 }
@@ -194,17 +208,18 @@ const PAYLOAD: &[u8] = br#"{"a": 5, "b": {"c": "7"}, "d": [1, 2, 3], "my key": 2
 fn token() -> impl Strategy<Value = String> {
     let words = [
         "SELECT", "VALUE", "FROM", "WHERE", "AS", "SET", "AND", "OR", "NOT", "IN", "LIKE", "BETWEEN", "CASE",
-        "WHEN", "THEN", "ELSE", "END", "CAST", "EXISTS", "ESCAPE", "IS", "NULL", "true", "mod", "div", "a", "b.c",
-        "@v", "'t/#'", "\"x\"", "1", "1.5", "1e5", ".5", "5.", "(", ")", "[", "]", "{", "}", ",", ".", ":", ";", "+", "-",
-        "*", "/", "%", "||", "=", "<", ">", "<=", ">=", "<>", "!=", "==", "=~", "~", "->", "::", "--", "/*", "'", "`",
-        "?", "$1", "#", "&", "^", "!", "@", "\\", "é", "COLLATE", "AT", "x'00'", "N'a'", "round(", "topic(", "get(",
-        "ANY", "ALL", "INTERVAL", "ARRAY", "DISTINCT", "*", "\n",
+        "WHEN", "THEN", "ELSE", "END", "CAST", "EXISTS", "ESCAPE", "IS", "NULL", "true", "mod", "div", "a",
+        "b.c", "@v", "'t/#'", "\"x\"", "1", "1.5", "1e5", ".5", "5.", "(", ")", "[", "]", "{", "}", ",", ".",
+        ":", ";", "+", "-", "*", "/", "%", "||", "=", "<", ">", "<=", ">=", "<>", "!=", "==", "=~", "~",
+        "->", "::", "--", "/*", "'", "`", "?", "$1", "#", "&", "^", "!", "@", "\\", "é", "COLLATE", "AT",
+        "x'00'", "N'a'", "round(", "topic(", "get(", "ANY", "ALL", "INTERVAL", "ARRAY", "DISTINCT", "*",
+        "\n",
     ];
     prop::sample::select(words.to_vec()).prop_map(str::to_owned)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn arithmetic_is_that_of_big_integers(a in number_text(), b in number_text()) {
@@ -260,6 +275,8 @@ proptest! {
     fn what_is_copied_is_the_same_json(a in json()) {
         let payload = serde_json::json!({"a": a});
         let pretty = serde_json::to_string_pretty(&payload).unwrap();
+        // Read back once, so that both sides went through the same reading of floats.
+        let payload: serde_json::Value = serde_json::from_str(&pretty).unwrap();
         for expr in ["a", "{'x': a}.x", "json_decode(json_encode(a))", "[a][0]"] {
             let copied = value(expr, pretty.as_bytes()).unwrap();
             prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(&copied).unwrap(), &payload["a"], "{}", expr);
@@ -282,8 +299,11 @@ proptest! {
         let Outcome::Output(output) = rule.evaluate(&mut Evaluation::new(&event, 1)) else { panic!("no output") };
         let reference = match serde_json::from_slice::<serde_json::Value>(&bytes) {
             Ok(_) => true,
-            // A limit of theirs: the text is JSON.
-            Err(error) => error.to_string().contains("out of range"),
+            // A limit of theirs, unless the rest of the text is at fault.
+            Err(error) if error.to_string().contains("out of range") => {
+                serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok()
+            }
+            Err(_) => false,
         };
         prop_assert_eq!(output.is_json(), reference, "{:?}", String::from_utf8_lossy(&bytes));
         prop_assert_eq!(output.bytes(), &bytes[..]);

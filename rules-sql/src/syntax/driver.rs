@@ -252,7 +252,7 @@ impl Dialect for Rules {
     }
 
     fn parse_infix(&self, parser: &mut Parser<'_>, left: &Placeholder, _: u8) -> Option<Parsed<Placeholder>> {
-        Some(self.infix(parser, left))
+        Some(self.deeper(parser, |parser| self.infix(parser, left)))
     }
 }
 
@@ -618,14 +618,23 @@ impl Rules {
 
     // ---- operands ----
 
-    fn guarded(&self, parser: &mut Parser<'_>) -> Parsed<Placeholder> {
+    /// Goes one level deeper: operands and operators both nest, and both use up stack.
+    fn deeper<T>(
+        &self,
+        parser: &mut Parser<'_>,
+        parse: impl FnOnce(&mut Parser<'_>) -> Parsed<T>,
+    ) -> Parsed<T> {
         if self.depth.get() >= self.depth_limit {
             return Err(self.stop_with(self.too_deep(self.place(parser))));
         }
         self.depth.set(self.depth.get() + 1);
-        let result = self.operand(parser);
+        let result = parse(parser);
         self.depth.set(self.depth.get() - 1);
-        let (expr, closed) = result?;
+        result
+    }
+
+    fn guarded(&self, parser: &mut Parser<'_>) -> Parsed<Placeholder> {
+        let (expr, closed) = self.deeper(parser, |parser| self.operand(parser))?;
         Ok(self.keep(expr, closed))
     }
 

@@ -206,7 +206,16 @@ fn bare(kind: &ExprKind, out: &mut String) {
             out.push_str("END");
         }
         ExprKind::Path { root, steps } => {
-            expr(root, if matches!(root.kind, ExprKind::Path { .. }) { PRIMARY + 1 } else { PRIMARY }, out);
+            // A step after a literal word or a number would not be read as one.
+            let open = matches!(
+                root.kind,
+                ExprKind::Path { .. }
+                    | ExprKind::Null
+                    | ExprKind::Bool(_)
+                    | ExprKind::Number(_)
+                    | ExprKind::Exists(_)
+            );
+            expr(root, if open { PRIMARY + 1 } else { PRIMARY }, out);
             for step in steps {
                 match step {
                     Step::Member(Name { text, .. }) => {
