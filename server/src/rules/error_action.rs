@@ -10,8 +10,9 @@
 //! error action runs on its own at most [`ON_ITS_OWN_PER_SECOND_MAX`] times per second.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Weak};
 
 use actions::{Failure, OutputRef, Request};
 use base64::Engine as _;
@@ -19,7 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 use broker::{Broker, InternalPublish, Trail};
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::message::{Facts, KeptMessage};
 use super::pipeline::{Rule, Shared, encoded_properties};
@@ -119,7 +120,7 @@ impl Drop for Collector {
         let Some(message) = self.message.take() else { return };
         self.rule.counters.error_actions.raise();
         let job = Job { rule: Arc::clone(&self.rule), message, failures };
-        if self.shared.error_jobs.sender.try_send(job).is_err() {
+        if self.shared.error_jobs.sender.try_send(Order::Run(job)).is_err() {
             self.rule.counters.error_actions_failed.raise();
         }
     }
@@ -133,44 +134,48 @@ pub(super) struct Job {
     failures: Vec<FailedAction>,
 }
 
-/// Jobs on their way to the task that runs them.
+/// What the task is sent.
 #[derive(Debug)]
+pub(super) enum Order {
+    /// Run this.
+    Run(Job),
+    /// Say when everything before this is done.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Jobs on their way to the task that runs them.
 pub(super) struct ErrorJobs {
-    sender: mpsc::Sender<Job>,
-    publisher: OnceLock<Arc<dyn PublisherDebug>>,
+    sender: mpsc::Sender<Order>,
+    publisher: Mutex<Option<Arc<dyn Publisher>>>,
     /// Trails of the messages that are being published on their own right now, by topic and payload.
     trails: Mutex<HashMap<u64, Trail>>,
 }
 
-/// [`Publisher`] with a `Debug` text, so that what holds one can have its own.
-trait PublisherDebug: Send + Sync {
-    fn publisher(&self) -> &dyn Publisher;
-}
-
-struct Named(Arc<dyn Publisher>);
-
-impl PublisherDebug for Named {
-    fn publisher(&self) -> &dyn Publisher {
-        &*self.0
-    }
-}
-
-impl std::fmt::Debug for dyn PublisherDebug {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Publisher")
+impl fmt::Debug for ErrorJobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ErrorJobs").finish_non_exhaustive()
     }
 }
 
 impl ErrorJobs {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Job>) {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Order>) {
         let (sender, receiver) = mpsc::channel(JOBS_MAX);
-        (Self { sender, publisher: OnceLock::new(), trails: Mutex::default() }, receiver)
+        (Self { sender, publisher: Mutex::default(), trails: Mutex::default() }, receiver)
     }
 
-    /// Sets who publishes; the first call counts.
-    pub(super) fn attach(&self, publisher: Arc<dyn Publisher>) {
-        // A second broker for one pipeline isn't a thing; the first stays.
-        self.publisher.get_or_init(|| Arc::new(Named(publisher)));
+    /// Sets who publishes, or nobody. A broker holds its pipeline and the pipeline this: only letting go of it here lets
+    /// both be freed.
+    pub(super) fn set_publisher(&self, publisher: Option<Arc<dyn Publisher>>) {
+        *self.publisher.lock() = publisher;
+    }
+
+    /// Returns when every job so far has been run.
+    pub(super) async fn flush(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.sender.send(Order::Flush(done)).await.is_ok() {
+            // An error means that the task is gone, and then nothing is left to wait for.
+            is_done.await.unwrap_or_default();
+        }
     }
 
     /// The trail of a message that is being published on its own, if this is one.
@@ -180,9 +185,17 @@ impl ErrorJobs {
 }
 
 /// Runs error actions until the pipeline is gone.
-pub(super) async fn run(shared: std::sync::Weak<Shared>, mut jobs: mpsc::Receiver<Job>) {
+pub(super) async fn run(shared: Weak<Shared>, mut orders: mpsc::Receiver<Order>) {
     let mut window = Window::default();
-    while let Some(job) = jobs.recv().await {
+    while let Some(order) = orders.recv().await {
+        let job = match order {
+            Order::Run(job) => job,
+            Order::Flush(done) => {
+                // Whoever asked may have stopped waiting.
+                done.send(()).unwrap_or_default();
+                continue;
+            }
+        };
         let Some(shared) = shared.upgrade() else { return };
         let counters = &job.rule.counters;
         let outcome = if window.admits(job.rule.id, job.message.facts().received_at_ms) {
@@ -204,12 +217,12 @@ async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
     match request(shared, &job.rule, &facts, &job.failures)? {
         None => Ok(()),
         Some(Request::Republish(request)) => {
-            let publisher = shared.error_jobs.publisher.get().ok_or("no broker to publish to yet")?;
+            let publisher = shared.error_jobs.publisher.lock().clone().ok_or("no broker to publish to")?;
             let trail = job.message.trail.with(job.rule.id);
             let properties = encoded_properties(&request)?;
             let key = shared.message_key(&request.topic, &request.payload);
             shared.error_jobs.trails.lock().insert(key, trail);
-            let published = publisher.publisher().publish(InternalPublish {
+            let published = publisher.publish(InternalPublish {
                 topic: request.topic,
                 payload: request.payload,
                 qos: request.qos,

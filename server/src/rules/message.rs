@@ -158,9 +158,10 @@ impl Secret {
         self.0.hash_one((id, rule, "seed"))
     }
 
+    /// A number for traces: its high half can't be guessed, its low half differs for each sequence number.
     pub(super) fn trace_id(&self, id: ItemId) -> u128 {
-        u128::from(self.0.hash_one((id, "trace, high half"))) << 64
-            | u128::from(self.0.hash_one((id, "trace, low half")))
+        let hash = self.0.hash_one((id, "trace"));
+        u128::from(hash) << 64 | u128::from(hash.rotate_left(32) ^ id.sequence)
     }
 
     /// Stands for a topic and a payload together.

@@ -28,6 +28,7 @@ use broker::{HookEffects, MessageHandler, MessageHook, Progress, Publication, Re
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
 use parking_lot::Mutex;
 use rules_sql::{Evaluation, Outcome, Output, Template};
+use tokio::task::JoinSet;
 
 use super::counters::{ActionCounters, ActionStats, RuleCounters, RuleStats};
 use super::error_action::{self, Collector, ErrorJobs, FailedAction, Publisher};
@@ -157,7 +158,7 @@ impl RulePipeline {
 
     /// Says who publishes what error actions say after the fact. Until then such a republish fails and is counted.
     pub fn attach(&self, publisher: Arc<dyn Publisher>) {
-        self.shared.error_jobs.attach(publisher);
+        self.shared.error_jobs.set_publisher(Some(publisher));
     }
 
     /// Puts other rules in place of those that run, all or none. Queues of actions that stay, or only changed their
@@ -202,15 +203,26 @@ impl RulePipeline {
         Ok(())
     }
 
-    /// Takes nothing more, gives every queue at most `grace` to send what it holds, and counts the rest as dropped.
+    /// Takes nothing more, gives every queue at most `grace` to send what it holds, and counts the rest as dropped. Error
+    /// actions that this sets off still run, so the broker had better be there until this returns; they have `grace`
+    /// once more. The pipeline lets go of the broker in the end.
     pub async fn shutdown(&self, grace: Duration) {
         let active = self.shared.active.load_full();
-        let mut tasks = tokio::task::JoinSet::new();
-        for outlet in active.outlets() {
-            let outlet = Arc::clone(outlet);
-            tasks.spawn(async move { outlet.shutdown(grace).await });
+        let regular: Vec<Arc<Outlet>> = active
+            .rules
+            .iter()
+            .flat_map(|rule| &rule.actions)
+            .filter_map(|action| action.outlet.clone())
+            .collect();
+        stop_all(regular, grace).await;
+        let deadline = tokio::time::Instant::now() + grace;
+        if tokio::time::timeout_at(deadline, self.shared.error_jobs.flush()).await.is_err() {
+            tracing::warn!("error actions were still waiting to run at shutdown");
         }
-        while tasks.join_next().await.is_some() {}
+        let last: Vec<Arc<Outlet>> =
+            active.rules.iter().filter_map(|rule| rule.error_action.as_ref()?.outlet.clone()).collect();
+        stop_all(last, deadline.saturating_duration_since(tokio::time::Instant::now())).await;
+        self.shared.error_jobs.set_publisher(None);
     }
 
     /// Returns the counters of every rule that runs, in order.
@@ -218,6 +230,14 @@ impl RulePipeline {
     pub fn stats(&self) -> Vec<RuleStats> {
         self.shared.active.load().rules.iter().map(|rule| rule.stats()).collect()
     }
+}
+
+async fn stop_all(outlets: Vec<Arc<Outlet>>, grace: Duration) {
+    let mut tasks = JoinSet::new();
+    for outlet in outlets {
+        tasks.spawn(async move { outlet.shutdown(grace).await });
+    }
+    while tasks.join_next().await.is_some() {}
 }
 
 impl MessageHook for RulePipeline {

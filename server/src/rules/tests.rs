@@ -589,6 +589,26 @@ async fn a_request_that_fails_later_sets_the_error_action_off_once() {
 }
 
 #[tokio::test]
+async fn a_shutdown_runs_the_error_actions_that_it_sets_off() {
+    let (failing, _bodies) = server("503 Busy").await;
+    let (errors, mut documents) = server("200 OK").await;
+    let text = http_rule(failing, "")
+        .replace("max_backoff = \"2ms\", max_attempts = 2", "max_attempts = 1000")
+        .replace(
+            "type = \"republish\"\n        topic = \"errors/r\"",
+            &format!("type = \"http\"\n        url = \"http://{errors}/\""),
+        );
+    let pipeline = pipeline(&text);
+    Message::new("in/x", b"{\"v\":1}").run(&pipeline);
+    pipeline.shutdown(Duration::from_millis(100)).await;
+    let document: Value = serde_json::from_str(&documents.recv().await.unwrap()).unwrap();
+    assert_eq!(document["failures"][0]["failedAction"], "ops");
+    let stats = stats(&pipeline, "r");
+    assert_eq!(stats.actions[0].delivery.as_ref().unwrap().dropped_for(DropReason::Shutdown), 1);
+    assert_eq!(stats.actions[1].delivery.as_ref().unwrap().delivered, 1);
+}
+
+#[tokio::test]
 async fn an_action_cannot_reach_the_admin_interface() {
     let (address, mut bodies) = server("200 OK").await;
     let targets = TargetPolicy { admin: vec![address], ..TargetPolicy::default() };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -540,6 +541,32 @@ fn the_content_type_follows_the_body() {
         panic!()
     };
     assert_eq!(request.headers.get("content-type").unwrap(), "application/octet-stream");
+}
+
+proptest! {
+    /// Whatever a template gives, a request goes to the configured origin or nowhere.
+    #[test]
+    fn no_rendered_url_leaves_its_origin(prefix in prop::sample::select(vec!["", "https://ops.example", "https://ops.example/a/"]), rest: String) {
+        let plan = plan("type = 'http'\nname = 'a'\nurl = 'https://ops.example/${x}'");
+        if let Ok(request) = http(&plan, &[("url", format!("{prefix}{rest}").as_bytes())]) {
+            prop_assert_eq!(request.url.origin().ascii_serialization(), "https://ops.example");
+            prop_assert_eq!(request.url.username(), "");
+            if prefix.ends_with("/a/") {
+                prop_assert!(request.url.path().starts_with("/a/"), "{}", request.url);
+            }
+        }
+    }
+
+    /// Whatever a template gives, a header stays one header.
+    #[test]
+    fn no_rendered_header_holds_a_control_character(value: Vec<u8>) {
+        let plan = plan("type = 'http'\nname = 'a'\nurl = 'http://h/'\nheaders = { X-A = '${x}' }");
+        if let Ok(request) = http(&plan, &[("headers.X-A", &value)]) {
+            let bytes = request.headers.get("x-a").unwrap().as_bytes();
+            prop_assert!(bytes.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f)));
+            prop_assert_eq!(bytes, value);
+        }
+    }
 }
 
 #[test]

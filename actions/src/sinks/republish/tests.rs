@@ -1,4 +1,5 @@
 use mqtt_protocol::QoS;
+use proptest::prelude::*;
 
 use super::RepublishRequest;
 use crate::error::RenderError;
@@ -163,6 +164,18 @@ fn only_the_templates_own_text_may_begin_with_a_dollar() {
     // `$${` is the template language's escape, not a dollar sign of ours.
     let escape = plan("type = 'republish'\nname = 'a'\ntopic = '$${x}'");
     assert_eq!(escape.templates()[0].text, "$${x}");
+}
+
+proptest! {
+    /// Whatever a template gives, what is published to is a topic name that devices may name.
+    #[test]
+    fn a_rendered_topic_is_one_that_may_be_published_to(topic in "\\PC{0,20}|[$+#/a\0]{0,6}") {
+        if let Ok(request) = republish(&plan(MINIMAL), &[("topic", topic.as_bytes())]) {
+            prop_assert!(mqtt_protocol::validate_topic_name(&request.topic).is_ok());
+            prop_assert!(!request.topic.starts_with('$'));
+            prop_assert_eq!(request.topic, topic);
+        }
+    }
 }
 
 #[test]
