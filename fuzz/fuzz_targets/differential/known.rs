@@ -93,6 +93,7 @@ const LENIENCIES: &[Leniency] = &[
         "protocol error: authentication data comes without an authentication method",
         "§3.1.2.11.10: it is a Protocol Error",
     ),
+    rmqtt("protocol level ", "[MQTT-3.1.2-2]; level 3 goes with the Protocol Name MQIsdp"),
     rmqtt("protocol error: connect return code is above 5", "§3.2.2.3, v3.1.1: 6 to 255 are reserved"),
     rmqtt("protocol error: subscribe has no topic filter", "[MQTT-3.8.3-2]: it is a Protocol Error"),
     rmqtt("protocol error: unsubscribe has no topic filter", "[MQTT-3.10.3-2]: it is a Protocol Error"),
@@ -100,6 +101,10 @@ const LENIENCIES: &[Leniency] = &[
     rumqttc(
         "malformed packet: property length goes past the end of the packet",
         "§2.2.2.1: it is the length of the properties",
+    ),
+    rumqttc(
+        "malformed packet: variable byte integer has more than four bytes",
+        "§1.5.5; it stops before the end of the properties when they hold Subscription Identifiers, see `differs`",
     ),
     rumqttc("malformed packet: property identifier is unknown", "§2.2.2.2: it is a Malformed Packet"),
     rumqttc("malformed packet: reserved bits of the connect acknowledge flags are set", "[MQTT-3.2.2-1]"),
