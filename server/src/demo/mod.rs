@@ -112,6 +112,8 @@ impl Demo {
         tokio::pin!(end);
         loop {
             tokio::select! {
+                // What came in is shown before what came of it, where both are there.
+                biased;
                 () = &mut end => break,
                 event = self.watcher.next() => {
                     if let Event::Message(received) = event? {
@@ -130,6 +132,9 @@ impl Demo {
             }
         }
         self.devices.shutdown().await;
+        if let Err(error) = self.watcher.disconnect().await {
+            self.screen.note(&format!("the subscriber's connection had ended: {}", chain(&error)))?;
+        }
         // The receiver must answer while the queues of HTTP actions run empty.
         let stop = self.server.stop(GRACE);
         tokio::pin!(stop);
