@@ -1,5 +1,13 @@
 //! What one evaluation costs: `cargo bench -p rules-sql`. Prints nanoseconds per operation, best of several rounds.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a bench prints, and ends at the first fault"
+)]
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

@@ -421,15 +421,9 @@ impl<'s, 'v> Scope<'s, 'v> {
                 }
                 Item::Value { path, value } => {
                     let value = self.eval(value);
-                    let Some((last, parents)) = path.split_last() else { continue };
-                    if value.is_undefined() {
-                        continue;
+                    if !value.is_undefined() {
+                        object.set_path(path, value);
                     }
-                    let mut target = &mut object;
-                    for parent in parents {
-                        target = target.entry(&Cow::Borrowed(parent));
-                    }
-                    target.set(Cow::Borrowed(last), value);
                 }
             }
         }

@@ -14,6 +14,7 @@ pub struct Evaluation<'a> {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per message, and the large one is the common one")]
 enum Payload<'a> {
     Unread,
     Json(Document<'a>),

@@ -75,9 +75,7 @@ pub trait EventProperties: fmt::Debug {
         None
     }
     /// Calls `visit` with name and value of each User Property, in order, repeats included.
-    fn for_each_user_property(&self, visit: &mut dyn FnMut(&str, &str)) {
-        let _ = visit;
-    }
+    fn for_each_user_property(&self, _visit: &mut dyn FnMut(&str, &str)) {}
 }
 
 /// A message without properties: MQTT 3.1.1, or an internal one.

@@ -3,6 +3,13 @@
 //! Every case of another dialect is skipped because that dialect is refused by name; every skipped case of `aws` is
 //! named below with its reason, and a case that could run but is listed fails the test.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first fault"
+)]
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rules_sql::{Dialect, Evaluation, Event, Limits, Outcome, TemplateKind, compile};

@@ -3,6 +3,13 @@
 //! `RULES_SQL_REWRITE=1 cargo test -p rules-sql --test golden` writes what comes out; read the difference.
 //! Lines `@topic`, `@payload` and `@clientid` before the SQL set the message for this case and those after it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first fault"
+)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

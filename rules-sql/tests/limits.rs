@@ -1,5 +1,12 @@
 //! Each limit at its value and one past it; and that data can exhaust a budget, never the process.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first fault"
+)]
+
 use std::fmt::Write as _;
 
 use rules_sql::{Dialect, EvalError, Evaluation, Event, Limits, Outcome, Template, TemplateKind, compile};

@@ -1,5 +1,12 @@
 //! Properties: arithmetic against big integers, the JSON scanner against serde_json, printing and reading back, no panics.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first fault"
+)]
+
 use num_bigint::{BigInt, Sign};
 use proptest::prelude::*;
 use rules_sql::{Dialect, Evaluation, Event, Limits, Outcome, Template, TemplateKind, compile};

@@ -64,15 +64,14 @@ fn hash<'v, D: Digest>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
     Value::string(text)
 }
 
-fn is_base64(scope: &Scope<'_, '_>, value: &Value<'_>) -> bool {
-    let _ = scope;
+fn is_base64(value: &Value<'_>) -> bool {
     matches!(value, Value::String(scheme) if scheme == "base64")
 }
 
 fn encode<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
     let Some(scheme) = args.get(1).map(|e| scope.eval(e)) else { return Value::Undefined };
     match bytes(scope, args.first()) {
-        Some(bytes) if is_base64(scope, &scheme) => Value::string(STANDARD.encode(bytes)),
+        Some(bytes) if is_base64(&scheme) => Value::string(STANDARD.encode(bytes)),
         _ => Value::Undefined,
     }
 }
@@ -81,7 +80,7 @@ fn encode<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
 fn decode<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
     let Some(scheme) = args.get(1).map(|e| scope.eval(e)) else { return Value::Undefined };
     match bytes(scope, args.first()) {
-        Some(text) if is_base64(scope, &scheme) => match READ_STANDARD.decode(&text) {
+        Some(text) if is_base64(&scheme) => match READ_STANDARD.decode(&text) {
             Ok(bytes) => Value::from_decoded(bytes, scope.meter.limits().json_depth),
             Err(_) => Value::Null,
         },

@@ -500,9 +500,10 @@ impl Rules {
                 gap(ahead).end == gap(ahead + 1).start
             }
             Token::Word(word) if word.quote_style.is_none() => {
-                !AFTER_OPERANDS.iter().any(|w| w.eq_ignore_ascii_case(&word.value))
-                    && !(word.value.eq_ignore_ascii_case("NOT")
-                        && is_any_word(parser, ahead + 1, &["IN", "LIKE", "BETWEEN"]))
+                let goes_on = AFTER_OPERANDS.iter().any(|w| w.eq_ignore_ascii_case(&word.value));
+                let negated = word.value.eq_ignore_ascii_case("NOT")
+                    && is_any_word(parser, ahead + 1, &["IN", "LIKE", "BETWEEN"]);
+                !goes_on && !negated
             }
             Token::Word(_)
             | Token::Number(..)

@@ -87,28 +87,21 @@ impl<'v> Object<'v> {
         }
     }
 
-    /// The Object at `key`, made there when something else or nothing is.
-    pub(crate) fn entry(&mut self, key: &Cow<'v, str>) -> &mut Object<'v> {
-        let place = match self.members.iter().position(|(k, _)| k == key) {
-            Some(place) => place,
-            None => {
-                self.members.push((key.clone(), Value::Null));
-                self.members.len() - 1
-            }
+    /// Sets a member below others: what stands in the way and is no Object gives way to one.
+    pub(crate) fn set_path(&mut self, path: &'v [Box<str>], value: Value<'v>) {
+        let Some((first, rest)) = path.split_first() else { return };
+        if rest.is_empty() {
+            self.set(Cow::Borrowed(first), value);
+            return;
+        }
+        let old = self.members.iter_mut().find(|(key, _)| **key == **first);
+        let mut child = match old.map(|(_, value)| std::mem::replace(value, Value::Null)) {
+            Some(Value::Object(object)) => Rc::unwrap_or_clone(object),
+            Some(Value::Node(node)) if node.kind() == Kind::Object => Object::from_node(node),
+            _ => Object::default(),
         };
-        let slot = self.members.iter_mut().nth(place);
-        let value = slot.map(|(_, value)| value).expect("the place was found or pushed above");
-        if !matches!(value, Value::Object(_)) {
-            let object = match value {
-                Value::Node(node) if node.kind() == Kind::Object => Object::from_node(*node),
-                _ => Object::default(),
-            };
-            *value = Value::Object(Rc::new(object));
-        }
-        match value {
-            Value::Object(object) => Rc::make_mut(object),
-            _ => unreachable!("made an Object just above"),
-        }
+        child.set_path(rest, value);
+        self.set(Cow::Borrowed(first), child.into_value());
     }
 
     pub(crate) fn from_node(node: Node<'v>) -> Object<'v> {
