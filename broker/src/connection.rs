@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mqtt_protocol::{Disconnect, Frame, FrameStatus, Packet, ProtocolVersion, ReasonCode};
+use mqtt_protocol::{Frame, FrameStatus, Packet, ProtocolVersion, ReasonCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -427,9 +427,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 if let Some(reason) = close.reason
                     && client.version.has_reason_codes()
                 {
-                    let disconnect =
-                        Disconnect { reason_string: Some(&close.why), ..Disconnect::new(reason) };
-                    client.encode_disconnect(&disconnect, self.writing.tail());
+                    client.encode_disconnect(reason, &close.why, self.writing.tail());
                 }
                 client.leave(close.discard_will);
             }

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
-use mqtt_protocol::{Ack, Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, encode_pingresp};
+use mqtt_protocol::{
+    Ack, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_pingresp,
+};
 use store::CommitToken;
 use tokio::time::Sleep;
 
@@ -357,14 +359,14 @@ impl Client {
     }
 
     /// Encodes a DISCONNECT, without Reason String where the client doesn't want it or can't take it.
-    pub(crate) fn encode_disconnect(&self, disconnect: &Disconnect<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn encode_disconnect(&self, reason: ReasonCode, why: &str, out: &mut Vec<u8>) {
+        // Some faults have a code for a CONNACK only.
+        let reason =
+            if reason.is_valid_in(PacketType::Disconnect) { reason } else { ReasonCode::ProtocolError };
+        let plain = Disconnect::new(reason);
+        let explained = Disconnect { reason_string: self.wants_problem_information.then_some(why), ..plain };
         let start = out.len();
-        let wanted = if self.wants_problem_information {
-            *disconnect
-        } else {
-            Disconnect::new(disconnect.reason_code)
-        };
-        for disconnect in [wanted, Disconnect::new(disconnect.reason_code)] {
+        for disconnect in [explained, plain] {
             out.truncate(start);
             let encoded = Packet::Disconnect(disconnect).encode(self.version, out).is_ok();
             if encoded && out.len() - start <= self.maximum_packet_size as usize {
