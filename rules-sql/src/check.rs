@@ -137,9 +137,13 @@ impl<'l> Checker<'l> {
             return Ok(Projection::Payload);
         }
         let items = self.items(&select.items)?;
-        Ok(match shape(&items) {
-            true => Projection::Shape(members(items)),
-            false => Projection::Merge(items),
+        let single = |item: &Item| matches!(item, Item::Value { path, .. } if path.len() == 1);
+        Ok(match items.split_first() {
+            _ if shape(&items) => Projection::Shape(members(items)),
+            Some((Item::Star, rest)) if rest.iter().all(single) && shape(rest) => {
+                Projection::StarAnd(members(items))
+            }
+            _ => Projection::Merge(items),
         })
     }
 

@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell};
 use std::cmp::Ordering;
 
 use regex::Regex;
+use smallvec::SmallVec;
 
 use crate::check;
 use crate::evaluation::Output;
@@ -428,6 +429,50 @@ impl<'s, 'v> Scope<'s, 'v> {
             }
         }
         object
+    }
+
+    /// Writes `*` and items of one name each, as [`Self::merge`] would build them, without building them.
+    ///
+    /// `None`: a budget ran out.
+    pub(crate) fn write_star(&self, items: &'v [Member], out: &mut Vec<u8>) -> Option<()> {
+        let root = self.document.and_then(Document::root).filter(|root| root.kind() == Kind::Object);
+        let mut values: SmallVec<[(&'v Member, Value<'v>); 4]> = SmallVec::new();
+        for member in items {
+            if let Content::Value(expr) = &member.content {
+                values.push((member, self.eval(expr)));
+            }
+        }
+        if !self.meter.build(root.map_or(0, Node::text_len)) {
+            return None;
+        }
+        let mut first = true;
+        let mut separate = |out: &mut Vec<u8>| {
+            if !std::mem::take(&mut first) {
+                out.push(b',');
+            }
+        };
+        out.push(b'{');
+        for node in root.map(Node::members).unwrap_or_default() {
+            separate(out);
+            node.write_key(out);
+            let key = node.key();
+            let replaced =
+                values.iter_mut().find(|(member, value)| *member.key == *key && !value.is_undefined());
+            match replaced.map(|(_, value)| std::mem::replace(value, Value::Undefined)) {
+                // Written here, in its old place, and no more at the end.
+                Some(value) => value.write_json(out, self.meter).then_some(())?,
+                None => node.write(out),
+            }
+        }
+        for (member, value) in &values {
+            if !value.is_undefined() {
+                separate(out);
+                out.extend_from_slice(&member.key_json);
+                value.write_json(out, self.meter).then_some(())?;
+            }
+        }
+        out.push(b'}');
+        (!self.meter.has_failed()).then_some(())
     }
 
     /// Writes an Object member by member. `None`: a budget ran out; false: no member was there.

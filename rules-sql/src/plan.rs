@@ -30,7 +30,9 @@ pub(crate) enum Projection {
     Value(Expr),
     /// Keys known and free of conflicts: written as it goes.
     Shape(Vec<Member>),
-    /// `*` beside others, or keys that meet: an Object is built first.
+    /// `*`, then items whose keys are single names and differ: written as it goes.
+    StarAnd(Vec<Member>),
+    /// `*` in other places, or keys that meet: an Object is built first.
     Merge(Vec<Item>),
 }
 

@@ -202,6 +202,13 @@ fn project<'v>(projection: &'v Projection, scope: &Scope<'_, 'v>) -> Outcome {
             }
             Output::json(out)
         }
+        Projection::StarAnd(members) => {
+            let mut out = Vec::with_capacity(scope.event.payload.len() + 64);
+            if scope.write_star(members, &mut out).is_none() {
+                return failed();
+            }
+            Output::json(out)
+        }
         Projection::Merge(items) => {
             let object = scope.merge(items).into_value();
             let mut out = Vec::with_capacity(128);

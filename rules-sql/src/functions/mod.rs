@@ -6,6 +6,7 @@
 mod encoding;
 mod message;
 mod numbers;
+mod pattern;
 mod strings;
 mod time;
 mod values;
@@ -39,17 +40,18 @@ const fn starred(name: &'static str, min: usize, max: usize, usage: &'static str
     Function { name, min, max, usage, reads_payload: false, takes_star: true, eval }
 }
 
-const GROUPS: [&[Function]; 6] = [
+static GROUPS: [&[Function]; 7] = [
     numbers::FUNCTIONS,
     strings::FUNCTIONS,
     values::FUNCTIONS,
     encoding::FUNCTIONS,
     message::FUNCTIONS,
     time::FUNCTIONS,
+    pattern::FUNCTIONS,
 ];
 
 /// Functions of AWS or EMQX that are known and refused, with what to do instead.
-const REFUSED: [(&str, &str); 13] = [
+const REFUSED: [(&str, &str); 11] = [
     ("aws_lambda", "an action can call over HTTP"),
     ("get_thing_shadow", ""),
     ("get_dynamodb", ""),
@@ -57,8 +59,6 @@ const REFUSED: [(&str, &str); 13] = [
     ("machinelearning_predict", ""),
     ("get_registry_data", ""),
     ("md2", "md2 is broken; use sha256"),
-    ("parse_time", "use unix_ts_to_rfc3339(ms, 'millisecond')"),
-    ("time_to_epoch", "use rfc3339_to_unix_ts(text, 'millisecond')"),
     ("kv_store_get", ""),
     ("kv_store_put", ""),
     ("getenv", ""),
@@ -67,8 +67,7 @@ const REFUSED: [(&str, &str); 13] = [
 
 /// Finds a function by its name in lower case.
 pub(crate) fn find(name: &str) -> Option<&'static Function> {
-    const ALL: [&[Function]; 6] = GROUPS;
-    ALL.iter().flat_map(|group| group.iter()).find(|function| function.name == name)
+    GROUPS.iter().flat_map(|group| group.iter()).find(|function| function.name == name)
 }
 
 /// The hint for a function that is refused by name; may be empty.
@@ -78,5 +77,5 @@ pub(crate) fn refused(name: &str) -> Option<&'static str> {
 
 /// All names.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    GROUPS.into_iter().flatten().map(|function| function.name)
+    GROUPS.iter().flat_map(|group| group.iter()).map(|function| function.name)
 }

@@ -6,7 +6,7 @@ use crate::plan::Expr;
 use crate::value::Value;
 
 /// Seconds of 0001-01-01 and 9999-12-31T23:59:59, what RFC 3339 can write.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+pub(super) const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 pub(super) const FUNCTIONS: &[Function] = &[
     function("now_rfc3339", 0, 1, "now_rfc3339([unit])", |s, a| {
@@ -73,7 +73,7 @@ fn count(nanoseconds: i128, unit: Unit) -> Value<'static> {
 }
 
 /// Days since 1970-01-01 to year, month, day (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn civil(days: i64) -> (i64, i64, i64) {
+pub(super) fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
@@ -86,7 +86,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// The inverse of [`civil`].
-fn days(year: i64, month: i64, day: i64) -> i64 {
+pub(super) fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);

@@ -1,0 +1,314 @@
+//! `parse_time` and `time_to_epoch`: time by letter patterns, Joda's for writing, the JDK's for reading.
+//!
+//! Zones are UTC and fixed offsets; a name that needs a time-zone database is Undefined. Texts are English.
+
+use super::time::{SECONDS, civil, days};
+use super::{Function, function};
+use crate::eval::Scope;
+use crate::plan::Expr;
+use crate::value::Value;
+
+/// Letters of one run in a pattern; more would only pad.
+const RUN_MAX: usize = 64;
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    function("parse_time", 2, 3, "parse_time(pattern, milliseconds[, zone])", parse_time),
+    function("time_to_epoch", 2, 2, "time_to_epoch(text, pattern)", time_to_epoch),
+];
+
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+const WEEKDAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+
+/// A piece of a pattern.
+enum Piece {
+    /// A letter and how often it stands.
+    Field(char, usize),
+    Text(String),
+}
+
+/// Cuts a pattern; text in single quotes is itself, two quotes are one. `None`: an open quote, or a run too long.
+fn pieces(pattern: &str) -> Option<Vec<Piece>> {
+    let mut result = Vec::new();
+    let mut chars = pattern.chars().peekable();
+    while let Some(char) = chars.next() {
+        if char == '\'' {
+            let mut text = String::new();
+            if chars.next_if_eq(&'\'').is_some() {
+                text.push('\'');
+            } else {
+                loop {
+                    match chars.next()? {
+                        '\'' if chars.next_if_eq(&'\'').is_some() => text.push('\''),
+                        '\'' => break,
+                        other => text.push(other),
+                    }
+                }
+            }
+            result.push(Piece::Text(text));
+        } else if char.is_ascii_alphabetic() {
+            let mut count = 1;
+            while chars.next_if_eq(&char).is_some() {
+                count += 1;
+            }
+            if count > RUN_MAX {
+                return None;
+            }
+            result.push(Piece::Field(char, count));
+        } else {
+            result.push(Piece::Text(char.to_string()));
+        }
+    }
+    Some(result)
+}
+
+/// Seconds east of UTC of `UTC`, `Z`, `+08:00`, `UTC+01:00`, `GMT-3`.
+fn offset(zone: &str) -> Option<i64> {
+    let rest = ["UTC", "GMT", "UT", "Z"].iter().find_map(|name| zone.strip_prefix(name)).unwrap_or(zone);
+    if rest.is_empty() {
+        return if zone.is_empty() { None } else { Some(0) };
+    }
+    let (sign, digits) = match rest.split_at_checked(1)? {
+        ("+", digits) => (1, digits),
+        ("-", digits) => (-1, digits),
+        _ => return None,
+    };
+    let (hours, minutes) = match (digits.split_once(':'), digits.len()) {
+        (Some((hours, minutes)), _) if minutes.len() == 2 => (hours, minutes),
+        (None, 1 | 2) => (digits, "0"),
+        (None, 4) => digits.split_at_checked(2)?,
+        _ => return None,
+    };
+    let number = |text: &str, high: i64| {
+        let plain = !text.is_empty() && text.len() <= 2 && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<i64>().ok().filter(|value| plain && *value <= high)
+    };
+    Some(sign * (number(hours, 18)? * 3_600 + number(minutes, 59)? * 60))
+}
+
+fn offset_text(seconds: i64, colon: &str) -> String {
+    let sign = if seconds < 0 { '-' } else { '+' };
+    let minutes = seconds.abs() / 60;
+    format!("{sign}{:02}{colon}{:02}", minutes / 60, minutes % 60)
+}
+
+// ---- writing ----
+
+fn parse_time<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
+    let (Some(pattern), Some(time)) =
+        (args.first().and_then(|e| scope.text(e)), args.get(1).and_then(|e| scope.num(e)))
+    else {
+        return Value::Undefined;
+    };
+    let zone = match args.get(2).map(|e| scope.text(e)) {
+        None => Some(0),
+        Some(zone) => zone.and_then(|zone| offset(&zone)),
+    };
+    let (Some(zone), Some(pieces)) = (zone, pieces(&pattern)) else { return Value::Undefined };
+    if !scope.meter.build(pattern.len()) {
+        return Value::Undefined;
+    }
+    format(&pieces, time.floor_i64(), zone).map_or(Value::Undefined, Value::string)
+}
+
+fn format(pieces: &[Piece], milliseconds: i64, zone: i64) -> Option<String> {
+    let seconds = milliseconds.div_euclid(1_000).checked_add(zone)?;
+    if !SECONDS.contains(&seconds) {
+        return None;
+    }
+    let day_number = seconds.div_euclid(86_400);
+    let (year, month, day) = civil(day_number);
+    let time = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (time / 3_600, time / 60 % 60, time % 60);
+    // 1970-01-01 was a Thursday; Monday is 0.
+    let weekday = (day_number + 3).rem_euclid(7);
+    let mut out = String::new();
+    for piece in pieces {
+        let (letter, count) = match piece {
+            Piece::Text(text) => {
+                out.push_str(text);
+                continue;
+            }
+            Piece::Field(letter, count) => (*letter, *count),
+        };
+        let number = |value: i64| format!("{value:0count$}");
+        out.push_str(&match letter {
+            'G' => "AD".to_owned(),
+            'y' | 'Y' | 'u' if count == 2 => format!("{:02}", year % 100),
+            'y' | 'Y' | 'u' => number(year),
+            'C' => number(year / 100),
+            'M' | 'L' if count >= 3 => name(&MONTHS, month - 1, count)?,
+            'M' | 'L' => number(month),
+            'd' => number(day),
+            'D' => number(day_number - days(year, 1, 1) + 1),
+            'E' => name(&WEEKDAYS, weekday, count)?,
+            'e' => number(weekday + 1),
+            'a' => if hour < 12 { "AM" } else { "PM" }.to_owned(),
+            'H' => number(hour),
+            'k' => number(if hour == 0 { 24 } else { hour }),
+            'K' => number(hour % 12),
+            'h' => number((hour + 11) % 12 + 1),
+            'm' => number(minute),
+            's' => number(second),
+            'S' => {
+                let digits = format!("{:03}", milliseconds.rem_euclid(1_000));
+                digits.chars().chain(std::iter::repeat('0')).take(count).collect()
+            }
+            'z' | 'V' if zone == 0 => "UTC".to_owned(),
+            'z' | 'V' => offset_text(zone, ":"),
+            'Z' if count == 1 => offset_text(zone, ""),
+            'Z' if count >= 3 && zone == 0 => "UTC".to_owned(),
+            'Z' => offset_text(zone, ":"),
+            _ => return None,
+        });
+    }
+    Some(out)
+}
+
+/// Three letters, or the whole word from four letters on.
+fn name(names: &[&str], place: i64, count: usize) -> Option<String> {
+    let name = names.get(usize::try_from(place).ok()?)?;
+    Some(if count >= 4 { (*name).to_owned() } else { name.chars().take(3).collect() })
+}
+
+// ---- reading ----
+
+fn time_to_epoch<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
+    let (Some(text), Some(pattern)) =
+        (args.first().and_then(|e| scope.text(e)), args.get(1).and_then(|e| scope.text(e)))
+    else {
+        return Value::Undefined;
+    };
+    if !scope.meter.build(text.len() + pattern.len()) {
+        return Value::Undefined;
+    }
+    pieces(&pattern).and_then(|pieces| read(&pieces, &text)).map_or(Value::Undefined, Value::Int)
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Fields {
+    year: Option<i64>,
+    month: Option<i64>,
+    day: Option<i64>,
+    day_of_year: Option<i64>,
+    hour: Option<i64>,
+    half_hour: Option<i64>,
+    afternoon: Option<bool>,
+    minute: i64,
+    second: i64,
+    nanosecond: i64,
+    zone: i64,
+}
+
+/// The text must be used up. A number in one letter takes what digits there are, in more letters so many.
+fn read(pieces: &[Piece], text: &str) -> Option<i64> {
+    let mut fields = Fields::default();
+    let mut rest = text;
+    for piece in pieces {
+        let (letter, count) = match piece {
+            Piece::Text(text) => {
+                rest = rest.strip_prefix(text.as_str())?;
+                continue;
+            }
+            Piece::Field(letter, count) => (*letter, *count),
+        };
+        match letter {
+            'y' | 'u' | 'Y' if count == 2 => fields.year = Some(2000 + number(&mut rest, 2, 2)?),
+            'y' | 'u' | 'Y' => fields.year = Some(number(&mut rest, count, 9)?),
+            'M' | 'L' if count >= 3 => fields.month = Some(word(&mut rest, &MONTHS, count)? + 1),
+            'M' | 'L' => fields.month = Some(counted(&mut rest, count)?),
+            'd' => fields.day = Some(counted(&mut rest, count)?),
+            'D' => fields.day_of_year = Some(number(&mut rest, count, 3)?),
+            'E' => drop(word(&mut rest, &WEEKDAYS, count)?),
+            'G' => rest = rest.strip_prefix("AD")?,
+            'H' => fields.hour = Some(counted(&mut rest, count)?),
+            'k' => fields.hour = Some(counted(&mut rest, count)? % 24),
+            'h' | 'K' => fields.half_hour = Some(counted(&mut rest, count)? % 12),
+            'a' => fields.afternoon = Some(word(&mut rest, &["AM", "PM"], 4)? == 1),
+            'm' => fields.minute = counted(&mut rest, count)?,
+            's' => fields.second = counted(&mut rest, count)?,
+            'S' if count <= 9 => {
+                let value = number(&mut rest, count, count)?;
+                fields.nanosecond = value * 10_i64.pow(u32::try_from(9 - count).ok()?);
+            }
+            'z' | 'V' | 'v' | 'Z' | 'X' | 'x' | 'O' => {
+                let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-:_/".contains(c)));
+                let (zone, after) = rest.split_at_checked(length.unwrap_or(rest.len()))?;
+                fields.zone = offset(zone)?;
+                rest = after;
+            }
+            _ => return None,
+        }
+    }
+    if rest.is_empty() { fields.milliseconds() } else { None }
+}
+
+impl Fields {
+    fn milliseconds(&self) -> Option<i64> {
+        let year = self.year.filter(|year| (1..=9999).contains(year))?;
+        let hour = match (self.hour, self.half_hour) {
+            (Some(hour), _) => hour,
+            (None, Some(half)) => half + if self.afternoon? { 12 } else { 0 },
+            (None, None) => 0,
+        };
+        if hour > 23 || self.minute > 59 || self.second > 59 {
+            return None;
+        }
+        let date = match (self.month, self.day, self.day_of_year) {
+            (Some(month), Some(day), _) if (1..=12).contains(&month) && (1..=31).contains(&day) => {
+                // As the JDK has it: the 31st of a shorter month is its last day.
+                let next = if month == 12 { days(year + 1, 1, 1) } else { days(year, month + 1, 1) };
+                (days(year, month, 1) + day - 1).min(next - 1)
+            }
+            (None, None, Some(day)) if (1..=366).contains(&day) => {
+                let date = days(year, 1, 1) + day - 1;
+                if date >= days(year + 1, 1, 1) {
+                    return None;
+                }
+                date
+            }
+            _ => return None,
+        };
+        let seconds = date * 86_400 + hour * 3_600 + self.minute * 60 + self.second - self.zone;
+        Some(seconds * 1_000 + self.nanosecond / 1_000_000)
+    }
+}
+
+/// One letter takes one or two digits, two letters take two.
+fn counted(rest: &mut &str, count: usize) -> Option<i64> {
+    number(rest, count, count.max(2))
+}
+
+fn number(rest: &mut &str, min: usize, max: usize) -> Option<i64> {
+    let digits = rest.bytes().take(max.max(min)).take_while(u8::is_ascii_digit).count();
+    if digits < min || digits == 0 {
+        return None;
+    }
+    let (number, after) = rest.split_at_checked(digits)?;
+    *rest = after;
+    number.parse().ok()
+}
+
+fn word(rest: &mut &str, names: &[&str], count: usize) -> Option<i64> {
+    for (place, name) in names.iter().enumerate() {
+        let name = if count >= 4 { name } else { name.get(..3)? };
+        if let Some(after) = rest.strip_prefix(name) {
+            *rest = after;
+            return i64::try_from(place).ok();
+        }
+    }
+    None
+}
