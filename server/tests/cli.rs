@@ -283,6 +283,13 @@ fn the_configuration_may_be_named_by_a_variable() {
         assert_exit(&output, 3);
         assert!(err(&output).contains("named.toml:2:12: sys.interval is 1ms"), "{}", err(&output));
     }
+    // Before the subcommand, after it, and without one.
+    let config = config.to_str().unwrap();
+    for arguments in [&["--config", config, "check"][..], &["check", "-f", config], &["--config", config]] {
+        let output = run(arguments);
+        assert_exit(&output, 3);
+        assert!(err(&output).contains("sys.interval is 1ms"), "{}", err(&output));
+    }
 }
 
 #[test]
@@ -368,6 +375,17 @@ fn lines_of_standard_input_arrive_in_order_and_are_acknowledged() {
     let output = sub.end();
     assert_exit(&output, 0);
     assert_eq!(out(&output), text);
+
+    // All of standard input, and a file, as one message each.
+    let sub = server.subscribe(&["-t", "whole", "-q", "1", "-C", "2", "-N"]);
+    let arguments = ["pub", "-h", "127.0.0.1", "-p", &server.port, "-t", "whole", "-q", "1", "-s"];
+    let mut publisher = Running::start(tidegate().args(arguments), true);
+    publisher.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert_exit(&publisher.end(), 0);
+    let file = server.folder.path().join("payload");
+    std::fs::write(&file, "from a file").unwrap();
+    assert_exit(&server.publish(&["-t", "whole", "-q", "1", "-f", file.to_str().unwrap()]), 0);
+    assert_eq!(out(&sub.end()), format!("{text}from a file"));
     server.stop();
 }
 
@@ -447,6 +465,9 @@ fn a_will_is_published_when_its_client_dies() {
     let leaving = server.subscribe(&["-t", "nothing", "--will-topic", "will", "--will-payload", "gone"]);
     leaving.signal("INT");
     assert_exit(&leaving.end(), 0);
+    // Nor does one whose time is up.
+    let fixed = ["sub", "-h", "127.0.0.1", "-p", &server.port, "-t", "nothing", "-W", "1"];
+    assert_exit(&run(&[&fixed[..], &["--will-topic", "will", "--will-payload", "gone"]].concat()), 27);
     assert_exit(&server.publish(&["-t", "will", "-m", "first"]), 0);
     assert_eq!(out(&watcher.end()), "first\n");
     server.stop();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use mqtt_protocol::{QoS, validate_topic_name};
-use tokio::io::AsyncBufReadExt as _;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _};
 
 use super::exit::chain;
 use super::mqtt_flags::{ConnectFlags, qos, usage};
@@ -12,8 +12,8 @@ use super::output::notice;
 use super::{Exit, Failure, Threads, block_on};
 use crate::client::{Client, ClientError, Event, Message};
 
-/// Longest line that `-l` reads, in bytes: the largest payload there is.
-const LINE_BYTES_MAX: usize = mqtt_protocol::VARIABLE_BYTE_INTEGER_MAX as usize;
+/// Longest payload that is read, in bytes: no packet holds more.
+const PAYLOAD_BYTES_MAX: usize = mqtt_protocol::VARIABLE_BYTE_INTEGER_MAX as usize;
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -94,17 +94,52 @@ async fn payload(args: &PublishArgs) -> Result<Vec<u8>, Failure> {
         return Ok(text.clone().into_bytes());
     }
     if let Some(path) = &args.file {
-        return tokio::fs::read(path).await.map_err(|error| {
-            Failure::new(Exit::Failed, format!("{} can't be read: {error}", path.display()))
-        });
+        let failed = |error| Failure::new(Exit::Failed, format!("{} can't be read: {error}", path.display()));
+        return read_all(tokio::fs::File::open(path).await.map_err(failed)?).await?.map_err(failed);
     }
-    let mut bytes = Vec::new();
     if args.stdin {
-        tokio::io::AsyncReadExt::read_to_end(&mut tokio::io::stdin(), &mut bytes)
-            .await
-            .map_err(stdin_failed)?;
+        return read_all(tokio::io::stdin()).await?.map_err(stdin_failed);
     }
-    Ok(bytes)
+    Ok(Vec::new())
+}
+
+/// Everything from a source; the outer error says that it is too much.
+async fn read_all(source: impl AsyncRead + Unpin) -> Result<std::io::Result<Vec<u8>>, Failure> {
+    let mut bytes = Vec::new();
+    let read = source.take(PAYLOAD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).await;
+    if bytes.len() > PAYLOAD_BYTES_MAX {
+        return Err(too_long());
+    }
+    Ok(read.map(|_| bytes))
+}
+
+fn too_long() -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("the payload is longer than {PAYLOAD_BYTES_MAX} bytes, as long as one may be"),
+    )
+}
+
+/// Adds to `line` up to the next newline, which is left out; false at the end of the input. Cancel-safe: what was taken
+/// from the input is in `line`.
+async fn read_line(input: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> Result<bool, Failure> {
+    loop {
+        let chunk = input.fill_buf().await.map_err(stdin_failed)?;
+        if chunk.is_empty() {
+            return Ok(false);
+        }
+        let newline = chunk.iter().position(|byte| *byte == b'\n');
+        let part = chunk.get(..newline.unwrap_or(chunk.len())).unwrap_or_default();
+        if line.len() + part.len() > PAYLOAD_BYTES_MAX {
+            return Err(too_long());
+        }
+        line.extend_from_slice(part);
+        let taken = part.len() + usize::from(newline.is_some());
+        input.consume(taken);
+        if newline.is_some() {
+            return Ok(true);
+        }
+    }
 }
 
 fn stdin_failed(error: std::io::Error) -> Failure {
@@ -141,22 +176,14 @@ impl Publisher {
         let mut input = tokio::io::BufReader::new(tokio::io::stdin());
         let mut line = Vec::new();
         loop {
-            // `read_until` keeps what it has read in `line` when the other branch wins.
             tokio::select! {
-                read = input.read_until(b'\n', &mut line) => {
-                    let ended = read.map_err(stdin_failed)? == 0;
-                    if ended && line.is_empty() {
-                        return Ok(());
+                more = read_line(&mut input, &mut line) => {
+                    let more = more?;
+                    if more || !line.is_empty() {
+                        let payload = std::mem::take(&mut line);
+                        self.publish(&Message { payload, ..template.clone() }).await?;
                     }
-                    let mut payload = std::mem::take(&mut line);
-                    if payload.last() == Some(&b'\n') {
-                        payload.pop();
-                    }
-                    if payload.len() > LINE_BYTES_MAX {
-                        return Err(Failure::new(Exit::Failed, "a line is longer than any message may be"));
-                    }
-                    self.publish(&Message { payload, ..template.clone() }).await?;
-                    if ended {
+                    if !more {
                         return Ok(());
                     }
                 }
@@ -213,6 +240,30 @@ impl Publisher {
     fn debug(&self, text: impl FnOnce(&Client) -> String) {
         if self.debug {
             notice(&text(&self.client));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_cut_at_newlines_and_nowhere_else() {
+        let text = b"one\n\ntwo\r\nlast";
+        for capacity in [1, 2, 3, 64] {
+            let mut input = tokio::io::BufReader::with_capacity(capacity, &text[..]);
+            let mut lines = Vec::new();
+            loop {
+                let mut line = Vec::new();
+                let more = read_line(&mut input, &mut line).await.unwrap();
+                lines.push((more, String::from_utf8(line).unwrap()));
+                if !more {
+                    break;
+                }
+            }
+            let expected = [(true, "one"), (true, ""), (true, "two\r"), (false, "last")];
+            assert_eq!(lines, expected.map(|(more, line)| (more, line.to_owned())));
         }
     }
 }

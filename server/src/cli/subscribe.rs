@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use mqtt_protocol::{QoS, RetainHandling, SubscriptionOptions, matches, parse_filter};
+use tokio::time::Instant;
 
 use super::exit::chain;
 use super::format::Format;
@@ -75,7 +76,8 @@ pub(super) fn run(args: &SubscribeArgs) -> Result<Exit, Failure> {
     }
     let (options, _) = args.connect.options()?;
     block_on(Threads::One, async {
-        let mut stop = stop_signal()?;
+        let limit = args.timeout.map(|seconds| Duration::from_secs(u64::from(seconds)));
+        let mut stop = Stop { signal: stop_signal()?, deadline: limit.map(|limit| Instant::now() + limit) };
         let mut subscriber = Subscriber {
             format: args.format.clone().unwrap_or_else(|| Format::plain(args.verbose)),
             args,
@@ -84,13 +86,7 @@ pub(super) fn run(args: &SubscribeArgs) -> Result<Exit, Failure> {
             // Only a terminal obeys control characters; a pipe gets the bytes as they came.
             escape: std::io::stdout().is_terminal(),
         };
-        let deadline = args.timeout.map(|seconds| Duration::from_secs(u64::from(seconds)));
-        match deadline {
-            None => subscriber.run(&mut stop).await,
-            Some(limit) => {
-                tokio::time::timeout(limit, subscriber.run(&mut stop)).await.unwrap_or(Ok(Exit::TimedOut))
-            }
-        }
+        subscriber.run(&mut stop).await
     })
 }
 
@@ -103,8 +99,11 @@ struct Subscriber<'a> {
 }
 
 impl Subscriber<'_> {
-    async fn run(&mut self, stop: &mut StopSignal) -> Result<Exit, Failure> {
-        let mut client = Client::connect(&self.options).await?;
+    async fn run(&mut self, stop: &mut Stop) -> Result<Exit, Failure> {
+        let mut client = tokio::select! {
+            client = Client::connect(&self.options) => client?,
+            exit = stop.asked() => return Ok(exit),
+        };
         loop {
             self.debug(|| format!("connected as \"{}\"", client.accepted().client_id));
             let lost = match self.receive(&mut client, stop).await {
@@ -122,32 +121,28 @@ impl Subscriber<'_> {
             if !self.args.connect.quiet {
                 notice(&format!("{}; connecting again", chain(&lost)));
             }
-            client = match self.connect_again(stop).await? {
-                Some(client) => client,
-                None => return Ok(Exit::Success),
+            client = tokio::select! {
+                client = self.connect_again() => client?,
+                exit = stop.asked() => return Ok(exit),
             };
         }
     }
 
-    /// Tries until it succeeds; `None`: a signal came.
-    async fn connect_again(&self, stop: &mut StopSignal) -> Result<Option<Client>, Failure> {
+    /// Tries until it succeeds, or fails in a way that won't get better.
+    async fn connect_again(&self) -> Result<Client, ClientError> {
         let mut pause = PAUSE_MIN;
         loop {
-            tokio::select! {
-                _ = stop.received() => return Ok(None),
-                () = tokio::time::sleep(pause) => {}
-            }
+            tokio::time::sleep(pause).await;
             match Client::connect(&self.options).await {
-                Ok(client) => return Ok(Some(client)),
                 Err(error) if error.is_retriable() => self.debug(|| chain(&error)),
-                Err(error) => return Err(error.into()),
+                outcome => return outcome,
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
     /// Subscribes and prints until the connection breaks or there is nothing more to do.
-    async fn receive(&mut self, client: &mut Client, stop: &mut StopSignal) -> Result<Exit, Ended> {
+    async fn receive(&mut self, client: &mut Client, stop: &mut Stop) -> Result<Exit, Ended> {
         let options = SubscriptionOptions {
             retain_as_published: self.args.retain_as_published && self.options.version.has_properties(),
             retain_handling: RetainHandling::default(),
@@ -162,7 +157,7 @@ impl Subscriber<'_> {
         loop {
             let event = tokio::select! {
                 event = client.next() => event?,
-                _ = stop.received() => return Ok(Exit::Success),
+                exit = stop.asked() => return Ok(exit),
             };
             match event {
                 Event::Message(received) => {
@@ -224,6 +219,28 @@ impl Subscriber<'_> {
     fn debug(&self, text: impl FnOnce() -> String) {
         if self.args.connect.debug {
             notice(&text());
+        }
+    }
+}
+
+/// What ends it from outside: a signal, or the time of `-W`.
+struct Stop {
+    signal: StopSignal,
+    deadline: Option<Instant>,
+}
+
+impl Stop {
+    /// Waits for either; returns the exit code that it means. Cancel-safe.
+    async fn asked(&mut self) -> Exit {
+        let time_is_up = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.signal.received() => Exit::Success,
+            () = time_is_up => Exit::TimedOut,
         }
     }
 }
