@@ -138,7 +138,7 @@ impl<'s, 'v> Scope<'s, 'v> {
 
     fn star(&self) -> Value<'v> {
         match self.element {
-            Some(element) => element.clone(),
+            Some(element) => element.copy(self.meter),
             None if self.event.payload.is_empty() => Object::default().into_value(),
             None => self.document.and_then(Document::root).map_or(Value::Undefined, Value::from_node),
         }
@@ -146,12 +146,15 @@ impl<'s, 'v> Scope<'s, 'v> {
 
     fn field(&self, path: &[Box<str>]) -> Option<Node<'v>> {
         let root = self.document?.root()?;
-        path.iter().try_fold(root, |node, key| node.member(key))
+        let mut visited = 0;
+        let found = path.iter().try_fold(root, |node, key| node.member(key, &mut visited));
+        found.filter(|_| self.meter.passed(visited))
     }
 
     fn element_field(&self, path: &[Box<str>]) -> Value<'v> {
         let Some(element) = self.element else { return Value::Undefined };
-        path.iter().fold(element.clone(), |value, key| value.member(key))
+        let Some((first, rest)) = path.split_first() else { return element.copy(self.meter) };
+        rest.iter().fold(element.member(first, self.meter), |value, key| value.member(key, self.meter))
     }
 
     fn variable(&self, place: usize) -> Value<'v> {
@@ -160,7 +163,7 @@ impl<'s, 'v> Scope<'s, 'v> {
             return Value::Undefined;
         };
         if let Some(value) = cell.get() {
-            return value.clone();
+            return value.copy(self.meter);
         }
         // A variable belongs to the rule, not to the element it is used beside.
         let value = Scope { element: None, ..*self }.eval(expr);
@@ -174,11 +177,11 @@ impl<'s, 'v> Scope<'s, 'v> {
                 break;
             }
             value = match step {
-                Step::Member(key) => value.member(key),
+                Step::Member(key) => value.member(key, self.meter),
                 Step::Element(index) => match self.eval(index) {
-                    Value::String(key) => value.member(&key),
+                    Value::String(key) => value.member(&key, self.meter),
                     index => match index.number() {
-                        Some(Num::Int(index)) => value.element(index),
+                        Some(Num::Int(index)) => value.element(index, self.meter),
                         _ => Value::Undefined,
                     },
                 },
@@ -325,6 +328,9 @@ impl<'s, 'v> Scope<'s, 'v> {
 
     fn like(&self, value: &'v Expr, pattern: &'v Pattern, negated: bool) -> Value<'v> {
         let Value::String(text) = self.eval(value) else { return Value::Undefined };
+        if !self.meter.bytes(text.len()) {
+            return Value::Undefined;
+        }
         let matched = match pattern {
             Pattern::Literal(pattern) => pattern.matches(&text, self.meter),
             Pattern::Dynamic { pattern, escape } => match self.eval(pattern) {

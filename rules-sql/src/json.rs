@@ -135,8 +135,8 @@ impl<'d> Node<'d> {
         Children { parent: self, next: self.index + 1, end: if container { raw.next } else { 0 } }
     }
 
-    /// The last member with this key; `None` for what is not an Object too.
-    pub(crate) fn member(self, key: &str) -> Option<Node<'d>> {
+    /// The last member with this key; `None` for what is not an Object too. `visited` grows by the members passed.
+    pub(crate) fn member(self, key: &str, visited: &mut usize) -> Option<Node<'d>> {
         let own = self.raw();
         if own.kind != Kind::Object {
             return None;
@@ -145,6 +145,7 @@ impl<'d> Node<'d> {
         let mut index = self.index + 1;
         let (bytes, wanted) = (self.document.text.as_bytes(), key.as_bytes());
         while index < own.next {
+            *visited += 1;
             let raw = self.document.nodes.get(index as usize)?;
             let same = if raw.key_escaped {
                 unescape(self.slice(raw.key_start, raw.key_start + raw.key_len)) == key

@@ -76,6 +76,11 @@ impl<'l> Meter<'l> {
         }
     }
 
+    /// Takes the steps of passing so many neighbours on the way to one.
+    pub(crate) fn passed(&self, count: usize) -> bool {
+        count < 8 || self.bytes(count * (BYTES_PER_STEP / 8))
+    }
+
     /// Takes one array element.
     pub(crate) fn element(&self) -> bool {
         match self.array_steps.get().checked_sub(1) {

@@ -54,10 +54,10 @@ fn get<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
         _ => None,
     };
     match (value.kind(), &key) {
-        (Type::Object, Value::String(key)) => value.member(key),
+        (Type::Object, Value::String(key)) => value.member(key, scope.meter),
         (Type::Array, _) => {
             let index = index().and_then(|index| i64::try_from(index).ok());
-            index.map_or(Value::Undefined, |index| value.element(index))
+            index.map_or(Value::Undefined, |index| value.element(index, scope.meter))
         }
         (Type::String, _) => {
             let (Some(text), Some(index)) = (value.to_text(scope.meter), index()) else {
@@ -134,11 +134,11 @@ fn transform<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
             continue;
         };
         for (key, value) in attributes.members() {
-            if !scope.meter.element() {
+            if !scope.meter.element() || !scope.meter.passed(object.members().len()) {
                 return Value::Undefined;
             }
             if object.get(key).is_none() {
-                object.push(key.clone(), value.clone());
+                object.push(key.clone(), value.copy(scope.meter));
             }
         }
         rows.push(object.into_value());

@@ -216,7 +216,12 @@ impl<'v> Value<'v> {
             Value::Int(value) => Cow::Owned(value.to_string()),
             Value::Decimal(value) => Cow::Owned(value.text()),
             Value::Double(value) => Cow::Owned(Num::Double(*value).text()),
-            Value::Text(text) | Value::String(text) => text.clone(),
+            Value::Text(text) | Value::String(text) => {
+                if matches!(text, Cow::Owned(_)) && !meter.bytes(text.len()) {
+                    return None;
+                }
+                text.clone()
+            }
             Value::Bytes(bytes) => {
                 if !meter.build(bytes.len()) {
                     return None;
@@ -233,17 +238,33 @@ impl<'v> Value<'v> {
         })
     }
 
+    /// A copy whose cost is accounted for: text that is owned is copied byte by byte.
+    pub(crate) fn copy(&self, meter: &Meter<'_>) -> Value<'v> {
+        let bytes = match self {
+            Value::Text(Cow::Owned(text)) | Value::String(Cow::Owned(text)) => text.len(),
+            Value::Bytes(Cow::Owned(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        if bytes < 64 || meter.bytes(bytes) { self.clone() } else { Value::Undefined }
+    }
+
     /// A step to a member by name. Undefined for what is not an Object.
-    pub(crate) fn member(&self, key: &str) -> Value<'v> {
+    pub(crate) fn member(&self, key: &str, meter: &Meter<'_>) -> Value<'v> {
         match self {
-            Value::Node(node) => node.member(key).map_or(Value::Undefined, Value::from_node),
-            Value::Object(object) => object.get(key).cloned().unwrap_or(Value::Undefined),
+            Value::Node(node) => {
+                let mut visited = 0;
+                let found = node.member(key, &mut visited);
+                found.filter(|_| meter.passed(visited)).map_or(Value::Undefined, Value::from_node)
+            }
+            Value::Object(object) if meter.passed(object.members.len()) => {
+                object.get(key).map_or(Value::Undefined, |value| value.copy(meter))
+            }
             _ => Value::Undefined,
         }
     }
 
     /// The n-th element of an Array, from 0; negative from the end.
-    pub(crate) fn element(&self, index: i64) -> Value<'v> {
+    pub(crate) fn element(&self, index: i64, meter: &Meter<'_>) -> Value<'v> {
         let place = |len: usize| match usize::try_from(index) {
             Ok(place) => Some(place),
             Err(_) => len.checked_sub(usize::try_from(index.unsigned_abs()).ok()?),
@@ -251,10 +272,16 @@ impl<'v> Value<'v> {
         match self {
             Value::Node(node) if node.kind() == Kind::Array => {
                 let len = if index < 0 { node.len() } else { 0 };
-                place(len).and_then(|p| node.children().nth(p)).map_or(Value::Undefined, Value::from_node)
+                match place(len) {
+                    Some(place) if meter.passed(len.max(place.min(node.text_len()))) => {
+                        node.children().nth(place).map_or(Value::Undefined, Value::from_node)
+                    }
+                    _ => Value::Undefined,
+                }
             }
             Value::Array(elements) => {
-                place(elements.len()).and_then(|p| elements.get(p)).cloned().unwrap_or(Value::Undefined)
+                let found = place(elements.len()).and_then(|p| elements.get(p));
+                found.map_or(Value::Undefined, |value| value.copy(meter))
             }
             _ => Value::Undefined,
         }
@@ -277,7 +304,7 @@ impl<'v> Value<'v> {
                     if !meter.element() {
                         return None;
                     }
-                    result.push(element.clone());
+                    result.push(element.copy(meter));
                 }
             }
             _ => return None,
