@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -23,13 +23,32 @@ pub enum LogError {
     },
 }
 
+/// Reads a level, or levels of single parts: `info,broker=debug`. A word alone must be a level; `Targets` itself would take
+/// a misspelt one for the name of a part, and log nothing else.
+pub(crate) fn levels(text: &str) -> Option<Targets> {
+    let mut targets = Targets::new();
+    for part in text.split(',').map(str::trim) {
+        targets = match part.split_once('=') {
+            None => targets.with_default(level(part)?),
+            Some((name, text)) if !name.is_empty() => targets.with_target(name, level(text)?),
+            Some(_) => return None,
+        };
+    }
+    Some(targets)
+}
+
+fn level(text: &str) -> Option<LevelFilter> {
+    // As words only: the library takes numbers too, in an order that few know by heart.
+    text.starts_with(|c: char| c.is_ascii_alphabetic()).then(|| text.parse().ok())?
+}
+
 /// Starts the log; `TIDEGATE_LOG` wins over the configured level. A second start in one process changes nothing.
 ///
 /// # Errors
 /// [`LogError::Level`].
 pub fn start(log: &Log, environment: &Environment) -> Result<(), LogError> {
     let text = environment.get("TIDEGATE_LOG").unwrap_or(&log.level);
-    let level: Targets = text.parse().map_err(|_| LogError::Level { text: text.to_owned() })?;
+    let level = levels(text).ok_or_else(|| LogError::Level { text: text.to_owned() })?;
     let colours = std::io::stderr().is_terminal() && environment.get("NO_COLOR").is_none_or(str::is_empty);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let layer = match log.format {
@@ -41,4 +60,28 @@ pub fn start(log: &Log, environment: &Environment) -> Result<(), LogError> {
     // An error says that there is a log already, as in a test that starts two servers.
     drop(tracing_subscriber::registry().with(layer.with_filter(level)).try_init());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn levels_are_words_alone_or_with_a_part() {
+        let quiet = levels("warn, broker=trace,actions=off").unwrap();
+        assert!(quiet.would_enable("tidegate::server", &Level::WARN));
+        assert!(!quiet.would_enable("tidegate::server", &Level::INFO));
+        assert!(quiet.would_enable("broker::connection", &Level::TRACE));
+        assert!(!quiet.would_enable("actions", &Level::ERROR));
+        assert!(!levels("off").unwrap().would_enable("broker", &Level::ERROR));
+    }
+
+    #[test]
+    fn a_misspelt_level_is_none() {
+        for text in ["", "infoo", "verbose", "info,", "broker", "broker=chatty", "=info", "3", "broker=3"] {
+            assert!(levels(text).is_none(), "{text}");
+        }
+    }
 }

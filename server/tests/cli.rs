@@ -293,6 +293,14 @@ fn the_configuration_may_be_named_by_a_variable() {
 }
 
 #[test]
+fn a_level_that_is_none_is_refused() {
+    let output =
+        tidegate().args(["serve", "--port", "0"]).env("TIDEGATE_LOG", "broker=chatty").output().unwrap();
+    assert_exit(&output, 3);
+    assert!(err(&output).contains("TIDEGATE_LOG is \"broker=chatty\""), "{}", err(&output));
+}
+
+#[test]
 fn sql_needs_no_server() {
     let statement = "SELECT temperature * 2 AS t, topic(2) AS site, clientid() AS c FROM 'sensors/+' WHERE temperature > 10";
     let fixed = ["sql", statement, "--topic", "sensors/k", "-i", "dev"];

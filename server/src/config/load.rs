@@ -9,7 +9,7 @@ use toml::de::DeTable;
 
 use super::overrides::{self, Override};
 use super::secrets::{self, Secret};
-use super::source::{Origin, Sources};
+use super::source::{Origin, Place, Sources};
 use super::tree::{self, Path};
 use super::validate::{self, Finding};
 use super::{Config, ConfigError, ConfigErrors, Environment, MAX_ERRORS};
@@ -68,7 +68,7 @@ pub fn load_text(
         Reader { overrides: overrides::collect(environment, &mut sources), sources, environment };
     let defaults = reader.sources.add(Origin::Defaults, DEFAULT_LISTENERS);
     let root = with_default_listeners(parsed, &defaults);
-    let (config, tree, mut errors) = reader.read(&root);
+    let Reading { config, tree, secrets, mut errors } = reader.read(&root);
     let mut warnings = Vec::new();
     if let Some(config) = &config {
         for finding in validate::findings(config) {
@@ -77,8 +77,13 @@ pub fn load_text(
                 Finding::Error { at, .. } if at == Path::keys(&["listeners"]) && !errors.is_empty() => {}
                 Finding::Error { at, message, help } => {
                     // A node taken out for its own fault reads as its default, which has none.
-                    let place = tree::span_of(&tree, &at).and_then(|span| reader.sources.place(&span));
-                    errors.push(ConfigError { place, message, help });
+                    let span = tree::span_of(&tree, &at);
+                    let place = span.as_ref().and_then(|span| reader.sources.place(span));
+                    let secret = secrets.iter().find(|secret| Some(&secret.span) == span.as_ref());
+                    errors.push(match secret {
+                        Some(secret) => redacted(place, &at, secret),
+                        None => ConfigError { place, message, help },
+                    });
                 }
                 Finding::Warning(text) => warnings.push(text),
             }
@@ -115,6 +120,14 @@ fn with_default_listeners<'i>(mut root: Spanned<DeTable<'i>>, place: &Range<usiz
     root
 }
 
+/// What came of reading a tree.
+struct Reading<'i> {
+    config: Option<Config>,
+    tree: DeTable<'i>,
+    secrets: Vec<Secret>,
+    errors: Vec<ConfigError>,
+}
+
 struct Reader<'i> {
     sources: Sources,
     overrides: Vec<Override<'i>>,
@@ -124,13 +137,13 @@ struct Reader<'i> {
 impl<'i> Reader<'i> {
     /// Reads the tree; every fault costs the node it is in, so that the next one is found too. `None` instead of a
     /// configuration: no fault was left whose node could be taken out.
-    fn read(&mut self, parsed: &Spanned<DeTable<'i>>) -> (Option<Config>, DeTable<'i>, Vec<ConfigError>) {
+    fn read(&mut self, parsed: &Spanned<DeTable<'i>>) -> Reading<'i> {
         let (mut root, mut secrets, mut errors) = self.prepare(parsed);
         let mut removed: Vec<Path> = Vec::new();
         loop {
             let tree = root.get_ref().clone();
             let fault = match Config::deserialize(toml::Deserializer::from(root.clone())) {
-                Ok(config) => return (Some(config), tree, errors),
+                Ok(config) => return Reading { config: Some(config), tree, secrets, errors },
                 Err(fault) => fault,
             };
             let span = fault.span().unwrap_or_default();
@@ -149,7 +162,7 @@ impl<'i> Reader<'i> {
                 errors.push(self.explain(&fault, &span, &path, &secrets));
             }
             if errors.len() >= MAX_ERRORS || !tree::remove(root.get_mut(), &path) {
-                return (None, tree, errors);
+                return Reading { config: None, tree, secrets, errors };
             }
             removed.retain(|gone| !gone.starts_with(&path));
             removed.iter_mut().for_each(|gone| gone.after_removal_of(&path));
@@ -184,6 +197,9 @@ impl<'i> Reader<'i> {
     ) -> ConfigError {
         let place = self.sources.place(span);
         let said = fault.message();
+        if let Some(secret) = secrets.iter().find(|secret| secret.span == *span) {
+            return redacted(place, path, secret);
+        }
         let quoted: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
         let (message, help) = match quoted.as_slice() {
             [unknown, known @ ..] if unknown_key(said).is_some() => {
@@ -206,14 +222,17 @@ impl<'i> Reader<'i> {
             _ if path.0.is_empty() => (said.to_owned(), None),
             _ => (format!("{path}: {said}"), None),
         };
-        match secrets.iter().find(|secret| secret.span == *span && !secret.value.is_empty()) {
-            Some(secret) => ConfigError {
-                place,
-                message: message.replace(&secret.value, &secret.reference),
-                help: help.map(|help| help.replace(&secret.value, &secret.reference)),
-            },
-            None => ConfigError { place, message, help },
-        }
+        ConfigError { place, message, help }
+    }
+}
+
+/// A fault of a value that came from outside. What was said about it quotes the value, in whatever escaping, so nothing of
+/// that is repeated.
+fn redacted(place: Option<Box<Place>>, path: &Path, secret: &Secret) -> ConfigError {
+    ConfigError {
+        place,
+        message: format!("{path}: the value of {} doesn't fit", secret.reference),
+        help: Some("config/tidegate.toml says what this key takes; the value is not shown".to_owned()),
     }
 }
 

@@ -26,8 +26,6 @@ pub(super) struct Secret {
     pub(super) span: Range<usize>,
     /// The reference, `${env:NAME}`.
     pub(super) reference: String,
-    /// What it stands for.
-    pub(super) value: String,
 }
 
 /// Replaces every reference in the tree.
@@ -44,7 +42,7 @@ pub(super) fn resolve(
         match value_of(text, environment, sources.folder()) {
             Ok(None) => {}
             Ok(Some(value)) => {
-                secrets.push(Secret { span, reference: text.to_string(), value: value.clone() });
+                secrets.push(Secret { span, reference: text.to_string() });
                 *text = Cow::Owned(value);
             }
             Err(SecretError { message, help }) => {

@@ -32,10 +32,10 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     check.rule_limits(&config.limits.rules);
     check.store(config.store.durability);
     check.admin(config);
-    if let Err(error) = config.log.level.parse::<tracing_subscriber::filter::Targets>() {
+    if crate::log::levels(&config.log.level).is_none() {
         check.error(
             Path::keys(&["log", "level"]),
-            format!("log.level is no level: {error}"),
+            format!("log.level: \"{}\" is no level", config.log.level.escape_debug()),
             Some("write off, error, warn, info, debug or trace, for single parts as in `info,broker=debug`"),
         );
     }

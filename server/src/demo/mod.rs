@@ -36,6 +36,9 @@ const RULES: [(&str, &str); 3] = [
 /// Where the rules send their HTTP requests, as the files have it; the receiver's real address takes its place.
 const RECEIVER: &str = "http://127.0.0.1:7180";
 
+/// Where the broker listens when nothing is said and nobody else does.
+const PORT: u16 = 1883;
+
 /// What the demo's subscriber looks at.
 const FILTERS: [&str; 4] = ["sensors/#", "alarms/#", "comfort/#", "errors/#"];
 
@@ -95,7 +98,9 @@ impl Demo {
         let Some(address) = server.address() else {
             return Err(Failure::new(Exit::Failed, "the server has no listener"));
         };
-        introduce(&screen, &rules, address, receiver.address())?;
+        let moved = args.port.is_none() && address.port() != PORT;
+        let remark = if moved { " (1883, the usual port, is in use)" } else { "" };
+        introduce(&screen, &rules, address, remark, receiver.address())?;
         keep_files(&screen, &default_data_dir(environment).join("demo"))?;
         let options = Options { host: address.ip().to_string(), port: address.port(), ..Options::default() };
         let mut watcher =
@@ -186,7 +191,7 @@ fn rules(receiver: SocketAddr) -> Result<RuleSet, Failure> {
 
 /// Starts the server on the port asked for; without one on 1883, or on any free port when that is taken.
 async fn start_server(port: Option<u16>, rules: &RuleSet) -> Result<Server, Failure> {
-    match Server::start(&config_for(port.unwrap_or(1883)), rules).await {
+    match Server::start(&config_for(port.unwrap_or(PORT)), rules).await {
         Err(StartError::AddressInUse { .. }) if port.is_none() => {
             Server::start(&config_for(0), rules).await.map_err(cannot_start)
         }
@@ -203,11 +208,11 @@ fn introduce(
     screen: &Screen,
     rules: &RuleSet,
     address: SocketAddr,
+    remark: &str,
     receiver: SocketAddr,
 ) -> Result<(), Failure> {
     screen.title(&format!("Tidegate {} demo", env!("CARGO_PKG_VERSION")))?;
-    let taken = if address.port() == 1883 { "" } else { " (1883 is in use or was not asked for)" };
-    screen.note(&format!("MQTT broker on {address}{taken}, HTTP receiver on {receiver}"))?;
+    screen.note(&format!("MQTT broker on {address}{remark}, HTTP receiver on {receiver}"))?;
     for rule in rules.iter() {
         screen.note(&format!("rule {:<12} {}", rule.name, rule.description))?;
         for line in rule.sql.trim().lines() {
