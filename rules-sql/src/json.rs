@@ -4,6 +4,10 @@
 //! found by skipping over whole subtrees, numbers keep their text, and copying a value is copying its text. One
 //! allocation at most per message: up to [`INLINE_NODES`] nodes live inside the document.
 //!
+//! Why not a library's tree: on a reading of 150 bytes a rule's whole evaluation takes a third of what building a
+//! `serde_json::Value` alone does (`benches/evaluate.rs`), and a tree loses the numbers' text. The property tests
+//! compare what is accepted, and what is copied, with serde_json.
+//!
 //! Strict [RFC 8259]: UTF-8, no lone surrogate escape, no control character in a string, nothing after the document,
 //! and nesting up to a limit. The same key twice: the last wins, wherever a member is looked up or copied.
 
