@@ -20,6 +20,14 @@ use crate::value::number::Num;
 /// Deepest built Objects through dotted aliases and paths.
 const ALIAS_STEPS: usize = 64;
 
+/// Nesting beyond this would need more stack than a worker thread has, whatever is configured.
+pub(crate) const DEPTH_MAX: usize = 64;
+
+/// The nesting that is allowed.
+pub(crate) fn nesting(limits: &Limits) -> usize {
+    limits.depth.min(DEPTH_MAX)
+}
+
 /// Checks a statement; the filters come back in order.
 pub(crate) fn statement(
     statement: &ast::Statement,
@@ -34,9 +42,11 @@ pub(crate) fn statement(
             return Err(Fault::new("R0211", variable.name.span, message));
         }
         checker.reads_payload = false;
+        checker.deepest = 0;
         variables.push(checker.expr(&variable.value)?);
-        let reads_payload = checker.reads_payload;
-        checker.variables.push(Variable { name: variable.name.text.clone(), reads_payload });
+        let (name, reads_payload, depth) =
+            (variable.name.text.clone(), checker.reads_payload, checker.deepest);
+        checker.variables.push(Variable { name, reads_payload, depth });
     }
     let mut guard = Vec::new();
     let mut condition = Vec::new();
@@ -79,6 +89,8 @@ pub(crate) fn template_expression(
 pub(crate) struct Variable {
     pub(crate) name: String,
     pub(crate) reads_payload: bool,
+    /// Nesting of its expression, that of the variables in it included.
+    depth: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +123,8 @@ struct Checker<'l> {
     variables: Vec<Variable>,
     place: Place,
     depth: usize,
+    /// The deepest point since it was last set to 0, variables included.
+    deepest: usize,
     /// Inside a nested SELECT: the alias of its element, if it has one.
     element: Option<Option<String>>,
     /// Set when what was just checked reads the payload.
@@ -119,7 +133,7 @@ struct Checker<'l> {
 
 impl<'l> Checker<'l> {
     fn new(limits: &'l Limits, variables: Vec<Variable>, place: Place) -> Checker<'l> {
-        Checker { limits, variables, place, depth: 0, element: None, reads_payload: false }
+        Checker { limits, variables, place, depth: 0, deepest: 0, element: None, reads_payload: false }
     }
 
     fn projection(&mut self, select: &ast::Select<Vec<Name>>) -> Result<Projection, Fault> {
@@ -187,11 +201,12 @@ impl<'l> Checker<'l> {
     }
 
     fn expr(&mut self, e: &ast::Expr) -> Result<Expr, Fault> {
-        if self.depth >= self.limits.depth {
-            let message = format!("expression is nested deeper than the limit of {}", self.limits.depth);
+        if self.depth >= nesting(self.limits) {
+            let message = format!("expression is nested deeper than the limit of {}", nesting(self.limits));
             return Err(Fault::new("R0002", e.span, message));
         }
         self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
         let result = self.kind(e);
         self.depth -= 1;
         result
@@ -323,7 +338,16 @@ impl<'l> Checker<'l> {
             fault.hint = nearest(name, known.iter().copied()).map(|near| format!("did you mean {near}?"));
             return Err(fault);
         };
-        self.reads_payload |= self.variables.get(place).is_some_and(|v| v.reads_payload);
+        if let Some(variable) = self.variables.get(place) {
+            self.reads_payload |= variable.reads_payload;
+            // Evaluation walks into variables, and what they build nests as they do.
+            self.deepest = self.deepest.max(self.depth + variable.depth);
+            let limit = nesting(self.limits) * 2;
+            if self.deepest > limit {
+                let message = format!("expression is nested deeper than {limit} through its variables");
+                return Err(Fault::new("R0002", span, message));
+            }
+        }
         Ok(Expr::Variable(place))
     }
 

@@ -20,6 +20,9 @@ use crate::syntax::ast::{ArithmeticOp, CompareOp};
 use crate::value::number::Num;
 use crate::value::{Object, Type, Value};
 
+/// A pattern that comes with the message may compile to this part of what a literal one may.
+const DYNAMIC_REGEX_PART: usize = 16;
+
 /// What an expression is evaluated in. `'v` is the life of the message and the rule, which values borrow from.
 #[derive(Clone, Copy)]
 pub(crate) struct Scope<'s, 'v> {
@@ -589,11 +592,11 @@ impl<'s, 'v> Scope<'s, 'v> {
         let (Some(text), Some(pattern)) = (args.first(), args.get(1)) else { return Value::Undefined };
         let text = self.eval(text);
         let Some(pattern) = self.text(pattern) else { return Value::Undefined };
-        // Compiling costs far more than a search: about 10 µs for a short pattern.
-        if !self.meter.bytes(16_384 + pattern.len() * 1024) {
+        // Compiling costs far more than a search: some 20 µs for a short pattern, a millisecond at the size allowed.
+        if !self.meter.bytes(65_536 + pattern.len() * 4_096) {
             return Value::Undefined;
         }
-        let Ok(regex) = check::regex(&pattern, self.meter.limits().regex_bytes) else {
+        let Ok(regex) = check::regex(&pattern, self.meter.limits().regex_bytes / DYNAMIC_REGEX_PART) else {
             return Value::Undefined;
         };
         let replacement = args.get(2).map(|e| self.eval(e));

@@ -197,11 +197,13 @@ impl<'d> Node<'d> {
     }
 
     fn same_key(self, other: Node<'d>) -> bool {
-        if self.raw().key_escaped || other.raw().key_escaped {
-            self.key() == other.key()
-        } else {
-            self.raw_key() == other.raw_key()
+        let (a, b) = (self.raw(), other.raw());
+        if a.key_escaped || b.key_escaped {
+            return self.key() == other.key();
         }
+        let bytes = self.document.text.as_bytes();
+        let key = |raw: Raw| bytes.get(raw.key_start as usize..(raw.key_start + raw.key_len) as usize);
+        a.key_len == b.key_len && key(a) == key(b)
     }
 
     /// Number of elements of an Array.

@@ -18,7 +18,8 @@ pub struct Limits {
     pub statement_bytes: usize,
     /// Operators, parentheses, dots and words of one statement; bounds the depth of operator chains. Default 8,192.
     pub operators: usize,
-    /// Nesting of operands and operators in an expression. Default 64.
+    /// Nesting of operands and operators in an expression, and half of what variables may add up to. Default 64,
+    /// which is also the most that counts.
     pub depth: usize,
     /// Items of one SELECT, and variables of one SET. Default 256.
     pub items: usize,
@@ -30,9 +31,9 @@ pub struct Limits {
     pub steps: u32,
     /// Bytes of one output, and of every text or collection an expression builds. Default 1 MiB.
     pub output_bytes: usize,
-    /// Bytes of one compiled regular expression. Default 1 MiB.
+    /// Bytes of one compiled regular expression; a sixteenth of it when the pattern is no literal. Default 1 MiB.
     pub regex_bytes: usize,
-    /// Nesting of JSON that is read as JSON; a deeper payload counts as text. Default 64.
+    /// Nesting of JSON that is read as JSON; a deeper payload counts as text. Default 64, at most 128.
     pub json_depth: usize,
     /// Bytes of one template's text. Default 8 KiB.
     pub template_bytes: usize,

@@ -34,7 +34,8 @@ impl Budget {
             array_steps: limits.array_steps,
             output_bytes: limits.output_bytes,
             regex_bytes: limits.regex_bytes,
-            json_depth: limits.json_depth,
+            // Values are walked recursively: this much fits any worker thread's stack.
+            json_depth: limits.json_depth.min(128),
         }
     }
 }

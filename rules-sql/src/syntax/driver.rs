@@ -20,6 +20,7 @@ use super::ast::{
     Among, ArithmeticOp, Collection, CompareOp, Expr, ExprKind, Item, Name, Select, Span, Statement, Step,
     Variable,
 };
+use crate::check::nesting;
 use crate::error::Fault;
 use crate::limits::Limits;
 
@@ -90,7 +91,7 @@ fn run<T>(
     }
     let rules = Rules {
         end: text.len(),
-        depth_limit: limits.depth,
+        depth_limit: nesting(limits),
         items_limit: limits.items,
         subquery_limit: limits.subquery_depth,
         state: RefCell::default(),
@@ -100,7 +101,7 @@ fn run<T>(
     let tokens = tokens(&rules, text, limits)?;
     // The crate's own counter stands behind ours, which knows better words.
     let mut parser =
-        Parser::new(&rules).with_recursion_limit(limits.depth * 4 + 8).with_tokens_with_locations(tokens);
+        Parser::new(&rules).with_recursion_limit(nesting(limits) * 4 + 8).with_tokens_with_locations(tokens);
     parse(&rules, &mut parser).map_err(|error| {
         let at = rules.place(&parser);
         rules.state.borrow_mut().fault.take().unwrap_or_else(|| match error {
