@@ -290,7 +290,7 @@ impl Broker {
         BrokerBuilder::default()
     }
 
-    /// True when [`OTHER_BROKER`] chose another broker than ours.
+    /// True when the variable `TIDEGATE_TEST_BROKER` chose another broker than ours.
     #[must_use]
     pub fn is_foreign() -> bool {
         std::env::var_os(OTHER_BROKER).is_some()

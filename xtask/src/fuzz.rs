@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         let mut program = Program::new(fuzz.join("target").join(TRIPLE).join("release").join(target))
             .arg(format!("-max_total_time={}", options.seconds))
-            .args(["-max_len=4096", "-timeout=10", "-print_final_stats=1"])
+            .args(["-max_len=4096", "-timeout=10", "-print_final_stats=1", "-verbosity=0"])
             .arg(format!("-artifact_prefix=artifacts/{target}-"))
             .arg(&found)
             .current_dir(&fuzz);
