@@ -90,6 +90,8 @@ pub struct InternalPublish {
     pub properties: Vec<u8>,
     /// Seconds until it expires.
     pub message_expiry_interval_s: Option<u32>,
+    /// Rules that led to it; they won't see it again.
+    pub trail: Trail,
 }
 
 /// Why a topic is refused.
@@ -279,7 +281,7 @@ impl Shared {
             expires_at_ms: now.expiry(publish.message_expiry_interval_s),
             received_at_ms: now.wall_ms,
             publisher: None,
-            trail: &Trail::default(),
+            trail: &publish.trail,
         }
         .to_message()
     }

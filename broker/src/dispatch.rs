@@ -22,7 +22,7 @@ use store::{CommitToken, Record};
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::{Limits, QueuePolicy};
-use crate::hook::{HookEffects, Progress, Republish};
+use crate::hook::{Admitted, HookEffects, Progress, Republish};
 use crate::message::{Message, Publication, Publisher, Trail};
 use crate::metrics::tally;
 use crate::outbound::{SHARE_ALWAYS_BYTES, SHARE_RECEIVERS, SHARE_WIDE_BYTES};
@@ -195,6 +195,7 @@ pub(crate) fn publish(
         {
             return Admission::Refused(reason);
         }
+        effects.admitted.drain(..).for_each(|admitted| admitted());
         let mut slow = None;
         fan_out(shared, &mut fanout, &route, 0, &mut slow);
         return Admission::Done(Outcome {
@@ -211,6 +212,7 @@ pub(crate) fn publish(
             Progress::Done => Stage::Rules { at: 0, cursor: usize::MAX, effects },
             Progress::Yield => Stage::Rules { at: 0, cursor, effects },
         },
+        admitted: Vec::new(),
         received: received.cloned(),
         token: CommitToken::NOTHING_OWED,
         slow: None,
@@ -222,14 +224,24 @@ fn is_matched(route: &Route) -> bool {
 }
 
 /// A message on its way, over several turns.
-#[derive(Debug)]
 pub(crate) struct Dispatch {
     /// The message that was published, then what rules made of it, in order.
     steps: Vec<Step>,
     stage: Stage,
+    /// What rules want done once all of it is admitted.
+    admitted: Vec<Admitted>,
     received: Option<Received>,
     token: CommitToken,
     slow: Option<Arc<Session>>,
+}
+
+impl std::fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatch")
+            .field("steps", &self.steps)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -276,6 +288,7 @@ impl Dispatch {
         Self {
             steps: vec![Step { message, route }],
             stage: Stage::Rules { at: 0, cursor: 0, effects: HookEffects::default() },
+            admitted: Vec::new(),
             received: None,
             token: CommitToken::NOTHING_OWED,
             slow: None,
@@ -300,6 +313,7 @@ impl Dispatch {
                     Progress::Yield => return Turn::Again,
                     Progress::Done => match self.admit(shared) {
                         Ok(token) => {
+                            self.admitted.drain(..).for_each(|admitted| admitted());
                             self.token = token;
                             self.stage = Stage::Commit;
                         }
@@ -380,6 +394,7 @@ impl Dispatch {
             {
                 return Progress::Yield;
             }
+            self.admitted.append(&mut effects.admitted);
             let source = Arc::clone(&step.message);
             for republish in effects.republish.drain(..) {
                 if self.steps.len() > REPUBLISHED_MAX {

@@ -37,10 +37,25 @@ pub enum Progress {
 }
 
 /// What a handler wants done as part of the message's admission.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct HookEffects {
     /// Messages to route right after this one, in order, before the publisher is told yes.
     pub republish: Vec<Republish>,
+    /// What to do once the message is admitted: its debts are with the store, and nobody has received it yet. Dropped
+    /// without being called when the message is refused. Must not block.
+    pub admitted: Vec<Admitted>,
+}
+
+/// Something to do once a message is admitted.
+pub type Admitted = Box<dyn FnOnce() + Send>;
+
+impl std::fmt::Debug for HookEffects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HookEffects")
+            .field("republish", &self.republish)
+            .field("admitted", &self.admitted.len())
+            .finish()
+    }
 }
 
 /// A message that a rule makes.

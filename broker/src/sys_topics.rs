@@ -6,6 +6,7 @@ use std::sync::Weak;
 use mqtt_protocol::QoS;
 
 use crate::broker::{InternalPublish, Shared, publish_message};
+use crate::message::Trail;
 use crate::metrics::Stats;
 
 /// Publishes the figures at every interval, for as long as the broker lives.
@@ -30,6 +31,7 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
                 retain: true,
                 properties: Vec::new(),
                 message_expiry_interval_s: None,
+                trail: Trail::default(),
             };
             let message = shared.internal_message(&publish);
             if let Err(reason) = publish_message(&shared, message).await {

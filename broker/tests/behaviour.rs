@@ -129,6 +129,7 @@ async fn a_subscription_to_many_retained_messages_gets_each_once() {
             retain: true,
             properties: Vec::new(),
             message_expiry_interval_s: None,
+            trail: broker::Trail::default(),
         };
         harness.broker.publish(publish).await.unwrap();
     }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use broker::BrokerConfig;
 use common::{Got, Harness, durable, id, start_with};
@@ -159,4 +160,52 @@ async fn a_client_of_3_1_1_gets_no_acknowledgement_for_what_was_refused() {
     store.set_full(true);
     publisher.publish("t", b"refused", QoS::AtLeastOnce, false, 1).await;
     assert_eq!(publisher.receive().await, Got::Closed);
+}
+
+/// Counts messages that were admitted, and wants nothing else.
+struct Counting(AtomicU64);
+
+struct Hook(Arc<Counting>);
+
+impl broker::MessageHook for Hook {
+    fn generation(&self) -> u64 {
+        0
+    }
+    fn candidates(&self, _: &str) -> Option<Arc<dyn broker::MessageHandler>> {
+        Some(Arc::new(Hook(Arc::clone(&self.0))))
+    }
+}
+
+impl broker::MessageHandler for Hook {
+    fn handle(
+        &self,
+        _: &broker::Publication<'_>,
+        _: &mut usize,
+        effects: &mut broker::HookEffects,
+    ) -> broker::Progress {
+        let counting = Arc::clone(&self.0);
+        effects.admitted.push(Box::new(move || {
+            counting.0.fetch_add(1, Ordering::Relaxed);
+        }));
+        broker::Progress::Done
+    }
+}
+
+#[tokio::test]
+async fn what_a_rule_wants_done_is_done_for_admitted_messages_only() {
+    let store = Arc::new(ManualStore::default());
+    let counting = Arc::new(Counting(AtomicU64::new(0)));
+    let hook = Arc::new(Hook(Arc::clone(&counting)));
+    let harness = start_with(BrokerConfig::default(), Arc::clone(&store) as _, Some(hook)).await;
+    let _subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    store.set_full(true);
+    publisher.publish("t", b"refused", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(1), ReasonCode::QuotaExceeded));
+    assert_eq!(counting.0.load(Ordering::Relaxed), 0);
+    store.set_full(false);
+    publisher.publish("t", b"accepted", QoS::AtLeastOnce, false, 2).await;
+    publisher.publish("t", b"owes nothing", QoS::AtMostOnce, false, 0).await;
+    publisher.expect_nothing().await;
+    assert_eq!(counting.0.load(Ordering::Relaxed), 2);
 }

@@ -229,6 +229,7 @@ async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
                 retain: request.retain,
                 properties,
                 message_expiry_interval_s: request.message_expiry_interval_s,
+                trail: broker::Trail::default(),
             });
             let outcome = published.await;
             shared.error_jobs.trails.lock().remove(&key);

@@ -664,6 +664,7 @@ fn publish(topic: &str, payload: &str) -> InternalPublish {
         retain: false,
         properties: vec![],
         message_expiry_interval_s: None,
+        trail: broker::Trail::default(),
     }
 }
 
