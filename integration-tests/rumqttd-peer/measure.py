@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what docs/decisions/0001-own-broker-core.md says about rumqttd.
 
-usage: python3 measure.py [PATH OF rumqttd-peer]
+usage: cargo build --release && python3 measure.py [PATH OF rumqttd-peer]
 
 Each probe runs against a fresh process on free ports of loopback, with bytes on raw sockets, and prints what came
 back. It judges nothing: the decision record does. Needs nothing but Python's standard library.

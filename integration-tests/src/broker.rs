@@ -336,7 +336,7 @@ impl Broker {
     fn stop_and_check(&mut self) {
         self.stopped = true;
         let id = self.process.id().to_string();
-        let signalled = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        let signalled = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]).status().unwrap();
         assert!(signalled.success(), "the broker (process {id}) was gone before it was stopped");
         if self.log.wait_for(|line| (line == END_OF_OUTPUT).then_some(())).is_err() {
             self.kill();

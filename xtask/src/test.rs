@@ -35,12 +35,10 @@ pub(crate) fn run(consent: Consent) -> Result<()> {
     for line in &closing {
         println!("  {line}");
     }
-    if closing.is_empty() {
-        bail!("no runner reported a result");
-    }
     match failures.into_iter().next() {
-        None => Ok(()),
         Some(first) => Err(first),
+        None if closing.is_empty() => bail!("no runner reported a result"),
+        None => Ok(()),
     }
 }
 
