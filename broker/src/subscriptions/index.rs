@@ -10,7 +10,7 @@
 //! change raises a generation (per shard for exact filters, one for all wildcard filters) *after* it is visible, which
 //! is what cached routes are checked against.
 //!
-//! The index is generic over what is stored at a filter ([`Subscribers`] in the broker).
+//! The index is generic over what is stored at a filter (`Subscribers` in the broker).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
