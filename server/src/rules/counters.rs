@@ -76,7 +76,7 @@ pub struct RuleStats {
     pub failed_evaluation: u64,
     /// Messages that this rule had a part in making, and that it therefore left alone.
     pub looped: u64,
-    /// Times that the error action was set off.
+    /// Times that the error action was set off, by messages that were admitted.
     pub error_actions: u64,
     /// Times that the error action itself failed.
     pub error_actions_failed: u64,
@@ -92,13 +92,14 @@ pub struct ActionStats {
     pub name: String,
     /// Its `type`.
     pub kind: &'static str,
-    /// Requests that were rendered and handed on.
+    /// Requests that went to the queue, those that it dropped at once included; of a republish, those handed to the
+    /// broker.
     pub requests: u64,
     /// Messages for which a template failed or gave a value that didn't fit.
     pub failed_render: u64,
     /// Republishes held back because the message had been through too many rules.
     pub hop_limited: u64,
-    /// Requests that the broker refused to publish.
+    /// Requests that the broker refused to publish, or that the queue was not made for.
     pub refused: u64,
     /// Queue, deliveries and drops; `None` for a republish.
     pub delivery: Option<Snapshot>,

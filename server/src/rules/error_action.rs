@@ -4,12 +4,11 @@
 //! failure. Where all failures are known at once (nothing was queued), it runs within the source message's admission.
 //! Where requests were queued, it waits until the last of them has been delivered or given up, and then runs on its own:
 //! a task takes the jobs from a bounded queue and publishes or enqueues. Its own failure is logged and counted, no more.
+//! For a message that the broker refuses it doesn't run at all.
 //!
-//! A message that is published on its own has no trail of rules yet, so a rule that listens to its own error topic could
-//! feed itself. Two things stand against it: the trail is remembered while the message is being routed, and a rule's
-//! error action runs on its own at most [`ON_ITS_OWN_PER_SECOND_MAX`] times per second.
+//! Either way what it publishes carries the trail of the message, with this rule added: a ring of rules that feed each
+//! other through their error actions ends where it would come round.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -17,17 +16,16 @@ use std::sync::{Arc, Weak};
 use actions::{Failure, OutputRef, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use broker::{Broker, InternalPublish, Trail};
+use broker::{Broker, InternalPublish};
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::message::{Facts, KeptMessage};
-use super::pipeline::{Rule, Shared, encoded_properties};
+use super::pipeline::{Rule, Shared};
 
-/// Most error actions of one rule per second that run on their own.
-const ON_ITS_OWN_PER_SECOND_MAX: u32 = 100;
-/// Most jobs that wait to be run.
+/// Most error actions that wait to be run on their own.
 const JOBS_MAX: usize = 1_024;
 
 /// Publishes what error actions say. Implemented for the broker.
@@ -79,16 +77,22 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn new(shared: &Arc<Shared>, rule: &Arc<Rule>, message: KeptMessage) -> Self {
+    /// Begins with the failures that are known already.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        rule: &Arc<Rule>,
+        message: KeptMessage,
+        failures: Vec<FailedAction>,
+    ) -> Self {
         Self {
             shared: Arc::clone(shared),
             rule: Arc::clone(rule),
             message: Some(message),
-            failures: Mutex::default(),
+            failures: Mutex::new(failures),
         }
     }
 
-    pub(super) fn add(&self, failure: FailedAction) {
+    fn add(&self, failure: FailedAction) {
         self.failures.lock().push(failure);
     }
 
@@ -119,10 +123,14 @@ impl Drop for Collector {
         }
         let Some(message) = self.message.take() else { return };
         self.rule.counters.error_actions.raise();
+        let now_ms = message.facts().received_at_ms;
         let job = Job { rule: Arc::clone(&self.rule), message, failures };
-        if self.shared.error_jobs.sender.try_send(Order::Run(job)).is_err() {
-            self.rule.counters.error_actions_failed.raise();
-        }
+        let problem = match self.shared.error_jobs.sender.try_send(Order::Run(job)) {
+            Ok(()) => return,
+            Err(TrySendError::Full(_)) => format!("{JOBS_MAX} wait to be run already, which is the limit"),
+            Err(TrySendError::Closed(_)) => "the rules have been stopped".to_owned(),
+        };
+        self.rule.error_action_failed(&problem, now_ms);
     }
 }
 
@@ -147,8 +155,6 @@ pub(super) enum Order {
 pub(super) struct ErrorJobs {
     sender: mpsc::Sender<Order>,
     publisher: Mutex<Option<Arc<dyn Publisher>>>,
-    /// Trails of the messages that are being published on their own right now, by topic and payload.
-    trails: Mutex<HashMap<u64, Trail>>,
 }
 
 impl fmt::Debug for ErrorJobs {
@@ -160,7 +166,7 @@ impl fmt::Debug for ErrorJobs {
 impl ErrorJobs {
     pub(super) fn new() -> (Self, mpsc::Receiver<Order>) {
         let (sender, receiver) = mpsc::channel(JOBS_MAX);
-        (Self { sender, publisher: Mutex::default(), trails: Mutex::default() }, receiver)
+        (Self { sender, publisher: Mutex::default() }, receiver)
     }
 
     /// Sets who publishes, or nobody. A broker holds its pipeline and the pipeline this: only letting go of it here lets
@@ -177,16 +183,10 @@ impl ErrorJobs {
             is_done.await.unwrap_or_default();
         }
     }
-
-    /// The trail of a message that is being published on its own, if this is one.
-    pub(super) fn trail_of(&self, key: u64) -> Option<Trail> {
-        self.trails.lock().get(&key).cloned()
-    }
 }
 
 /// Runs error actions until the pipeline is gone.
 pub(super) async fn run(shared: Weak<Shared>, mut orders: mpsc::Receiver<Order>) {
-    let mut window = Window::default();
     while let Some(order) = orders.recv().await {
         let job = match order {
             Order::Run(job) => job,
@@ -197,17 +197,8 @@ pub(super) async fn run(shared: Weak<Shared>, mut orders: mpsc::Receiver<Order>)
             }
         };
         let Some(shared) = shared.upgrade() else { return };
-        let counters = &job.rule.counters;
-        let outcome = if window.admits(job.rule.id, job.message.facts().received_at_ms) {
-            run_one(&shared, &job).await
-        } else {
-            Err(format!("more than {ON_ITS_OWN_PER_SECOND_MAX} per second"))
-        };
-        if let Err(error) = outcome {
-            counters.error_actions_failed.raise();
-            if counters.log.opens(job.message.facts().received_at_ms) {
-                tracing::warn!(rule = job.rule.name(), error, "error action failed");
-            }
+        if let Err(error) = run_one(&shared, &job).await {
+            job.rule.error_action_failed(&error, job.message.facts().received_at_ms);
         }
     }
 }
@@ -217,11 +208,9 @@ async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
     match request(shared, &job.rule, &facts, &job.failures)? {
         None => Ok(()),
         Some(Request::Republish(request)) => {
+            let Some(running) = job.rule.running_error_action() else { return Ok(()) };
+            let properties = running.check_republish(shared, &job.message.trail, &request)?;
             let publisher = shared.error_jobs.publisher.lock().clone().ok_or("no broker to publish to")?;
-            let trail = job.message.trail.with(job.rule.id);
-            let properties = encoded_properties(&request)?;
-            let key = shared.message_key(&request.topic, &request.payload);
-            shared.error_jobs.trails.lock().insert(key, trail);
             let published = publisher.publish(InternalPublish {
                 topic: request.topic,
                 payload: request.payload,
@@ -229,13 +218,15 @@ async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
                 retain: request.retain,
                 properties,
                 message_expiry_interval_s: request.message_expiry_interval_s,
-                trail: broker::Trail::default(),
+                trail: job.message.trail.with(job.rule.id),
             });
             let outcome = published.await;
-            shared.error_jobs.trails.lock().remove(&key);
+            let counters = &running.counters;
+            let counter = if outcome.is_ok() { &counters.requests } else { &counters.refused };
+            counter.raise();
             outcome
         }
-        Some(request) => job.rule.enqueue_error(&facts, request),
+        Some(request) => job.rule.enqueue_error(facts.id, request),
     }
 }
 
@@ -257,24 +248,4 @@ pub(super) fn request(
     let document = serde_json::to_vec(&document).map_err(|error| error.to_string())?;
     let output = OutputRef { bytes: &document, is_json: true };
     rule.render_error(shared, facts, output).map_err(|error| error.to_string())
-}
-
-/// Error actions that ran on their own in the second that began.
-#[derive(Debug, Default)]
-struct Window {
-    second: i64,
-    runs: HashMap<u32, u32>,
-}
-
-impl Window {
-    fn admits(&mut self, rule: u32, now_ms: i64) -> bool {
-        let second = now_ms.div_euclid(1_000);
-        if second != self.second {
-            self.second = second;
-            self.runs.clear();
-        }
-        let runs = self.runs.entry(rule).or_default();
-        *runs = runs.saturating_add(1);
-        *runs <= ON_ITS_OWN_PER_SECOND_MAX
-    }
 }

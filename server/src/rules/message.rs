@@ -164,11 +164,6 @@ impl Secret {
         u128::from(hash) << 64 | u128::from(hash.rotate_left(32) ^ id.sequence)
     }
 
-    /// Stands for a topic and a payload together.
-    pub(super) fn pair_key(&self, topic: &str, payload: &[u8]) -> u64 {
-        self.0.hash_one((topic, payload))
-    }
-
     /// What items are ordered by, made from a client identifier or a topic.
     pub(super) fn key(&self, text: &str) -> u64 {
         self.0.hash_one(text)

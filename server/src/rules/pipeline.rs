@@ -2,8 +2,8 @@
 //!
 //! A message's topic is looked up once per topic and generation ([`broker::MessageHook::candidates`]); the handler that
 //! comes back holds the rules of that topic. Topics with the same rules share one handler. For each message the handler
-//! walks its rules: evaluate, render every action, hand republishes to the broker and queue the rest. After
-//! [`STEP_BUDGET`] it yields and goes on where it was.
+//! walks its rules: evaluate, render every action, hand republishes to the broker and keep the rest ready, to be queued
+//! once the message is admitted. After [`STEP_BUDGET`] it yields and goes on where it was.
 //!
 //! The walk is a plain loop. An index over the rules' predicates, which narrows ten thousand rules on one topic to the
 //! few whose WHERE can be true, belongs behind [`Candidates`]: it is the only place that decides which rule comes next.
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use actions::config::OrderBy;
 use actions::{
-    ActionConfigError, ActionPlan, Enqueued, Outlet, OutletItem, OutletSettings, OutputRef, RenderError,
-    Renderer, RepublishRequest, Request, TargetPolicy,
+    ActionConfigError, ActionPlan, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, OutputRef,
+    RenderError, Renderer, RepublishRequest, Request, TargetPolicy,
 };
 use arc_swap::ArcSwap;
 use broker::{HookEffects, MessageHandler, MessageHook, Progress, Publication, Republish, Trail};
@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use super::counters::{ActionCounters, ActionStats, RuleCounters, RuleStats};
 use super::error_action::{self, Collector, ErrorJobs, FailedAction, Publisher};
 use super::file::{LoadedAction, LoadedRule, RuleSet};
-use super::message::{Facts, Secret};
+use super::message::{Facts, KeptMessage, Secret};
 use super::topic_index::TopicIndex;
 
 /// How long rules may work on one message before other connections have their turn.
@@ -113,15 +113,13 @@ pub(super) struct Rule {
     /// As many as the loaded rule has actions.
     actions: Vec<RunningAction>,
     error_action: Option<RunningAction>,
-    /// Whether any action queues its requests.
-    queues: bool,
     pub(super) counters: Arc<RuleCounters>,
 }
 
 #[derive(Debug, Clone)]
-struct RunningAction {
+pub(super) struct RunningAction {
     outlet: Option<Arc<Outlet>>,
-    counters: Arc<ActionCounters>,
+    pub(super) counters: Arc<ActionCounters>,
 }
 
 impl RulePipeline {
@@ -300,8 +298,7 @@ impl Shared {
         };
         let actions = loaded.actions.iter().map(&mut start).collect::<Result<Vec<_>, _>>()?;
         let error_action = loaded.error_action.as_ref().map(&mut start).transpose()?;
-        let queues = actions.iter().any(|action| action.outlet.is_some());
-        Ok(Rule { id, loaded: Arc::clone(loaded), actions, error_action, queues, counters })
+        Ok(Rule { id, loaded: Arc::clone(loaded), actions, error_action, counters })
     }
 
     fn start_action(
@@ -322,22 +319,6 @@ impl Shared {
         }
         let outlet = Outlet::spawn(rule, &action.config, &self.outlet_settings)?.map(Arc::new);
         Ok(RunningAction { outlet, counters: Arc::default() })
-    }
-
-    /// A message's key among those that are published on their own.
-    pub(super) fn message_key(&self, topic: &str, payload: &[u8]) -> u64 {
-        self.secret.pair_key(topic, payload)
-    }
-
-    /// The rules that had a part in making a message.
-    fn trail(&self, message: &Publication<'_>) -> Trail {
-        if message.publisher.is_none()
-            && message.trail.rules().is_empty()
-            && let Some(trail) = self.error_jobs.trail_of(self.message_key(message.topic, message.payload))
-        {
-            return trail;
-        }
-        message.trail.clone()
     }
 }
 
@@ -367,12 +348,11 @@ impl MessageHandler for RuleHandler {
         let facts = Facts::of(message);
         let event = facts.event(&self.shared.secret);
         let seed = self.shared.secret.seed(facts.id, u32::try_from(*cursor).unwrap_or(u32::MAX));
-        let trail = self.shared.trail(message);
         let mut evaluation = Evaluation::new(&event, seed);
         let mut since_clock = 0;
         while let Some((rule, next)) = self.candidates.next(*cursor) {
             *cursor = next;
-            let acted = rule.handle(&self.shared, &facts, &trail, &mut evaluation, effects);
+            let acted = rule.handle(&self.shared, &facts, message.trail, &mut evaluation, effects);
             since_clock += 1;
             if acted || since_clock == RULES_PER_CLOCK_READING {
                 since_clock = 0;
@@ -444,11 +424,9 @@ impl Rule {
         output: &Output,
         effects: &mut HookEffects,
     ) {
-        // Only a queued request can fail later, and only an error action wants to hear of it.
-        let collector = (self.queues && self.error_action.is_some())
-            .then(|| Arc::new(Collector::new(shared, self, facts.to_kept(trail))));
+        let mut requests = Vec::new();
         let mut failures = Vec::new();
-        for (loaded, running) in self.loaded.actions.iter().zip(&self.actions) {
+        for (place, (loaded, running)) in self.loaded.actions.iter().zip(&self.actions).enumerate() {
             let mut renderer = TemplateRenderer {
                 plan: &loaded.plan,
                 templates: &loaded.templates,
@@ -459,8 +437,7 @@ impl Rule {
             let failure = match loaded.plan.render(&mut renderer) {
                 Ok(Request::Republish(request)) => self.republish(shared, trail, running, request, effects),
                 Ok(request) => {
-                    running.counters.requests.raise();
-                    enqueue(shared, facts, loaded, running, request, collector.as_ref());
+                    requests.push(Rendered { place, key: order_key(shared, facts, loaded), request });
                     None
                 }
                 Err(error) => {
@@ -484,17 +461,27 @@ impl Rule {
                 failures.push(FailedAction { failed_action, failed_resource, error_message });
             }
         }
-        match collector {
-            // It sets the error action off when the last queued request has ended.
-            Some(collector) => failures.into_iter().for_each(|failure| collector.add(failure)),
-            None if failures.is_empty() => {}
-            None => self.run_error_action(shared, facts, trail, &failures, effects),
+        if requests.is_empty() {
+            if !failures.is_empty() {
+                self.run_error_action(shared, facts, trail, &failures, effects);
+            }
+            return;
         }
+        let to_queue = ToQueue {
+            shared: Arc::clone(shared),
+            rule: Arc::clone(self),
+            id: facts.id,
+            requests,
+            // Only an error action wants to hear of what fails later.
+            message: self.error_action.is_some().then(|| facts.to_kept(trail)),
+            failures,
+        };
+        effects.admitted.push(Box::new(move || to_queue.enqueue()));
     }
 
-    /// Runs the error action within the source message's admission.
+    /// Runs the error action within the source message's admission: should the message be refused, it never ran.
     fn run_error_action(
-        &self,
+        self: &Arc<Self>,
         shared: &Shared,
         facts: &Facts<'_>,
         trail: &Trail,
@@ -502,20 +489,32 @@ impl Rule {
         effects: &mut HookEffects,
     ) {
         let Some(running) = &self.error_action else { return };
-        self.counters.error_actions.raise();
         let outcome = match error_action::request(shared, self, facts, failures) {
-            Ok(None) => Ok(()),
             Ok(Some(Request::Republish(request))) => {
-                self.republish(shared, trail, running, request, effects).map_or(Ok(()), Err)
+                self.republish(shared, trail, running, request, effects).map_or(Ok(None), Err)
             }
-            Ok(Some(request)) => self.enqueue_error(facts, request),
-            Err(error) => Err(error),
+            other => other,
         };
-        if let Err(error) = outcome {
-            self.counters.error_actions_failed.raise();
-            if self.counters.log.opens(facts.received_at_ms) {
-                tracing::warn!(rule = self.name(), error, "error action failed");
+        let rule = Arc::clone(self);
+        let (id, now_ms) = (facts.id, facts.received_at_ms);
+        effects.admitted.push(Box::new(move || {
+            rule.counters.error_actions.raise();
+            let outcome = match outcome {
+                Ok(Some(request)) => rule.enqueue_error(id, request),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                rule.error_action_failed(&error, now_ms);
             }
+        }));
+    }
+
+    /// Counts an error action that failed, and logs it now and then.
+    pub(super) fn error_action_failed(&self, error: &str, now_ms: i64) {
+        self.counters.error_actions_failed.raise();
+        if self.counters.log.opens(now_ms) {
+            tracing::warn!(rule = self.name(), error, "error action failed");
         }
     }
 
@@ -528,19 +527,9 @@ impl Rule {
         request: RepublishRequest,
         effects: &mut HookEffects,
     ) -> Option<String> {
-        if trail.rules().len() >= shared.hops_max {
-            running.counters.hop_limited.raise();
-            return Some(format!(
-                "the message has been through {} rules, which is the limit",
-                shared.hops_max
-            ));
-        }
-        let properties = match encoded_properties(&request) {
+        let properties = match running.check_republish(shared, trail, &request) {
             Ok(properties) => properties,
-            Err(error) => {
-                running.counters.failed_render.raise();
-                return Some(error);
-            }
+            Err(error) => return Some(error),
         };
         running.counters.requests.raise();
         effects.republish.push(Republish {
@@ -578,16 +567,19 @@ impl Rule {
     }
 
     /// Puts the error action's request into its queue.
-    pub(super) fn enqueue_error(&self, facts: &Facts<'_>, request: Request) -> Result<(), String> {
-        let Some(outlet) = self.error_action.as_ref().and_then(|action| action.outlet.as_ref()) else {
-            return Err("the error action has no queue".to_owned());
-        };
-        let item = OutletItem { id: facts.id, key: None, request, on_failure: None, extra_bytes: 0 };
-        match outlet.enqueue(item) {
-            Ok(Enqueued::Queued) => Ok(()),
-            Ok(Enqueued::Dropped(reason)) => Err(format!("dropped: {}", reason.as_str())),
-            Err(_) => Err("the request is of another kind than its queue".to_owned()),
+    pub(super) fn enqueue_error(&self, id: ItemId, request: Request) -> Result<(), String> {
+        let Some(running) = &self.error_action else { return Ok(()) };
+        let item = OutletItem { id, key: None, request, on_failure: None, extra_bytes: 0 };
+        match running.enqueue(item) {
+            Some(Enqueued::Queued) => Ok(()),
+            Some(Enqueued::Dropped(reason)) => Err(format!("dropped: {}", reason.as_str())),
+            None => Err("the request is of another kind than its queue".to_owned()),
         }
+    }
+
+    /// The error action as it runs.
+    pub(super) fn running_error_action(&self) -> Option<&RunningAction> {
+        self.error_action.as_ref()
     }
 
     fn stats(&self) -> RuleStats {
@@ -613,6 +605,30 @@ impl Rule {
 }
 
 impl RunningAction {
+    /// Puts a request into the action's queue, which counts what it drops; `None`: it takes none of this kind.
+    fn enqueue(&self, item: OutletItem) -> Option<Enqueued> {
+        let enqueued = self.outlet.as_ref().and_then(|outlet| outlet.enqueue(item).ok());
+        // The queue was started for this very action, so kinds agree; should they ever not, it is seen here.
+        let counter = if enqueued.is_some() { &self.counters.requests } else { &self.counters.refused };
+        counter.raise();
+        enqueued
+    }
+
+    /// Whether a republish may be made of a message with this trail. Returns its encoded properties, or why not.
+    pub(super) fn check_republish(
+        &self,
+        shared: &Shared,
+        trail: &Trail,
+        request: &RepublishRequest,
+    ) -> Result<Vec<u8>, String> {
+        let hops_max = shared.hops_max;
+        if trail.rules().len() >= hops_max {
+            self.counters.hop_limited.raise();
+            return Err(format!("the message has been through {hops_max} rules, which is the limit"));
+        }
+        encoded_properties(request).inspect_err(|_| self.counters.failed_render.raise())
+    }
+
     fn stats(&self, loaded: &LoadedAction) -> ActionStats {
         ActionStats {
             name: loaded.config.name().to_owned(),
@@ -626,36 +642,57 @@ impl RunningAction {
     }
 }
 
-/// Puts a request into its action's queue. A drop is counted there, and told to the collector.
-fn enqueue(
-    shared: &Shared,
-    facts: &Facts<'_>,
-    loaded: &LoadedAction,
-    running: &RunningAction,
+/// A request for the action at `place` of its rule.
+struct Rendered {
+    place: usize,
+    /// What it keeps its order with.
+    key: Option<u64>,
     request: Request,
-    collector: Option<&Arc<Collector>>,
-) {
-    let Some(outlet) = &running.outlet else { return };
-    let key = match loaded.plan.order_by() {
-        OrderBy::Publisher => Some(shared.secret.key(facts.client_id().unwrap_or_default())),
-        OrderBy::Topic => Some(shared.secret.key(facts.topic)),
-        _ => None,
-    };
-    let on_failure =
-        collector.map(|collector| collector.teller(loaded.config.name(), loaded.config.resource()));
-    let extra_bytes = collector.map_or(0, |collector| collector.bytes());
-    let item = OutletItem { id: facts.id, key, request, on_failure, extra_bytes };
-    match outlet.enqueue(item) {
-        Ok(Enqueued::Queued | Enqueued::Dropped(_)) => {}
-        Err(_) => {
-            // The queue was started for this very action, so kinds agree; should they ever not, it is seen here.
-            running.counters.refused.raise();
+}
+
+/// What one rule queues when the message is admitted. Dropped, when it is refused, it leaves no trace.
+struct ToQueue {
+    shared: Arc<Shared>,
+    rule: Arc<Rule>,
+    id: ItemId,
+    requests: Vec<Rendered>,
+    /// For the error action.
+    message: Option<KeptMessage>,
+    /// What failed already.
+    failures: Vec<FailedAction>,
+}
+
+impl ToQueue {
+    /// Puts every request into its action's queue. A drop is counted there, and told to the collector, which sets the
+    /// error action off when the last request has ended.
+    fn enqueue(self) {
+        let Self { shared, rule, id, requests, message, failures } = self;
+        let collector = message.map(|message| Arc::new(Collector::new(&shared, &rule, message, failures)));
+        for Rendered { place, key, request } in requests {
+            let Some((loaded, running)) = rule.loaded.actions.get(place).zip(rule.actions.get(place)) else {
+                continue;
+            };
+            let on_failure = collector
+                .as_ref()
+                .map(|collector| collector.teller(loaded.config.name(), loaded.config.resource()));
+            let extra_bytes = collector.as_ref().map_or(0, |collector| collector.bytes());
+            // A drop is told through `on_failure`; a request of another kind is counted.
+            let _told = running.enqueue(OutletItem { id, key, request, on_failure, extra_bytes });
         }
     }
 }
 
+/// What the requests that an action makes of a message keep their order with.
+fn order_key(shared: &Shared, facts: &Facts<'_>, loaded: &LoadedAction) -> Option<u64> {
+    match loaded.plan.order_by() {
+        OrderBy::Publisher => Some(shared.secret.key(facts.client_id().unwrap_or_default())),
+        OrderBy::Topic => Some(shared.secret.key(facts.topic)),
+        _ => None,
+    }
+}
+
 /// Encodes the properties that a republish asks for.
-pub(super) fn encoded_properties(request: &RepublishRequest) -> Result<Vec<u8>, String> {
+fn encoded_properties(request: &RepublishRequest) -> Result<Vec<u8>, String> {
     let mut user_properties = UserPropertiesBuf::default();
     for (name, value) in &request.user_properties {
         user_properties.push(name, value).map_err(|error| format!("user property: {error}"))?;

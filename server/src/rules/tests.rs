@@ -96,13 +96,20 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Runs the message through the rules, with as many turns as they ask for.
+    /// Runs the message through the rules, with as many turns as they ask for, and admits it.
     fn run(&self, pipeline: &RulePipeline) -> Vec<Republish> {
-        let Some(handler) = pipeline.candidates(self.topic) else { return Vec::new() };
+        let effects = self.effects(pipeline);
+        effects.admitted.into_iter().for_each(|admitted| admitted());
+        effects.republish
+    }
+
+    /// What the rules want done. Dropped, the message was refused.
+    fn effects(&self, pipeline: &RulePipeline) -> HookEffects {
         let mut effects = HookEffects::default();
+        let Some(handler) = pipeline.candidates(self.topic) else { return effects };
         let mut cursor = 0;
         while handler.handle(&self.publication(), &mut cursor, &mut effects) == Progress::Yield {}
-        effects.republish
+        effects
     }
 }
 
@@ -647,11 +654,60 @@ async fn a_changed_setting_keeps_what_is_queued() {
     );
 }
 
+#[tokio::test]
+async fn a_refused_message_leaves_no_trace_in_queues_and_their_counters() {
+    // The first action is queued, the second fails at once; the error action is published, or queued itself.
+    let (address, mut bodies) = server("200 OK").await;
+    let second = "[[rules.r.actions]]\nname = 'bad'\ntype = 'republish'\ntopic = 'out/${v}'\n";
+    let with_queue = http_rule(address, second);
+    let error_queued = format!(
+        "[rules.r]\nsql = \"SELECT v FROM 'in/#'\"\n{second}[rules.r.error_action]\ntype = 'http'\nurl = 'http://{address}/error'\n"
+    );
+    for text in [with_queue, error_queued] {
+        let pipeline = pipeline(&text);
+        let (sender, mut published) = mpsc::channel(10);
+        pipeline.attach(Arc::new(Published(sender)));
+        let message = Message::new("in/x", b"{\"v\":\"+\"}");
+        let effects = message.effects(&pipeline);
+        assert!(effects.republish.is_empty());
+        assert_eq!(effects.admitted.len(), 1);
+        drop(effects);
+        let refused = stats(&pipeline, "r");
+        assert_eq!((refused.passed, refused.error_actions, refused.error_actions_failed), (1, 0, 0));
+        for action in &refused.actions {
+            let received = action.delivery.as_ref().map_or(0, |delivery| delivery.received);
+            assert_eq!((action.requests, received), (0, 0), "{}", action.name);
+        }
+
+        message.run(&pipeline);
+        pipeline.shutdown(Duration::from_secs(30)).await;
+        let admitted = stats(&pipeline, "r");
+        assert_eq!((admitted.passed, admitted.error_actions, admitted.error_actions_failed), (2, 1, 0));
+        let requests: u64 = admitted.actions.iter().map(|action| action.requests).sum();
+        let delivered: u64 = admitted
+            .actions
+            .iter()
+            .flat_map(|action| &action.delivery)
+            .map(|delivery| delivery.delivered)
+            .sum();
+        // A request of its own and the document's way through the broker, or the document's as a request.
+        let documents = u64::from(published.try_recv().is_ok());
+        assert_eq!((requests, delivered), (1 + documents, 1));
+        assert!(bodies.recv().await.is_some());
+        assert!(bodies.try_recv().is_err(), "what was refused is not among what was sent");
+        assert!(published.try_recv().is_err());
+    }
+}
+
 // ---- inside a broker
 
 async fn broker(pipeline: &RulePipeline) -> Broker {
+    broker_with(pipeline, BrokerConfig::default()).await
+}
+
+async fn broker_with(pipeline: &RulePipeline, config: BrokerConfig) -> Broker {
     let store = Arc::new(store::MemoryStore::new(1));
-    let broker = Broker::new(BrokerConfig::default(), store, Some(Arc::new(pipeline.clone())));
+    let broker = Broker::new(config, store, Some(Arc::new(pipeline.clone())));
     pipeline.attach(Arc::new(broker.clone()));
     broker
 }
@@ -712,6 +768,83 @@ async fn a_rule_on_its_own_error_topic_stops() {
         }
         let stats = stats(&pipeline, "r");
         assert_eq!((stats.passed, stats.looped, stats.error_actions), (1, 1, 1), "queued: {queued}");
+    }
+}
+
+#[tokio::test]
+async fn a_ring_through_error_actions_ends_where_it_would_come_round() {
+    let (address, _bodies) = server("400 Bad Request").await;
+    let fails = |name: &str, from: &str, errors_to: &str| {
+        format!(
+            "[rules.{name}]\nsql = \"SELECT * FROM '{from}'\"\n[[rules.{name}.actions]]\nname = 'a'\ntype = 'http'\nurl = 'http://{address}/'\n[rules.{name}.error_action]\ntype = 'republish'\ntopic = '{errors_to}'\n"
+        )
+    };
+    let republishes = |name: &str, from: &str, to: &str| {
+        format!(
+            "[rules.{name}]\nsql = \"SELECT * FROM '{from}'\"\n[[rules.{name}.actions]]\nname = 'a'\ntype = 'republish'\ntopic = '{to}'\n"
+        )
+    };
+    for second in [republishes("second", "b", "a"), fails("second", "b", "a")] {
+        let pipeline = pipeline(&[fails("first", "a", "b"), second].concat());
+        let broker = broker(&pipeline).await;
+        broker.publish(publish("a", "{}")).await.unwrap();
+        while stats(&pipeline, "first").looped == 0 {
+            tokio::task::yield_now().await;
+        }
+        // Nothing is on its way any more: whatever the rules still held has run when this returns.
+        pipeline.shutdown(Duration::from_secs(30)).await;
+        let (first, second) = (stats(&pipeline, "first"), stats(&pipeline, "second"));
+        assert_eq!((first.passed, first.looped, first.error_actions), (1, 1, 1));
+        assert_eq!((second.passed, second.looped), (1, 0));
+        assert_eq!((first.actions[1].requests, first.actions[1].refused), (1, 0));
+        assert_eq!((first.error_actions_failed, second.error_actions_failed), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn an_error_action_after_the_fact_counts_among_the_hops() {
+    let (address, _bodies) = server("400 Bad Request").await;
+    let pipeline = pipeline(&http_rule(address, ""));
+    let (sender, mut published) = mpsc::channel(10);
+    pipeline.attach(Arc::new(Published(sender)));
+    let mut message = Message::new("in/x", b"{}");
+    message.trail = (100..107).fold(Trail::default(), |trail, rule| trail.with(rule));
+    message.run(&pipeline);
+    let document = published.recv().await.unwrap();
+    assert_eq!(document.trail.rules().len(), 8);
+    assert_eq!(document.trail.rules().get(..7), Some(message.trail.rules()), "the way that led to it");
+
+    message.trail = message.trail.with(107);
+    message.run(&pipeline);
+    pipeline.shutdown(Duration::from_secs(30)).await;
+    assert!(published.try_recv().is_err(), "eight rules are the limit");
+    let stats = stats(&pipeline, "r");
+    assert_eq!((stats.error_actions, stats.error_actions_failed), (2, 1));
+    assert_eq!((stats.actions[1].requests, stats.actions[1].hop_limited), (1, 1));
+}
+
+#[tokio::test]
+async fn a_publish_that_the_broker_refuses_sends_no_request() {
+    // With a republish the message takes its way through admission in turns, without one in one go.
+    for more in ["", "[[rules.r.actions]]\nname = 'copy'\ntype = 'republish'\ntopic = 'copy'\n"] {
+        let (address, mut bodies) = server("200 OK").await;
+        let pipeline = pipeline(&http_rule(address, more));
+        let limits = broker::Limits { max_retained_messages: 1, ..broker::Limits::default() };
+        let broker = broker_with(&pipeline, BrokerConfig { limits, ..BrokerConfig::default() }).await;
+        let retained =
+            |topic: &str, payload: &str| InternalPublish { retain: true, ..publish(topic, payload) };
+        broker.publish(retained("in/first", "{\"v\":1}")).await.unwrap();
+        let refused = broker.publish(retained("in/second", "{\"v\":2}")).await;
+        assert!(matches!(refused, Err(broker::PublishError::Refused(_))), "{refused:?}");
+        broker.publish(publish("in/second", "{\"v\":3}")).await.unwrap();
+        pipeline.shutdown(Duration::from_secs(30)).await;
+        assert_eq!(bodies.recv().await.unwrap(), "{\"v\":1}");
+        assert_eq!(bodies.recv().await.unwrap(), "{\"v\":3}");
+        assert!(bodies.try_recv().is_err());
+        let stats = stats(&pipeline, "r");
+        let delivery = stats.actions[0].delivery.as_ref().unwrap();
+        assert_eq!((stats.passed, stats.actions[0].requests, delivery.received), (3, 2, 2));
+        assert_eq!(stats.error_actions, 0);
     }
 }
 
