@@ -1,6 +1,6 @@
 //! MQTT 3.1, 3.1.1 and 5.0: the specification's vocabulary, and a codec that borrows everything from the caller's buffer.
 //!
-//! What it owns: Control Packets ([`packet`]), the fixed header ([`frame`]), properties ([`property`]), Reason Codes,
+//! What it owns: Control Packets ([`packet`]), the fixed header ([`mod@frame`]), properties ([`property`]), Reason Codes,
 //! Topic Names and Topic Filters ([`topic`]). What it leaves out: sockets, clocks, sessions, and every rule that needs
 //! more than one packet to decide (packet order, Receive Maximum, Topic Alias values, who may send what).
 //!

@@ -1,7 +1,7 @@
 //! Properties of MQTT 5.0 §2.2.2: one table says identifier, type, which packets allow it, and which may repeat it.
 //!
 //! To add one: a line in the table, then a field in the packets that it names. Types check their own value ranges
-//! (Boolean 0 or 1, "must not be zero"); [`Section`] checks permission and repetition.
+//! (Boolean 0 or 1, "must not be zero"); `Section` checks permission and repetition.
 
 use std::num::{NonZeroU16, NonZeroU32};
 
