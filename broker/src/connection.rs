@@ -48,6 +48,8 @@ pub(crate) struct Connection<IO> {
     phase: Phase,
     /// Bytes that were read and not handled: the beginning of a packet, or whole packets while handling is held up.
     unhandled: Vec<u8>,
+    /// `unhandled` begins with a whole packet that had to wait.
+    held_up: bool,
     writing: Writing,
 }
 
@@ -107,6 +109,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             peer,
             phase: Phase::New { deadline: None },
             unhandled: Vec::new(),
+            held_up: false,
             writing: Writing::default(),
         }
     }
@@ -124,7 +127,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         if let Phase::Open(client) = &mut self.phase {
             client.settle(cx, now)?;
         }
-        if !self.unhandled.is_empty() && self.takes_input(cx) {
+        if self.held_up && self.takes_input(cx) {
+            self.held_up = false;
             let input = std::mem::take(&mut self.unhandled);
             self.handle_and_keep_rest(&input, cx, now)?;
         }
@@ -286,10 +290,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 }
                 client.end_run(input, now);
                 if !client.takes_input(cx) {
+                    self.held_up = true;
                     return Ok(at);
                 }
             }
             if !self.handle_frame(&frame, at, cx, now)? {
+                self.held_up = true;
                 return Ok(used);
             }
         }
