@@ -62,6 +62,7 @@ mod tests {
         assert!(!is_closing_line(
             "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out"
         ));
+        assert!(!is_closing_line("    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured"));
         assert!(!is_closing_line("        PASS [   0.004s] xtask tests::a"));
     }
 }
