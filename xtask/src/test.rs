@@ -44,8 +44,8 @@ pub(crate) fn run(consent: Consent) -> Result<()> {
 
 /// nextest: `Summary [ 12.3s] 321 tests run: …` and its list of failures; libtest: `test result: ok. 12 passed; …`.
 fn is_closing_line(line: &str) -> bool {
-    let line = line.trim_start();
-    line.starts_with("Summary [")
+    // nextest repeats what a failed test printed, indented.
+    line.trim_start().starts_with("Summary [")
         || (line.starts_with("test result: ") && !line.contains(" 0 passed; 0 failed"))
 }
 
