@@ -392,6 +392,8 @@ impl Shared {
             let taken = inner.state.take_shared();
             (std::mem::take(&mut inner.subscriptions), taken, inner.will.take())
         };
+        let mut groups: Vec<_> = taken.iter().map(|(group, _)| Arc::clone(group)).collect();
+        groups.dedup_by(|next, kept| Arc::ptr_eq(next, kept));
         crate::subscriptions::give_back(taken);
         if let Err(reason) = self.append(&[Record::SessionEnded { session: session.key() }]) {
             tracing::warn!(?reason, "the end of a session could not be recorded");
@@ -414,6 +416,10 @@ impl Shared {
                     }
                 }
             });
+        }
+        let now = self.clock.now();
+        for group in groups {
+            self.metrics.dropped_expired.add(group.pump(&self.config.limits, now.mono_ms));
         }
         session.lock().state = crate::session::state::SessionState::new();
     }

@@ -122,9 +122,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             if !connecting.is_safe(&self.shared, cx) {
                 return Ok(());
             }
-            self.open(now);
+            self.open(now)?;
         }
         if let Phase::Open(client) = &mut self.phase {
+            // Here and not only when there is something to write: a client that doesn't read is closed all the same.
+            client.check_link()?;
             client.settle(cx, now)?;
         }
         if self.held_up && self.takes_input(cx) {
@@ -145,7 +147,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         if let Phase::Open(client) = &mut self.phase {
             client.settle(cx, now)?;
         }
-        self.write(cx, now)
+        self.write(cx, now)?;
+        if let Phase::Open(client) = &self.phase
+            && client.waits_for_output()
+            && self.writing.is_done()
+        {
+            wake_after_this_turn(cx.waker());
+        }
+        Ok(())
     }
 
     /// Closes a socket whose CONNECT doesn't come.
@@ -320,7 +329,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                     Ok(mut connecting) => {
                         if connecting.is_safe(&self.shared, cx) {
                             self.phase = Phase::Accepting(Box::new(connecting));
-                            self.open(now);
+                            self.open(now)?;
                         } else {
                             self.phase = Phase::Accepting(Box::new(connecting));
                             return Ok(false);
@@ -330,7 +339,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                     Err(refusal) => {
                         self.shared.metrics.connects_refused.add(1);
                         let mut out = Outbound::default();
-                        refusal.encode(connect.version, out.buffer());
+                        refusal.encode(&connect, out.buffer());
                         self.writing = out.take();
                         Err(Close::quietly("CONNECT refused"))
                     }
@@ -348,11 +357,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     }
 
     /// The CONNECT's record is safe: the session goes online.
-    fn open(&mut self, now: Now) {
+    fn open(&mut self, now: Now) -> Result<(), Close> {
         let phase = std::mem::replace(&mut self.phase, Phase::New { deadline: None });
         if let Phase::Accepting(connecting) = phase {
-            self.phase = Phase::Open(Box::new(connecting.finish(&self.shared, now)));
+            let client = connecting.finish(&self.shared, now).map_err(Close::quietly)?;
+            self.phase = Phase::Open(Box::new(client));
         }
+        Ok(())
     }
 
     fn decode_error(&self, error: &mqtt_protocol::DecodeError) -> Close {
@@ -426,6 +437,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         tracing::debug!(peer = %self.peer, listener = %self.place.listener.name, reason = ?close.reason, why = %close.why, "closing");
         match phase {
             Phase::Open(mut client) => {
+                if close.reason == Some(ReasonCode::SessionTakenOver) {
+                    self.shared.metrics.takeovers.add(1);
+                }
                 // What was answered before the fault is still said, then why it ends.
                 if self.writing.is_done() {
                     self.writing = client.take_rest();

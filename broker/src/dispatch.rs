@@ -45,6 +45,7 @@ pub(crate) struct Fanout<'a> {
     shares_payload: bool,
     /// One receiver: nothing is worth preparing.
     is_single: bool,
+    now_ms: u64,
     remaining_s: Option<u32>,
     /// By version (3.x, 5) and presence of a Packet Identifier.
     layouts: [Option<PublishLayout>; 4],
@@ -63,6 +64,7 @@ impl<'a> Fanout<'a> {
             shares_payload: receivers > 1
                 && (size >= SHARE_ALWAYS_BYTES || (size >= SHARE_WIDE_BYTES && receivers > SHARE_RECEIVERS)),
             is_single: receivers <= 1,
+            now_ms,
             remaining_s: remaining_s(publication.expires_at_ms, now_ms),
             publication,
             layouts: [None, None, None, None],
@@ -90,6 +92,11 @@ impl<'a> Fanout<'a> {
     /// Whether receivers point at one copy of the payload instead of copying it.
     pub(crate) fn shares_payload(&self) -> bool {
         self.shares_payload
+    }
+
+    /// When the fan-out began, on the broker's clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms
     }
 
     /// Whether there is one receiver only: its packet is encoded in place, without a layout to copy.
@@ -172,6 +179,8 @@ pub(crate) fn publish(
     received: Option<&Received>,
     now: Now,
 ) -> Admission {
+    // The turn first: whoever subscribes before it is in the route, whoever does after it finds the message retained.
+    let turn = publication.retain.then(|| shared.retained.try_turn(publication.topic));
     let route = shared.route(publication.topic);
     let mut effects = HookEffects::default();
     let mut cursor = 0;
@@ -182,11 +191,10 @@ pub(crate) fn publish(
     let keeps = shared.store.keeps_records();
     let plain = progress == Progress::Done
         && effects.republish.is_empty()
-        && route.receivers.len() <= CHUNK
+        && route.receivers.len() + route.groups.len() <= CHUNK
         && !keeps
         && (shared.config.limits.max_queued_policy == QueuePolicy::DropOldest
             || publication.qos == QoS::AtMostOnce);
-    let turn = (plain && publication.retain).then(|| shared.retained.try_turn(publication.topic));
     if plain && !matches!(turn, Some(None)) {
         let mut fanout =
             Fanout::new(*publication, None, route.receivers.len() + route.groups.len(), now.mono_ms);
@@ -196,6 +204,9 @@ pub(crate) fn publish(
             return Admission::Refused(reason);
         }
         effects.admitted.drain(..).for_each(|admitted| admitted());
+        if let Some(received) = received {
+            received.session.lock().state.admit_received(received.id, CommitToken::NOTHING_OWED);
+        }
         let mut slow = None;
         fan_out(shared, &mut fanout, &route, 0, &mut slow);
         return Admission::Done(Outcome {
@@ -313,6 +324,9 @@ impl Dispatch {
                     Progress::Yield => return Turn::Again,
                     Progress::Done => match self.admit(shared) {
                         Ok(token) => {
+                            if let Some(received) = &self.received {
+                                received.session.lock().state.admit_received(received.id, token);
+                            }
                             self.admitted.drain(..).for_each(|admitted| admitted());
                             self.token = token;
                             self.stage = Stage::Commit;
@@ -324,8 +338,12 @@ impl Dispatch {
                     if !first {
                         return Turn::Waiting;
                     }
-                    // What came at QoS 2 goes nowhere before its receive record is safe.
-                    if self.received.is_some() && shared.store.committed() < self.token {
+                    // What came at QoS 2 goes nowhere before its receive record is safe, and nothing goes out at QoS 2
+                    // before it is on record.
+                    let is_qos2 = |step: &Step| step.message.qos() == QoS::ExactlyOnce;
+                    if (self.received.is_some() || self.steps.iter().any(is_qos2))
+                        && shared.store.committed() < self.token
+                    {
                         shared.store.wake_when_committed(self.token, cx.waker());
                         if shared.store.committed() < self.token {
                             return Turn::Waiting;
@@ -334,7 +352,7 @@ impl Dispatch {
                     self.stage = Stage::FanOut { at: 0, next: 0, turn: None, waiting: None };
                 }
                 Stage::FanOut { at, next, turn, waiting } => {
-                    let Some(step) = self.steps.get(*at) else {
+                    let Some(step) = self.steps.get_mut(*at) else {
                         let matched = self.steps.first().is_some_and(|step| is_matched(&step.route));
                         return Turn::Done(Ok(Outcome {
                             token: self.token,
@@ -351,6 +369,8 @@ impl Dispatch {
                             Poll::Pending => return Turn::Waiting,
                             Poll::Ready(guard) => *turn = Some(guard),
                         }
+                        // Whoever subscribed before the turn is a receiver; whoever does after it finds it retained.
+                        step.route = shared.route(topic);
                         if let Err(reason) = shared.retain(&mut fanout) {
                             // Room was checked at admission; somebody else took it since. The publish stands.
                             tracing::debug!(?reason, "message not retained: the limit was reached meanwhile");
@@ -532,7 +552,17 @@ impl Dispatch {
 /// Finishes messages whose publisher is gone, in their order.
 pub(crate) async fn finish(shared: Arc<Shared>, dispatches: Vec<Dispatch>) {
     for dispatch in dispatches {
+        let received = dispatch.received.clone();
         let result = dispatch.finish(&shared).await;
+        if let Some(received) = received {
+            let mut session = received.session.lock();
+            if result.is_err() {
+                // When it comes again it is a new one.
+                session.state.release_received(received.id);
+            }
+            // A copy that came on another connection may wait to know.
+            session.nudge();
+        }
         if let Err(reason) = result {
             tracing::debug!(?reason, "a publish was refused after its publisher had gone");
         }

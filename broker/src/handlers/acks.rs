@@ -9,17 +9,22 @@ use crate::session::state::AckError;
 
 impl Client {
     pub(super) fn puback(&mut self, ack: &Ack<'_>, now: Now) -> Result<Flow, Close> {
-        let result = self.session.lock().state.puback(ack.packet_id);
+        let result = self.mine()?.state.puback(ack.packet_id);
         self.acknowledged(result, now)
     }
 
     pub(super) fn pubrec(&mut self, ack: &Ack<'_>, now: Now) -> Result<Flow, Close> {
-        let result = self.session.lock().state.pubrec(ack.packet_id, ack.reason_code.is_error());
-        self.acknowledged(result, now)
+        let mut inner = self.mine()?;
+        let result = inner.state.pubrec(ack.packet_id, ack.reason_code.is_error());
+        let waiting = inner.state.out.len();
+        drop(inner);
+        self.output_is_full = waiting > self.shared.config.limits.max_outbound_bytes as usize;
+        let flow = self.acknowledged(result, now)?;
+        Ok(if self.output_is_full { Flow::Wait } else { flow })
     }
 
     pub(super) fn pubcomp(&mut self, ack: &Ack<'_>, now: Now) -> Result<Flow, Close> {
-        let result = self.session.lock().state.pubcomp(ack.packet_id);
+        let result = self.mine()?.state.pubcomp(ack.packet_id);
         self.acknowledged(result, now)
     }
 

@@ -20,6 +20,9 @@ use crate::message::{Publication, Publisher, Trail};
 use crate::session::{ClientLimits, Session, WillMessage};
 use crate::timers::Deadline;
 
+/// Where Mosquitto's bridges tell the broker at the other end about themselves, by will and by publish.
+pub(super) const BRIDGE_STATE: &str = "$SYS/broker/connection/";
+
 /// A CONNECT that is refused.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -29,15 +32,28 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// The CONNACK that says so.
-    pub(crate) fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) {
-        let mut connack = ConnAck::new(self.reason);
-        if version.has_properties() {
-            connack.properties.reason_string = Some(self.why);
+    pub(crate) fn encode(&self, connect: &Connect<'_>, out: &mut Vec<u8>) {
+        let plain = ConnAck::new(self.reason);
+        let mut explained = plain;
+        if connect.version.has_properties() {
+            explained.properties.reason_string = Some(self.why);
         }
-        if let Err(error) = Packet::ConnAck(connack).encode(version, out) {
-            tracing::error!(%error, "a CONNACK could not be encoded");
-        }
+        let limit = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        encode_fitting(&[explained, plain], connect.version, limit, out);
     }
+}
+
+/// Encodes the first of these that the client takes [MQTT-3.2.2-19, MQTT-3.2.2-20, v5]. Returns whether there is one.
+fn encode_fitting(connacks: &[ConnAck<'_>], version: ProtocolVersion, limit: u32, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    for connack in connacks {
+        let encoded = Packet::ConnAck(*connack).encode(version, out);
+        if encoded.is_ok() && out.len() - start <= limit as usize {
+            return true;
+        }
+        out.truncate(start);
+    }
+    false
 }
 
 /// The CONNACK for a CONNECT that doesn't decode, where its version can be told; nothing otherwise.
@@ -70,6 +86,7 @@ pub(crate) struct Connecting {
     requested_keep_alive_s: u16,
     keep_alive_s: u16,
     wants_problem_information: bool,
+    is_bridge: bool,
 }
 
 impl Connecting {
@@ -91,8 +108,11 @@ impl Connecting {
             address: peer,
             listener: Arc::clone(&listener.name),
         });
-        let will =
-            connect.will.as_ref().map(|will| will_message(shared, will, &publisher, now)).transpose()?;
+        let will = connect
+            .will
+            .as_ref()
+            .map(|will| will_message(shared, will, connect.is_bridge, &publisher, now))
+            .transpose()?;
         let (requested_expiry_s, expiry_s) = session_expiry(connect, limits);
         let attached = attach(shared, &client_id, connect.clean_start, expiry_s, will);
         let record = Record::SessionStarted { session: attached.session.key(), expiry_interval_s: expiry_s };
@@ -126,6 +146,7 @@ impl Connecting {
             requested_keep_alive_s: connect.keep_alive_s,
             keep_alive_s,
             wants_problem_information: connect.properties.request_problem_information,
+            is_bridge: connect.is_bridge,
         };
         match token {
             Ok(token) => connecting.token = token,
@@ -143,16 +164,21 @@ impl Connecting {
     }
 
     /// Takes the session online: CONNACK first, then what it was owed.
-    pub(crate) fn finish(self, shared: &Arc<Shared>, now: Now) -> Client {
+    pub(crate) fn finish(self, shared: &Arc<Shared>, now: Now) -> Result<Client, &'static str> {
         let limits = &shared.config.limits;
         let groups: Vec<_> = {
             let mut inner = self.session.lock();
-            if inner.generation == self.generation {
-                inner.state.connect(self.client, limits);
-                self.encode_connack(limits, inner.state.out.buffer());
-                let dropped = inner.state.pump(now.mono_ms);
-                shared.metrics.dropped_expired.add(dropped);
+            if inner.generation != self.generation {
+                return Err("another connection took the session over before the CONNACK");
             }
+            inner.state.connect(self.client, limits);
+            if !self.encode_connack(limits, inner.state.out.buffer()) {
+                drop(inner);
+                self.abandon(shared);
+                return Err("the CONNACK is larger than the client's Maximum Packet Size");
+            }
+            let dropped = inner.state.pump(now.mono_ms);
+            shared.metrics.dropped_expired.add(dropped);
             inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect()
         };
         self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
@@ -178,6 +204,8 @@ impl Connecting {
             publisher: self.publisher,
             wants_problem_information: self.wants_problem_information,
             maximum_packet_size: self.client.maximum_packet_size,
+            is_bridge: self.is_bridge,
+            output_is_full: false,
             began_with_expiry: self.requested_expiry_s > 0,
             replies: Vec::new(),
             owed: std::collections::VecDeque::new(),
@@ -188,7 +216,7 @@ impl Connecting {
             groups,
         };
         client.pump_groups(now);
-        client
+        Ok(client)
     }
 
     /// The connection is gone before its CONNACK.
@@ -196,11 +224,14 @@ impl Connecting {
         shared.connection_lost(&self.session, self.generation, false);
     }
 
-    fn encode_connack(&self, limits: &Limits, out: &mut Vec<u8>) {
-        let mut connack = ConnAck::new(ReasonCode::Success);
-        connack.session_present = self.session_present && self.client.version != ProtocolVersion::V3_1;
+    /// Encodes the CONNACK; `false` if the client doesn't take one of this size. Nothing in it can be left out: without
+    /// its limits the client would go beyond them.
+    fn encode_connack(&self, limits: &Limits, out: &mut Vec<u8>) -> bool {
+        let mut plain = ConnAck::new(ReasonCode::Success);
+        plain.session_present = self.session_present && self.client.version != ProtocolVersion::V3_1;
+        let mut full = plain;
         if self.client.version.has_properties() {
-            connack.properties = ConnAckProperties {
+            full.properties = ConnAckProperties {
                 session_expiry_interval_s: (self.expiry_s != self.requested_expiry_s)
                     .then_some(self.expiry_s),
                 receive_maximum: Some(limits.receive_maximum),
@@ -209,12 +240,10 @@ impl Connecting {
                 assigned_client_identifier: self.assigned_client_id.then_some(&self.session.client_id),
                 server_keep_alive_s: (self.keep_alive_s != self.requested_keep_alive_s)
                     .then_some(self.keep_alive_s),
-                ..connack.properties
+                ..plain.properties
             };
         }
-        if let Err(error) = Packet::ConnAck(connack).encode(self.client.version, out) {
-            tracing::error!(%error, "a CONNACK could not be encoded");
-        }
+        encode_fitting(&[full], self.client.version, self.client.maximum_packet_size, out)
     }
 }
 
@@ -271,13 +300,14 @@ fn assign_client_id(shared: &Shared) -> String {
 fn will_message(
     shared: &Shared,
     will: &Will<'_>,
+    is_bridge: bool,
     publisher: &Arc<Publisher>,
     now: Now,
 ) -> Result<Box<WillMessage>, Refusal> {
     if shared.check_topic_name(will.topic).is_err() {
         return Err(Refusal { reason: ReasonCode::TopicNameInvalid, why: "the Will Topic is not accepted" });
     }
-    if will.topic.starts_with('$') {
+    if will.topic.starts_with('$') && !(is_bridge && will.topic.starts_with(BRIDGE_STATE)) {
         return Err(Refusal { reason: ReasonCode::NotAuthorized, why: "the Will Topic begins with $" });
     }
     let properties = will.publish.forward_bytes();

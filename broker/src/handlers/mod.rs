@@ -18,6 +18,7 @@ use std::task::Context;
 use mqtt_protocol::{
     Ack, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_pingresp,
 };
+use parking_lot::MutexGuard;
 use store::CommitToken;
 use tokio::time::Sleep;
 
@@ -27,12 +28,16 @@ use crate::connection::Close;
 use crate::dispatch::{Dispatch, Turn};
 use crate::message::Publisher;
 use crate::outbound::Writing;
-use crate::session::{Session, wake_after_this_turn};
+use crate::session::state::{CONGESTED_BYTES, Received};
+use crate::session::{Session, SessionInner, wake_after_this_turn};
 use crate::subscriptions::Group;
 use subscribe::RetainedDelivery;
 
 pub(crate) use connect::{Connecting, refuse_undecodable};
 pub(crate) use run::Position;
+
+/// Subscriptions whose Retained Messages are still to be sent; further packets are handled when there are fewer.
+const RETAINED_PENDING_MAX: usize = 1024;
 
 /// Publishes of one client that wait for a commit at most; further packets are handled when one is through.
 const OWED_MAX: usize = 4096;
@@ -59,6 +64,10 @@ pub(crate) struct Client {
     wants_problem_information: bool,
     /// Largest packet it takes.
     maximum_packet_size: u32,
+    /// It said so in its Protocol Level, as Mosquitto's bridges do: it wants no own messages back, and RETAIN as published.
+    is_bridge: bool,
+    /// The client doesn't read its answers: it is read again when they are written.
+    output_is_full: bool,
     /// What the client asked at CONNECT; an expiry of 0 may not be raised at DISCONNECT [MQTT-3.1.2.11.2, v5].
     began_with_expiry: bool,
     /// Packets to send with the next write.
@@ -84,6 +93,8 @@ enum Owed {
     Answer(CommitToken, Answer, ReasonCode),
     /// An encoded packet to be sent when the token is safe.
     Packet(CommitToken, Vec<u8>),
+    /// PUBREC for a copy of a publish that came on an earlier connection and is on its way still.
+    Copy(PacketId),
 }
 
 /// Which acknowledgement.
@@ -120,7 +131,7 @@ impl Client {
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
             Packet::PingReq => {
                 encode_pingresp(&mut self.replies);
-                Ok(Flow::GoOn)
+                Ok(self.watch_output())
             }
             Packet::Disconnect(disconnect) => Err(self.disconnect(disconnect)),
             Packet::Auth(_) => {
@@ -131,6 +142,33 @@ impl Client {
                 Err(self.violation(ReasonCode::ProtocolError, "a packet that only a Server sends"))
             }
         }
+    }
+
+    /// The session's state, while it is still this connection's.
+    fn mine(&self) -> Result<MutexGuard<'_, SessionInner>, Close> {
+        let inner = self.session.lock();
+        self.check(&inner)?;
+        Ok(inner)
+    }
+
+    /// Whether the session is still this connection's, and nobody wants the connection closed.
+    fn check(&self, inner: &SessionInner) -> Result<(), Close> {
+        if inner.generation != self.generation {
+            return Err(Close::because(
+                ReasonCode::SessionTakenOver,
+                "another connection took the session over",
+            ));
+        }
+        match inner.link.as_ref().and_then(|link| link.close) {
+            Some(reason) => Err(Close::because(reason, "closed by the server")),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, looked up.
+    pub(crate) fn check_link(&self) -> Result<(), Close> {
+        drop(self.mine()?);
+        Ok(())
     }
 
     fn violation(&self, reason: ReasonCode, why: &'static str) -> Close {
@@ -145,7 +183,10 @@ impl Client {
             }
             let limit =
                 u32::try_from(self.shared.config.limits.max_session_expiry.as_secs()).unwrap_or(u32::MAX);
-            self.session.lock().expiry_interval_s = expiry_s.min(limit);
+            match self.mine() {
+                Ok(mut inner) => inner.expiry_interval_s = expiry_s.min(limit),
+                Err(close) => return close,
+            }
         }
         let discard_will = disconnect.reason_code == ReasonCode::NormalDisconnection;
         Close { reason: None, why: "DISCONNECT".into(), discard_will }
@@ -159,22 +200,42 @@ impl Client {
     /// Whether further packets may be handled; if not, the waker is registered with what holds them up.
     pub(crate) fn takes_input(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(pause) = &mut self.pause {
-            if pause.until.as_mut().poll(cx).is_pending() {
-                let mut receiver = pause.receiver.lock();
-                if receiver.state.is_backlogged(&self.shared.config.limits) {
+            let is_over = pause.until.as_mut().poll(cx).is_ready();
+            let mut receiver = pause.receiver.lock();
+            if receiver.state.is_backlogged(&self.shared.config.limits) {
+                if !is_over {
                     receiver.wait_for_drain(cx.waker());
                     return false;
                 }
+                // One client that doesn't read holds nobody up for longer than that, and not again.
+                receiver.state.give_up_waiting();
             }
+            drop(receiver);
             // What wasn't read meanwhile doesn't count as silence.
             self.heard(self.shared.clock.now());
             self.pause = None;
         }
-        self.owed.len() < OWED_MAX
+        if self.output_is_full && self.waits_with_too_much() {
+            return false;
+        }
+        self.output_is_full = false;
+        self.retained.len() <= RETAINED_PENDING_MAX
+            && self.owed.len() < OWED_MAX
             && !self
                 .owed
                 .iter()
                 .any(|owed| matches!(owed, Owed::Dispatch(dispatch, _) if !dispatch.waits_for_commit()))
+    }
+
+    /// Whether the client has so many answers to read that it may ask nothing more for now.
+    fn waits_with_too_much(&self) -> bool {
+        let waiting = self.replies.len() + self.session.lock().state.out.len();
+        waiting > self.shared.config.limits.max_outbound_bytes as usize
+    }
+
+    /// Whether reading has stopped until output is written.
+    pub(crate) fn waits_for_output(&self) -> bool {
+        self.output_is_full
     }
 
     /// Moves on what waits: messages on their way, answers whose debts are safe, Retained Messages.
@@ -223,6 +284,8 @@ impl Client {
                     {
                         forget_refused(&self.session, *answer);
                         if !self.version.has_reason_codes() {
+                            // Not to be tried again when the connection is left.
+                            *owed = Owed::Packet(CommitToken::NOTHING_OWED, Vec::new());
                             return Err(Close::quietly(CANNOT_BE_TOLD));
                         }
                     }
@@ -237,6 +300,12 @@ impl Client {
             let token = match owed {
                 Owed::Dispatch(..) => break,
                 Owed::Answer(token, ..) | Owed::Packet(token, _) => *token,
+                Owed::Copy(id) => match self.session.lock().state.received_token(*id) {
+                    Received::NotAdmitted => break,
+                    Received::SafeAt(token) => token,
+                    // Refused meanwhile: it shall come again as a new one.
+                    Received::No => return Err(Close::because(ReasonCode::QuotaExceeded, CANNOT_BE_TOLD)),
+                },
             };
             if !is_safe(&self.shared, token, cx) {
                 break;
@@ -246,6 +315,7 @@ impl Client {
                     self.encode_answer(answer, reason);
                 }
                 Some(Owed::Packet(_, bytes)) => self.replies.extend_from_slice(&bytes),
+                Some(Owed::Copy(id)) => self.encode_answer(Answer::Pubrec(id), ReasonCode::Success),
                 Some(Owed::Dispatch(..)) | None => {}
             }
         }
@@ -298,6 +368,15 @@ impl Client {
         encoded
     }
 
+    /// Notes that an answer was added; stops reading from a client that doesn't read its answers.
+    fn watch_output(&mut self) -> Flow {
+        // Looked at closely only once there is a lot.
+        if self.replies.len() > CONGESTED_BYTES {
+            self.output_is_full = self.waits_with_too_much();
+        }
+        if self.output_is_full { Flow::Wait } else { Flow::GoOn }
+    }
+
     /// Stops handling publishes for a moment, so that `receiver` can catch up instead of losing messages.
     fn pause_for(&mut self, receiver: Arc<Session>) {
         let limit = self.shared.config.limits.max_publish_pause;
@@ -308,26 +387,20 @@ impl Client {
 
     /// Takes what there is to write. `None`: nothing; the connection is registered to be woken.
     pub(crate) fn take_output(&mut self, cx: &mut Context<'_>, now: Now) -> Result<Option<Writing>, Close> {
+        let limits = &self.shared.config.limits;
         let mut inner = self.session.lock();
-        if inner.generation != self.generation {
-            self.shared.metrics.takeovers.add(1);
-            return Err(Close::because(
-                ReasonCode::SessionTakenOver,
-                "another connection took the session over",
-            ));
-        }
-        if let Some(reason) = inner.link.as_ref().and_then(|link| link.close) {
-            return Err(Close::because(reason, "closed by the server"));
-        }
+        self.check(&inner)?;
         let dropped = inner.state.pump(now.mono_ms);
         self.shared.metrics.dropped_expired.add(dropped);
         inner.state.out.append(&mut self.replies);
-        if inner.state.out.is_empty() {
+        // What was dropped as expired has left room that somebody else may have something for.
+        if inner.state.out.is_empty() && dropped == 0 {
+            inner.drained(limits);
             inner.sleep(cx.waker());
             return Ok(None);
         }
         let writing = inner.state.out.take();
-        inner.drained();
+        inner.drained(limits);
         drop(inner);
         self.pump_groups(now);
         if !self.retained.is_empty() {
@@ -385,7 +458,7 @@ impl Client {
             .into_iter()
             .filter_map(|owed| match owed {
                 Owed::Dispatch(dispatch, _) => Some(*dispatch),
-                Owed::Answer(..) | Owed::Packet(..) => None,
+                Owed::Answer(..) | Owed::Packet(..) | Owed::Copy(_) => None,
             })
             .collect();
         if !unfinished.is_empty() {

@@ -5,12 +5,14 @@ use std::task::Context;
 use mqtt_protocol::{Ack, Publish, QoS, ReasonCode};
 use store::Record;
 
+use super::connect::BRIDGE_STATE;
 use super::{Answer, Client, Flow, Owed, Position};
 use crate::clock::Now;
 use crate::connection::Close;
 use crate::dispatch::{self, Admission, Received};
 use crate::message::{Publication, Trail};
 use crate::metrics::tally;
+use crate::session::state::Received as FirstCopy;
 
 impl Client {
     pub(super) fn publish(
@@ -20,6 +22,12 @@ impl Client {
         cx: &mut Context<'_>,
         now: Now,
     ) -> Result<Flow, Close> {
+        if !publish.properties.subscription_identifiers.is_empty() {
+            // [MQTT-3.3.4-6, v5]
+            return Err(
+                self.violation(ReasonCode::ProtocolError, "a Subscription Identifier in a client's PUBLISH")
+            );
+        }
         let aliased = self.resolve_alias(publish)?;
         let topic = aliased.as_deref().unwrap_or(publish.topic);
         tally(|tally| {
@@ -38,7 +46,7 @@ impl Client {
         }
         let mut received = None;
         if let Some(Answer::Pubrec(id)) = answer {
-            if !self.session.lock().state.receive(id) {
+            if !self.mine()?.state.receive(id) {
                 return Ok(self.duplicate(id, cx));
             }
             received = Some(Received { session: std::sync::Arc::clone(&self.session), id });
@@ -171,8 +179,9 @@ impl Client {
         {
             return Some(ReasonCode::QuotaExceeded);
         }
-        // $SYS and its like are the broker's own.
-        topic.starts_with('$').then_some(ReasonCode::NotAuthorized)
+        // $SYS and its like are the broker's own, but for what a bridge tells about itself.
+        let is_allowed = !topic.starts_with('$') || (self.is_bridge && topic.starts_with(BRIDGE_STATE));
+        (!is_allowed).then_some(ReasonCode::NotAuthorized)
     }
 
     /// Tells the publisher that nobody got it: MQTT 5 by code; older ones can't be told and get their acknowledgement,
@@ -202,15 +211,19 @@ impl Client {
         let pending = self.owed.iter().any(|owed| {
             matches!(owed, Owed::Dispatch(_, Some(Answer::Pubrec(other))) | Owed::Answer(_, Answer::Pubrec(other), _) if *other == id)
         });
-        if !pending {
-            self.answer(store::CommitToken::NOTHING_OWED, Answer::Pubrec(id), ReasonCode::Success, cx);
+        let first = self.session.lock().state.received_token(id);
+        match first {
+            _ if pending => {}
+            FirstCopy::SafeAt(token) => self.answer(token, Answer::Pubrec(id), ReasonCode::Success, cx),
+            // It came on an earlier connection and is on its way still.
+            FirstCopy::NotAdmitted | FirstCopy::No => self.owed.push_back(Owed::Copy(id)),
         }
         Flow::GoOn
     }
 
     /// PUBREL: the message is released, its identifier free [MQTT-4.3.3-11, v5].
     pub(super) fn pubrel(&mut self, ack: &Ack<'_>, cx: &mut Context<'_>) -> Result<Flow, Close> {
-        let found = self.session.lock().state.release_received(ack.packet_id);
+        let found = self.mine()?.state.release_received(ack.packet_id);
         let (token, reason) = if found {
             let record = Record::Released { session: self.session.key(), packet_id: ack.packet_id.get() };
             let token = self
@@ -222,6 +235,6 @@ impl Client {
             (store::CommitToken::NOTHING_OWED, ReasonCode::PacketIdentifierNotFound)
         };
         self.answer(token, Answer::Pubcomp(ack.packet_id), reason, cx);
-        Ok(Flow::GoOn)
+        Ok(self.watch_output())
     }
 }

@@ -42,6 +42,18 @@ pub(super) struct Run {
     payload_bytes: u64,
 }
 
+/// Whether a fixed header of this length is as short as its body's length allows: others can't be handed on as they
+/// are [MQTT-1.5.5-1, v5].
+fn is_minimal(header_bytes: usize, body_bytes: usize) -> bool {
+    let length_bytes = match body_bytes {
+        0..128 => 1,
+        128..16_384 => 2,
+        16_384..2_097_152 => 3,
+        _ => 4,
+    };
+    header_bytes == 1 + length_bytes
+}
+
 impl Client {
     /// Begins a run with this publish, if it can be one. The route has no handler then, and nothing else to wait for.
     pub(super) fn begin_run(&mut self, publish: &Publish<'_>, position: &Position) -> bool {
@@ -51,6 +63,9 @@ impl Client {
             && publish.properties.message_expiry_interval_s.is_none()
             && self.owed.is_empty();
         if !is_plain {
+            return false;
+        }
+        if !is_minimal(position.frame.len() - position.body_bytes, position.body_bytes) {
             return false;
         }
         let head_bytes = 2 + publish.topic.len() + usize::from(self.version.has_properties());
@@ -87,6 +102,7 @@ impl Client {
         let joins = frame.first_byte == PLAIN_PUBLISH
             && run.frames.end == at
             && frame.len <= run.frame_bytes_max
+            && is_minimal(frame.len - frame.body.len(), frame.body.len())
             && input.get(run.head.clone()).is_some_and(|head| frame.body.starts_with(head));
         if joins {
             run.frames.end += frame.len;

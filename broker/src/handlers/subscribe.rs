@@ -51,6 +51,13 @@ impl Client {
             return Err(self.violation(ReasonCode::QuotaExceeded, "more User Properties than the limit"));
         }
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
+        if subscribe.filters.count() > shared.config.limits.max_subscriptions as usize {
+            return Err(self.violation(
+                ReasonCode::QuotaExceeded,
+                "more filters in a SUBSCRIBE than a session may have",
+            ));
+        }
+        drop(self.mine()?);
         let mut codes: SmallVec<[u8; 8]> = SmallVec::new();
         let mut retained = Vec::new();
         let session = Arc::clone(&self.session);
@@ -83,7 +90,10 @@ impl Client {
             suback.reason_string =
                 Some("a filter is malformed, has too many levels, or is one more than the limit");
         }
-        self.reply(&Packet::SubAck(suback), token);
+        self.reply(&Packet::SubAck(suback), token)?;
+        let mut repeated = std::collections::HashSet::new();
+        retained.retain(|delivery| repeated.insert(delivery.filter.clone()));
+        self.retained.retain(|pending| !repeated.contains(&pending.filter));
         self.retained.extend(retained);
         self.deliver_retained(cx, now);
         self.pump_groups(now);
@@ -91,23 +101,34 @@ impl Client {
     }
 
     /// Sends a packet before anything that is delivered from now on, or when its debts are safe.
-    fn reply(&mut self, packet: &Packet<'_>, token: CommitToken) {
+    fn reply(&mut self, packet: &Packet<'_>, token: CommitToken) -> Result<(), Close> {
         let at_once = self.owed.is_empty() && self.shared.store.committed() >= token;
         let mut bytes = Vec::new();
         if let Err(error) = packet.encode(self.version, &mut bytes) {
             tracing::error!(%error, "an answer could not be encoded");
         }
+        if bytes.len() > self.maximum_packet_size as usize {
+            return Err(Close::because(
+                ReasonCode::PacketTooLarge,
+                "an answer is larger than the Maximum Packet Size",
+            ));
+        }
         if at_once {
-            self.session.lock().state.out.buffer().extend_from_slice(&bytes);
+            let mut inner = self.mine()?;
+            inner.state.out.buffer().extend_from_slice(&bytes);
+            let waiting = inner.state.out.len();
+            drop(inner);
+            self.output_is_full |= waiting > self.shared.config.limits.max_outbound_bytes as usize;
         } else {
             self.owed.push_back(Owed::Packet(token, bytes));
         }
+        Ok(())
     }
 
     fn subscribe_one(
         &mut self,
         text: &str,
-        options: SubscriptionOptions,
+        mut options: SubscriptionOptions,
         identifier: u32,
         retained: &mut Vec<RetainedDelivery>,
     ) -> Result<(), ReasonCode> {
@@ -117,6 +138,10 @@ impl Client {
             ParsedFilter::Plain(filter) => (filter, None),
             ParsedFilter::Shared(shared) => (shared.filter, Some(shared.share_name)),
         };
+        if self.is_bridge {
+            options.retain_as_published = true;
+            options.no_local = share_name.is_none();
+        }
         shared.check_levels(filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         let limit = shared.config.limits.max_subscriptions as usize;
         let existed = {
@@ -144,7 +169,19 @@ impl Client {
             group.reclaim_from_offline();
         }
         let is_shared = group.is_some();
-        self.session.lock().subscriptions.insert(SessionSubscription { filter: stored, group });
+        {
+            let mut inner = self.session.lock();
+            if inner.ended || inner.generation != self.generation {
+                drop(inner);
+                // Whoever took the session over, or ended it, must not find this.
+                if !existed {
+                    shared.subscription_count.fetch_add(1, Ordering::Relaxed);
+                    shared.forget_subscription(&self.session, text);
+                }
+                return Err(ReasonCode::UnspecifiedError);
+            }
+            inner.subscriptions.insert(SessionSubscription { filter: stored, group });
+        }
         if !existed {
             shared.subscription_count.fetch_add(1, Ordering::Relaxed);
         }
@@ -172,7 +209,7 @@ impl Client {
         let mut codes: SmallVec<[u8; 8]> = SmallVec::new();
         let mut records = Vec::new();
         for filter in unsubscribe.filters.iter() {
-            let removed = self.session.lock().subscriptions.remove(filter);
+            let removed = self.mine()?.subscriptions.remove(filter);
             let code = match removed {
                 Some(subscription) => {
                     shared.forget_subscription(&self.session, &subscription.filter);
@@ -190,7 +227,7 @@ impl Client {
         }
         let token = shared.append(&records).map_err(|reason| Close::because(reason, "the store is full"))?;
         let unsuback = Packet::UnsubAck(UnsubAck::new(unsubscribe.packet_id, &codes));
-        self.reply(&unsuback, token);
+        self.reply(&unsuback, token)?;
         Ok(Flow::GoOn)
     }
 

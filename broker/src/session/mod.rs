@@ -19,12 +19,16 @@ use std::task::Waker;
 use mqtt_protocol::ReasonCode;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::config::Limits;
 use crate::message::Message;
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
 use state::SessionState;
 
 pub(crate) use state::{ClientLimits, Delivered, DropReason, Grant};
+
+/// Publishers that wait for one session at most.
+const DRAIN_WAITERS_MAX: usize = 1024;
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
@@ -192,17 +196,26 @@ impl SessionInner {
 
     /// Wakes `waker` when the client has caught up, or its connection is gone.
     pub(crate) fn wait_for_drain(&mut self, waker: &Waker) {
+        if self.drain_waiters.len() >= DRAIN_WAITERS_MAX {
+            // Some may belong to connections that are gone; the others come back if they still have to wait.
+            self.drain_waiters.drain(..).for_each(Waker::wake);
+        }
         if !self.drain_waiters.iter().any(|waiting| waiting.will_wake(waker)) {
             self.drain_waiters.push(waker.clone());
         }
     }
 
     /// Wakes the publishers that pause, if the client has caught up.
-    pub(crate) fn drained(&mut self) {
-        if !self.drain_waiters.is_empty() && self.state.out.len() < state::CONGESTED_BYTES / 2 {
-            for waker in self.drain_waiters.drain(..) {
-                waker.wake();
-            }
+    pub(crate) fn drained(&mut self, limits: &Limits) {
+        if self.state.catches_up(limits) {
+            self.drain_waiters.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Lets the connection look again, whatever it waits for.
+    pub(crate) fn nudge(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.wake();
         }
     }
 }

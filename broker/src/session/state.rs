@@ -19,6 +19,8 @@ use mqtt_protocol::{
     AliasUse, Outgoing, PacketId, ProtocolVersion, QoS, ReasonCode, encode_publish, encode_pubrel,
 };
 
+use store::CommitToken;
+
 use super::inflight::{Entry, Extra, Inflight, Stage};
 use crate::config::{Limits, QueuePolicy};
 use crate::dispatch::Fanout;
@@ -90,14 +92,31 @@ pub(crate) struct ClientLimits {
     pub(crate) topic_alias_maximum: u16,
 }
 
+/// What became of an inbound QoS 2 publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// It isn't here.
+    No,
+    /// It is on its way to be admitted.
+    NotAdmitted,
+    /// Its record is safe with this token.
+    SafeAt(CommitToken),
+}
+
 /// An inbound QoS 2 publish that isn't released yet.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct ReceivedId(PacketId);
+#[derive(Debug, Clone, Copy)]
+struct ReceivedId {
+    id: PacketId,
+    /// When its record is safe; `None`: it isn't admitted yet.
+    token: Option<CommitToken>,
+    /// It came on the connection of now, and counts against our Receive Maximum.
+    counts: bool,
+}
 
 impl Keyed for ReceivedId {
     type Key = PacketId;
     fn key(&self) -> &PacketId {
-        &self.0
+        &self.id
     }
 }
 
@@ -134,6 +153,10 @@ pub(crate) struct SessionState {
     reserved_bytes: u64,
     reserved_messages: u32,
     received: CompactSet<ReceivedId>,
+    /// How many of them count against our Receive Maximum.
+    received_counting: usize,
+    /// Publishers waited for this client in vain: they don't again until it has caught up.
+    is_hopeless: bool,
     aliases: Option<Box<Aliases>>,
     /// Packets for the client's socket.
     pub(crate) out: Outbound,
@@ -154,6 +177,8 @@ impl SessionState {
             reserved_bytes: 0,
             reserved_messages: 0,
             received: CompactSet::default(),
+            received_counting: 0,
+            is_hopeless: false,
             aliases: None,
             out: Outbound::default(),
         }
@@ -167,6 +192,8 @@ impl SessionState {
         self.maximum_packet_size = client.maximum_packet_size;
         self.unacknowledged = 0;
         self.resend_from = 0;
+        self.is_hopeless = false;
+        self.forget_counting();
         let maximum = client.topic_alias_maximum.min(limits.topic_alias_maximum);
         self.aliases =
             (maximum > 0).then(|| Box::new(Aliases { maximum, given: std::collections::HashMap::default() }));
@@ -193,10 +220,26 @@ impl SessionState {
 
     /// Whether the publishers of QoS 1 and 2 messages should pause: the queue of a live connection is filling.
     pub(crate) fn is_backlogged(&self, limits: &Limits) -> bool {
-        self.online
-            && (self.is_congested()
-                || self.queue.len() > limits.max_queued_messages as usize / 2
-                || self.queued_bytes > limits.max_queued_bytes / 2)
+        self.online && !self.is_hopeless && self.is_behind(limits, 2)
+    }
+
+    /// Whether more than one part in `parts` of what may wait is waiting.
+    fn is_behind(&self, limits: &Limits, parts: u32) -> bool {
+        self.out.len() > CONGESTED_BYTES * 2 / parts as usize
+            || self.queue.len() > (limits.max_queued_messages / parts) as usize
+            || self.queued_bytes > limits.max_queued_bytes / u64::from(parts)
+    }
+
+    /// A publisher waited as long as it may.
+    pub(crate) fn give_up_waiting(&mut self) {
+        self.is_hopeless = true;
+    }
+
+    /// Whether the client has caught up so far that publishers may go on, and wait for it again.
+    pub(crate) fn catches_up(&mut self, limits: &Limits) -> bool {
+        let caught_up = !self.is_behind(limits, 4);
+        self.is_hopeless &= !caught_up;
+        caught_up
     }
 
     /// Whether messages that aren't urgent (retained ones) may be delivered without piling up.
@@ -285,6 +328,9 @@ impl SessionState {
         }
         let message = fanout.message();
         let size = message.size() as u64;
+        if size > limits.max_queued_bytes {
+            return Delivered::Dropped(DropReason::QueueFull);
+        }
         let mut dropped = false;
         while self.queue.len() >= limits.max_queued_messages as usize
             || self.queued_bytes + size > limits.max_queued_bytes
@@ -454,16 +500,35 @@ impl SessionState {
 
     /// Notes an inbound QoS 2 publish. `false`: its first copy is here already.
     pub(crate) fn receive(&mut self, id: PacketId) -> bool {
-        if self.received.find(&id).is_some() {
-            return false;
+        let first = self.received.find(&id).copied();
+        let counted = first.is_some_and(|first| first.counts);
+        self.received_counting += usize::from(!counted);
+        let token = first.and_then(|first| first.token);
+        self.received.insert(ReceivedId { id, token, counts: true });
+        first.is_none()
+    }
+
+    /// The publish is admitted: its record is safe with this token.
+    pub(crate) fn admit_received(&mut self, id: PacketId, token: CommitToken) {
+        if let Some(received) = self.received.find(&id).copied() {
+            self.received.insert(ReceivedId { token: Some(token), ..received });
         }
-        self.received.insert(ReceivedId(id));
-        true
+    }
+
+    /// When the record of an inbound QoS 2 publish is safe.
+    pub(crate) fn received_token(&self, id: PacketId) -> Received {
+        match self.received.find(&id) {
+            None => Received::No,
+            Some(ReceivedId { token: None, .. }) => Received::NotAdmitted,
+            Some(ReceivedId { token: Some(token), .. }) => Received::SafeAt(*token),
+        }
     }
 
     /// PUBREL, or the publish was refused: the identifier is free again. `false` when it wasn't in use.
     pub(crate) fn release_received(&mut self, id: PacketId) -> bool {
-        self.received.remove(&id).is_some()
+        let removed = self.received.remove(&id);
+        self.received_counting -= usize::from(removed.is_some_and(|removed| removed.counts));
+        removed.is_some()
     }
 
     /// Whether an inbound QoS 2 publish of this identifier isn't released.
@@ -471,9 +536,20 @@ impl SessionState {
         self.received.find(&id).is_some()
     }
 
-    /// Inbound QoS 2 publishes that aren't released.
+    /// Inbound QoS 2 publishes of this connection that aren't released.
     pub(crate) fn received_len(&self) -> usize {
-        self.received.len()
+        self.received_counting
+    }
+
+    /// Another connection begins: what came on the one before doesn't count against its Receive Maximum (MQTT 5.0 §4.9).
+    fn forget_counting(&mut self) {
+        if self.received_counting > 0 {
+            let all: Vec<_> = self.received.iter().copied().collect();
+            for received in all {
+                self.received.insert(ReceivedId { counts: false, ..received });
+            }
+            self.received_counting = 0;
+        }
     }
 
     /// Takes out the unacknowledged QoS 1 messages of Shared Subscriptions, sent or queued, for other members.
@@ -580,6 +656,14 @@ impl SessionState {
         );
         if !encoded.is_ok_and(|length| length <= self.maximum_packet_size as usize) {
             buffer.truncate(start);
+            if fresh_alias.is_some()
+                && let Some(aliases) = self.aliases.take()
+            {
+                // Naming an alias takes three bytes more than doing without.
+                let result = self.send_special(outgoing, header, identifiers, shared);
+                self.aliases = Some(aliases);
+                return result;
+            }
             return Err(TooLarge);
         }
         if let Some(message) = shared {

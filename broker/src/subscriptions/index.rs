@@ -150,27 +150,28 @@ impl<P: Place> FilterIndex<P> {
                 found(&node.filter, &node.place);
             }
         }
-        let shapes = self.shapes.read();
-        if shapes.is_empty() {
-            return;
-        }
         let levels = level_hashes(topic);
-        let internal = topic.starts_with('$');
-        for ShapeUse { shape, .. } in shapes.iter() {
-            let depth = usize::from(shape.depth);
-            let fits = if shape.tail { depth <= levels.len() } else { depth == levels.len() };
-            // A filter that begins with a wildcard doesn't see topics that begin with $ [MQTT-4.7.2-1].
-            if !fits || (internal && (shape.plus & 1 == 1 || depth == 0)) {
-                continue;
-            }
-            let hash = shape_hash(*shape, &levels);
+        for shape in self.fitting_shapes(&levels, topic.starts_with('$')) {
+            let hash = shape_hash(shape, &levels);
             let nodes = shard_of(&self.wildcard, hash).nodes.read();
             if let Some(node) = nodes.find(hash, |node| {
-                mqtt_protocol::topic::matches(&node.filter, topic) && shape_of(&node.filter) == Some(*shape)
+                mqtt_protocol::topic::matches(&node.filter, topic) && shape_of(&node.filter) == Some(shape)
             }) {
                 found(&node.filter, &node.place);
             }
         }
+    }
+
+    /// The shapes in use that can match a topic of these levels. Copied out: a change holds a shard while it counts its
+    /// shape, so nobody may hold the shapes while waiting for a shard.
+    fn fitting_shapes(&self, levels: &[u64], is_internal: bool) -> SmallVec<[Shape; 16]> {
+        let fits = |shape: &Shape| {
+            let depth = usize::from(shape.depth);
+            let fits = if shape.tail { depth <= levels.len() } else { depth == levels.len() };
+            // A filter that begins with a wildcard doesn't see topics that begin with $ [MQTT-4.7.2-1].
+            fits && !(is_internal && (shape.plus & 1 == 1 || depth == 0))
+        };
+        self.shapes.read().iter().map(|entry| entry.shape).filter(fits).collect()
     }
 
     /// Number of filters stored.
@@ -230,7 +231,12 @@ fn level_hashes(text: &str) -> SmallVec<[u64; 16]> {
 fn shape_hash(shape: Shape, levels: &[u64]) -> u64 {
     let mut hash = u64::from(shape.depth) << 1 | u64::from(shape.tail);
     for (position, level) in levels.iter().take(usize::from(shape.depth)).enumerate() {
-        let level = if shape.plus >> position & 1 == 1 { PLUS } else { *level };
+        let level =
+            if shape.plus.checked_shr(u32::try_from(position).unwrap_or(u32::MAX)).unwrap_or(0) & 1 == 1 {
+                PLUS
+            } else {
+                *level
+            };
         hash = (hash.rotate_left(23) ^ level).wrapping_mul(0xff51_afd7_ed55_8ccd);
     }
     hash ^ (hash >> 32)

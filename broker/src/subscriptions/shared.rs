@@ -104,6 +104,9 @@ impl Group {
             return Delivered::Dropped(DropReason::Offline);
         }
         let size = fanout.message().size() as u64;
+        if size > limits.max_queued_bytes {
+            return Delivered::Dropped(DropReason::QueueFull);
+        }
         let mut dropped = false;
         while inner.queue.len() >= limits.max_queued_messages as usize
             || inner.queued_bytes + size > limits.max_queued_bytes
@@ -119,17 +122,17 @@ impl Group {
         inner.queued_bytes += size;
         inner.queue.push_back(Arc::clone(fanout.message()));
         self.backlog.store(true, Ordering::Release);
+        // A member may have got room after it was asked and before it could see that something waits.
+        self.hand_out(&mut inner, limits, fanout.now_ms());
         if dropped { Delivered::QueuedDroppingOldest } else { Delivered::Queued }
     }
 
-    /// Puts messages back that a member didn't acknowledge, before everything that is queued.
-    pub(crate) fn take_back(self: &Arc<Self>, messages: impl DoubleEndedIterator<Item = Arc<Message>>) {
+    /// Puts a message back that a member didn't acknowledge, before everything that is queued.
+    fn take_back(&self, message: Arc<Message>) {
         let mut inner = self.inner.lock();
-        for message in messages.rev() {
-            inner.queued_bytes += message.size() as u64;
-            inner.queue.push_front(message);
-        }
-        self.backlog.store(!inner.queue.is_empty(), Ordering::Release);
+        inner.queued_bytes += message.size() as u64;
+        inner.queue.push_front(message);
+        self.backlog.store(true, Ordering::Release);
     }
 
     /// Hands out what is queued while a member has room. Returns how many messages had expired.
@@ -137,8 +140,12 @@ impl Group {
         if !self.backlog.load(Ordering::Acquire) {
             return 0;
         }
-        let mut expired = 0;
         let mut inner = self.inner.lock();
+        self.hand_out(&mut inner, limits, now_ms)
+    }
+
+    fn hand_out(self: &Arc<Self>, inner: &mut Inner, limits: &Limits, now_ms: u64) -> u64 {
+        let mut expired = 0;
         while let Some(message) = inner.queue.front().cloned() {
             if message.is_expired(now_ms) {
                 expired += 1;
@@ -171,15 +178,10 @@ impl Group {
     }
 }
 
-/// Returns messages to the groups that they came from.
+/// Returns messages, oldest first, to the groups that they came from.
 pub(crate) fn give_back(taken: Vec<(Arc<Group>, Arc<Message>)>) {
-    let mut taken = taken.into_iter().peekable();
-    while let Some((group, message)) = taken.next() {
-        let mut messages = vec![message];
-        while let Some((_, message)) = taken.next_if(|(other, _)| Arc::ptr_eq(other, &group)) {
-            messages.push(message);
-        }
-        group.take_back(messages.into_iter());
+    for (group, message) in taken.into_iter().rev() {
+        group.take_back(message);
     }
 }
 

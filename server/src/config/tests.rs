@@ -497,7 +497,7 @@ const RANGES: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("limits", "max_queued_messages", "1", "100000000", "0", "100000001"),
     ("limits", "max_outbound_bytes", "'64KiB'", "'1GiB'", "65535", "1073741825"),
     ("limits", "max_publish_pause", "'0s'", "'60s'", "'-1s'", "'61s'"),
-    ("limits", "max_topic_levels", "1", "65535", "0", "65536"),
+    ("limits", "max_topic_levels", "1", "128", "0", "129"),
     ("limits", "max_client_id_bytes", "23", "65535", "22", "65536"),
     ("limits", "max_user_properties", "0", "65535", "-1", "65536"),
     ("limits", "max_user_properties_bytes", "0", "'1MiB'", "-1", "1048577"),
