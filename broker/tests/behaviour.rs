@@ -583,3 +583,111 @@ async fn a_run_of_publishes_reaches_every_kind_of_receiver_in_order() {
     assert_eq!(stats.messages_received, 100);
     assert_eq!(stats.dropped_too_large, 2);
 }
+
+#[tokio::test]
+async fn what_an_ended_session_held_of_a_share_goes_to_an_idle_member() {
+    let harness = start(BrokerConfig::default()).await;
+    let (mut first, _) = harness.durable("first").await;
+    first.subscribe("$share/g/t", QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    for number in 0..3u8 {
+        publisher.publish("t", &[number], QoS::AtLeastOnce, false, 1).await;
+        publisher.receive().await;
+    }
+    let (mut second, _) = harness.durable("second").await;
+    second.subscribe("$share/g/t", QoS::AtLeastOnce).await;
+    second.expect_nothing().await;
+    // Clean Start ends the session that holds three unacknowledged messages.
+    let mut fresh = durable("first");
+    fresh.clean_start = true;
+    let _fresh = harness.connect(&fresh).await;
+    for number in 0..3u8 {
+        assert_eq!(second.payload().await, [number]);
+    }
+    publisher.publish("t", b"later", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(second.payload().await, b"later");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_closed_by_its_keep_alive_and_its_will_is_sent() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut watcher = harness.client("watcher").await;
+    watcher.subscribe("will", QoS::AtMostOnce).await;
+    let mut connect = with_will("stuck", 0);
+    connect.keep_alive_s = 1;
+    let (mut stuck, _) = harness.connect(&connect).await;
+    stuck.subscribe("flood", QoS::AtMostOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    // More than the sockets between them hold, so that the broker has something left to write.
+    for _ in 0..64 {
+        publisher.publish("flood", &vec![0; 256 * 1024], QoS::AtMostOnce, false, 0).await;
+    }
+    assert_eq!(watcher.payload().await, b"stuck");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_and_never_reads_is_read_no_further() {
+    let harness = start(limits(Limits { max_outbound_bytes: 64 * 1024, ..Limits::default() })).await;
+    let mut client = harness.client("c").await;
+    let pings = [0xC0, 0x00].repeat(512 * 1024);
+    // Answers of this size don't fit into the sockets: at some point the broker stops reading, and so does this end.
+    let mut blocked = false;
+    for _ in 0..64 {
+        let sent =
+            tokio::time::timeout(std::time::Duration::from_millis(500), client.send_bytes(&pings)).await;
+        if sent.is_err() {
+            blocked = true;
+            break;
+        }
+    }
+    assert!(blocked, "64 MiB of PINGREQ were taken in");
+    harness.client("other").await.expect_nothing().await;
+}
+
+/// What is handed on as it came must be what other clients accept.
+#[tokio::test]
+async fn a_padded_length_is_not_handed_on() {
+    let harness = start(BrokerConfig::default()).await;
+    let mut receiver = harness.client("receiver").await;
+    receiver.subscribe("t", QoS::AtMostOnce).await;
+    let plain = [0x30, 5, 0, 1, b't', 0, b'x'];
+    let padded = [0x30, 0x85, 0, 0, 1, b't', 0, b'y'];
+    let mut publisher = harness.client("publisher").await;
+    publisher.send_bytes(&[&plain[..], &padded[..], &plain[..]].concat()).await;
+    assert_eq!(publisher.receive().await, Got::Disconnect(ReasonCode::MalformedPacket));
+    assert_eq!(receiver.payload().await, b"x");
+    receiver.expect_nothing().await;
+    // MQTT 3 has no rule against it; others get it in its proper form.
+    let (mut publisher, _) = harness.connect(&Connect::new(ProtocolVersion::V3_1_1, "publisher")).await;
+    let (mut old, _) = harness.connect(&Connect::new(ProtocolVersion::V3_1_1, "old")).await;
+    old.subscribe("t", QoS::AtMostOnce).await;
+    let padded = [0x30, 0x84, 0, 0, 1, b't', b'y'];
+    publisher.send_bytes(&[&padded[..], &padded[..]].concat()).await;
+    for receiver in [&mut receiver, &mut old] {
+        assert_eq!(receiver.payload().await, b"y");
+        assert_eq!(receiver.payload().await, b"y");
+        receiver.expect_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_taken_over_can_no_longer_touch_the_session() {
+    let harness = start(BrokerConfig::default()).await;
+    let (mut old, _) = harness.durable("c").await;
+    old.subscribe("kept", QoS::AtLeastOnce).await;
+    for round in 0..50 {
+        let (new, present) = harness.durable("c").await;
+        assert!(present);
+        // Sent in the moment of the takeover: it would end the session with the new connection.
+        let mut goodbye = Disconnect::new(ReasonCode::NormalDisconnection);
+        goodbye.session_expiry_interval_s = Some(0);
+        let mut bytes = Vec::new();
+        Packet::Disconnect(goodbye).encode(ProtocolVersion::V5, &mut bytes).expect("encodes");
+        old.try_send_bytes(&bytes).await;
+        assert_eq!(harness.broker.stats().sessions, 1, "round {round}");
+        old = new;
+    }
+    drop(old);
+    let (_again, present) = harness.durable("c").await;
+    assert!(present);
+}

@@ -325,4 +325,25 @@ mod tests {
         index.change("x/+", |_, count| count.0 = 1);
         assert_ne!(exact, index.stamp(hash));
     }
+
+    /// A change holds a shard and counts its shape; a match looks at shapes and then at shards. Neither may wait for the
+    /// other while it holds something.
+    #[test]
+    fn changes_and_matches_of_the_same_filter_do_not_block_each_other() {
+        let index = FilterIndex::<Count>::new();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for number in 0..20_000u32 {
+                        index.change("cmd/+/x", |_, count| count.0 = number % 2);
+                    }
+                });
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        index.matching("cmd/7/x", hash_of("cmd/7/x"), |_, _| {});
+                    }
+                });
+            }
+        });
+    }
 }

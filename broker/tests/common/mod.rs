@@ -127,6 +127,11 @@ impl Client {
         self.stream.write_all(bytes).await.unwrap();
     }
 
+    /// The same to a broker that may have closed the connection.
+    pub async fn try_send_bytes(&mut self, bytes: &[u8]) {
+        drop(self.stream.write_all(bytes).await);
+    }
+
     pub async fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS, retain: bool, id: u16) {
         let mut bytes = Vec::new();
         let outgoing = Outgoing { topic, payload, forward: &[], message_expiry_interval_s: None };
