@@ -22,6 +22,9 @@ use crate::session::{Delivered, Grant, Session, SessionSubscription, wake_after_
 use crate::subscriptions::retained::{Cursor, Step, TurnGuard};
 use crate::subscriptions::{Group, Subscriber};
 
+/// Filters in one SUBSCRIBE at most: each is answered, and each may bring Retained Messages.
+const FILTERS_MAX: usize = 50_000;
+
 /// Retained Messages on their way to one new Subscription.
 pub(super) struct RetainedDelivery {
     filter: Box<str>,
@@ -51,11 +54,8 @@ impl Client {
             return Err(self.violation(ReasonCode::QuotaExceeded, "more User Properties than the limit"));
         }
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
-        if subscribe.filters.count() > shared.config.limits.max_subscriptions as usize {
-            return Err(self.violation(
-                ReasonCode::QuotaExceeded,
-                "more filters in a SUBSCRIBE than a session may have",
-            ));
+        if subscribe.filters.count() > FILTERS_MAX {
+            return Err(self.violation(ReasonCode::QuotaExceeded, "more filters than one SUBSCRIBE may have"));
         }
         drop(self.mine()?);
         let mut codes: SmallVec<[u8; 8]> = SmallVec::new();
