@@ -262,6 +262,11 @@ impl<'l> Loader<'l> {
         let sql_span = head.sql.span();
         let sql = head.sql.into_inner();
         let limits = self.limits;
+        if let Some(at) = find_secret(&sql, Escapes::None) {
+            let place = source.inside_at(&sql_span, &sql, at);
+            self.errors.push(fault(&sql_span, format!("sql: {NO_SECRETS}")).at(place));
+            return;
+        }
         let compiled = match rules_sql::compile(&sql, dialect, limits) {
             Ok(compiled) => compiled,
             Err(error) => {
@@ -351,6 +356,11 @@ impl ActionMaker<'_> {
         let keys = table.clone();
         let text_of = |key: &str| keys.get(key).and_then(|value| value.get_ref().as_str());
         let name = given_name.or_else(|| text_of("name")).unwrap_or_default().to_owned();
+        let before = self.errors.len();
+        self.refuse_secrets(&keys, "", &name);
+        if self.errors.len() > before {
+            return None;
+        }
         let expected = || format!("expected type = \"{}\"", ActionConfig::KINDS.join("\", \""));
         let Some(kind) = text_of("type") else {
             self.fault(&find(&keys, "type").unwrap_or(span), &name, format!("has no type; {}", expected()));
@@ -427,9 +437,57 @@ impl ActionMaker<'_> {
         (self.errors.len() == before).then_some(templates)
     }
 
+    /// Reports every reference to a secret among the values of an action; `within` names the table, with a dot.
+    fn refuse_secrets(&mut self, table: &DeTable<'_>, within: &str, action: &str) {
+        for (key, value) in table {
+            let field = format!("{within}{}", key.get_ref());
+            match value.get_ref() {
+                DeValue::Table(table) => self.refuse_secrets(table, &format!("{field}."), action),
+                DeValue::String(text) => {
+                    if let Some(at) = find_secret(text, Escapes::DoubledDollar) {
+                        let span = value.span();
+                        let place = self.source.inside_at(&span, text, at);
+                        let message = format!("{field}: {NO_SECRETS} (a literal ${{ is written $${{)");
+                        let fault = self.source.fault(&span, message).at(place);
+                        self.errors.push(fault.in_rule(self.rule).in_action(action));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn fault(&mut self, span: &Range<usize>, action: &str, message: String) {
         self.errors.push(self.source.fault(span, message).in_rule(self.rule).in_action(action));
     }
+}
+
+/// Why a rule may not say `${env:…}`.
+const NO_SECRETS: &str = "`${env:…}` and `${file:…}` stand only in the configuration; a rule reads no secrets, since it \
+     could put them into an output";
+
+/// How a text writes a literal `${`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Escapes {
+    /// As it is.
+    None,
+    /// As `$${`.
+    DoubledDollar,
+}
+
+/// Where the first `${env:` or `${file:` of a text begins, in bytes. Spaces around the word make no difference.
+fn find_secret(text: &str, escapes: Escapes) -> Option<usize> {
+    let mut rest = text;
+    while let Some((before, inner)) = rest.split_once("${") {
+        let is_escaped = escapes == Escapes::DoubledDollar && before.ends_with('$');
+        let word = inner.trim_start();
+        let after = word.strip_prefix("env").or_else(|| word.strip_prefix("file"));
+        if !is_escaped && after.is_some_and(|after| after.trim_start().starts_with(':')) {
+            return Some(text.len() - inner.len() - "${".len());
+        }
+        rest = inner;
+    }
+    None
 }
 
 /// The language's name for a slot.
@@ -484,6 +542,12 @@ impl Source<'_> {
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let column = before.get(line_start..).map_or(0, |line| line.chars().count());
         (before.matches('\n').count() + 1, column + 1)
+    }
+
+    /// Line and column in the file of a byte offset into the string value at `span`; exact where [`Self::inside`] is.
+    fn inside_at(&self, span: &Range<usize>, value: &str, offset: usize) -> (usize, usize) {
+        let (line, column) = Source { file: self.file, text: value }.place(offset);
+        self.inside(span, line, column)
     }
 
     /// Line and column in the file of a line and column inside the string value at `span`.
