@@ -18,7 +18,7 @@ use crate::listener;
 use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
 use crate::session::registry::Registry;
-use crate::session::{Session, WillMessage};
+use crate::session::{Session, SessionInner, WillMessage};
 use crate::subscriptions::index::FilterIndex;
 use crate::subscriptions::retained::Retained;
 use crate::subscriptions::route::{self, Route};
@@ -379,25 +379,44 @@ impl Shared {
     }
 
     /// The session is over: nothing finds it any more and nothing is delivered to it.
-    pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
-        self.sessions.remove(session);
+    fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
+        self.take_out(session, |_| true);
         self.retire(session);
     }
 
-    /// Ends a session that the registry no longer holds.
+    /// Takes a session out of the registry if it is still there and `is_over` says so. Its end is on record before
+    /// anybody can make another one of the same Client Identifier.
+    fn take_out(&self, session: &Arc<Session>, is_over: impl FnOnce(&SessionInner) -> bool) -> bool {
+        self.sessions.change(&session.client_id, |found| {
+            let is_this = found.is_some_and(|found| Arc::ptr_eq(found, session));
+            let mut inner = session.lock();
+            if !is_this || !is_over(&inner) {
+                return (found.cloned(), false);
+            }
+            inner.ended = true;
+            if std::mem::take(&mut inner.is_recorded)
+                && let Err(reason) = self.append(&[Record::SessionEnded { session: session.key() }])
+            {
+                tracing::warn!(?reason, "the end of a session could not be recorded");
+            }
+            (None, true)
+        })
+    }
+
+    /// Gives back what a session held that the registry no longer has, once.
     pub(crate) fn retire(self: &Arc<Self>, session: &Arc<Session>) {
         let (subscriptions, taken, will) = {
             let mut inner = session.lock();
             inner.ended = true;
+            if std::mem::replace(&mut inner.is_retired, true) {
+                return;
+            }
             let taken = inner.state.take_shared();
             (std::mem::take(&mut inner.subscriptions), taken, inner.will.take())
         };
         let mut groups: Vec<_> = taken.iter().map(|(group, _)| Arc::clone(group)).collect();
         groups.dedup_by(|next, kept| Arc::ptr_eq(next, kept));
         crate::subscriptions::give_back(taken);
-        if let Err(reason) = self.append(&[Record::SessionEnded { session: session.key() }]) {
-            tracing::warn!(?reason, "the end of a session could not be recorded");
-        }
         // A will that is still waiting is due when the session ends [MQTT-3.1.3-9, v5].
         if let Some(will) = will {
             self.publish_will(*will);
@@ -500,15 +519,7 @@ fn fire(shared: &Arc<Shared>, session: &Arc<Session>, generation: u32, deadline:
 impl Shared {
     /// Ends a session whose time is over, unless a connection has taken it on meanwhile.
     fn expire(self: &Arc<Self>, session: &Arc<Session>, generation: u32) {
-        let expired = self.sessions.change(&session.client_id, |found| {
-            let is_this = found.is_some_and(|found| Arc::ptr_eq(found, session));
-            let expired = is_this && session.lock().generation == generation;
-            if expired {
-                session.lock().ended = true;
-            }
-            (if expired { None } else { found.cloned() }, expired)
-        });
-        if expired {
+        if self.take_out(session, |inner| inner.generation == generation) {
             self.retire(session);
         }
     }

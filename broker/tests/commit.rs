@@ -209,3 +209,32 @@ async fn what_a_rule_wants_done_is_done_for_admitted_messages_only() {
     publisher.expect_nothing().await;
     assert_eq!(counting.0.load(Ordering::Relaxed), 2);
 }
+
+#[tokio::test]
+async fn the_end_of_a_session_is_on_record_before_the_next_of_its_name() {
+    let (harness, store) = start().await;
+    let _first = subscriber(&harness, &store, QoS::AtLeastOnce).await;
+    let mut fresh = durable("subscriber");
+    fresh.clean_start = true;
+    let mut second = harness.raw(mqtt_protocol::ProtocolVersion::V5).await;
+    second.send(&Packet::Connect(Box::new(fresh))).await;
+    wait_for_frames(&store, 3).await;
+    store.commit_all();
+    assert!(matches!(second.receive().await, Got::ConnAck { session_present: false, .. }));
+    let frames = store.frames();
+    let (ended, started) = (frames[2].find("SessionEnded"), frames[2].find("SessionStarted"));
+    assert!(ended.is_some() && ended < started, "{}", frames[2]);
+    assert_eq!(frames.len(), 3);
+    // Told to end with its connection.
+    let mut goodbye = mqtt_protocol::Disconnect::new(ReasonCode::NormalDisconnection);
+    goodbye.session_expiry_interval_s = Some(0);
+    second.send(&Packet::Disconnect(goodbye)).await;
+    assert_eq!(second.receive().await, Got::Closed);
+    wait_for_frames(&store, 5).await;
+    assert!(store.frames()[4].contains("SessionEnded"));
+    // One that ends with its connection anyway is nobody's business.
+    let mut passing = harness.client("passing").await;
+    passing.send(&Packet::Disconnect(mqtt_protocol::Disconnect::new(ReasonCode::NormalDisconnection))).await;
+    assert_eq!(passing.receive().await, Got::Closed);
+    assert_eq!(store.frames().len(), 5);
+}

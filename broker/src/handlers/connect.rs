@@ -9,6 +9,7 @@ use std::time::Duration;
 use mqtt_protocol::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Frame, Packet, ProtocolVersion, ReasonCode, Will,
 };
+use smallvec::SmallVec;
 use store::{CommitToken, Record};
 
 use super::Client;
@@ -115,12 +116,7 @@ impl Connecting {
             .transpose()?;
         let (requested_expiry_s, expiry_s) = session_expiry(connect, limits);
         let attached = attach(shared, &client_id, connect.clean_start, expiry_s, will);
-        let record = Record::SessionStarted { session: attached.session.key(), expiry_interval_s: expiry_s };
-        let token = if expiry_s > 0 || attached.ended.is_some() {
-            shared.append(&[record])
-        } else {
-            Ok(CommitToken::NOTHING_OWED)
-        };
+        let token = shared.append(&session_records(&attached, expiry_s));
         if let Some(ended) = attached.ended {
             shared.retire(&ended);
         }
@@ -245,6 +241,23 @@ impl Connecting {
         }
         encode_fitting(&[full], self.client.version, self.client.maximum_packet_size, out)
     }
+}
+
+/// What the store is told, in one frame: the end of the session that was there, and this one. A session that doesn't
+/// outlive its connection is told of only where the store has to forget it.
+fn session_records(attached: &Attached, expiry_interval_s: u32) -> SmallVec<[Record<'_>; 2]> {
+    let mut records = SmallVec::new();
+    if let Some(ended) = &attached.ended
+        && std::mem::take(&mut ended.lock().is_recorded)
+    {
+        records.push(Record::SessionEnded { session: ended.key() });
+    }
+    let mut inner = attached.session.lock();
+    if expiry_interval_s > 0 || inner.is_recorded {
+        inner.is_recorded = true;
+        records.push(Record::SessionStarted { session: attached.session.key(), expiry_interval_s });
+    }
+    records
 }
 
 /// Everything about a CONNECT that can be refused before a session is touched.

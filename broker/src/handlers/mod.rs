@@ -19,7 +19,7 @@ use mqtt_protocol::{
     Ack, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_pingresp,
 };
 use parking_lot::MutexGuard;
-use store::CommitToken;
+use store::{CommitToken, Record};
 use tokio::time::Sleep;
 
 use crate::broker::Shared;
@@ -38,6 +38,9 @@ pub(crate) use run::Position;
 
 /// Subscriptions whose Retained Messages are still to be sent; further packets are handled when there are fewer.
 const RETAINED_PENDING_MAX: usize = 1024;
+
+/// Messages that were held up and are fanned out in one turn.
+const FINISHED_PER_TURN: usize = 64;
 
 /// Publishes of one client that wait for a commit at most; further packets are handled when one is through.
 const OWED_MAX: usize = 4096;
@@ -183,9 +186,19 @@ impl Client {
             }
             let limit =
                 u32::try_from(self.shared.config.limits.max_session_expiry.as_secs()).unwrap_or(u32::MAX);
-            match self.mine() {
-                Ok(mut inner) => inner.expiry_interval_s = expiry_s.min(limit),
+            let is_recorded = match self.mine() {
+                Ok(mut inner) => {
+                    inner.expiry_interval_s = expiry_s.min(limit);
+                    inner.is_recorded
+                }
                 Err(close) => return close,
+            };
+            let record = Record::SessionStarted {
+                session: self.session.key(),
+                expiry_interval_s: expiry_s.min(limit),
+            };
+            if is_recorded && let Err(reason) = self.shared.append(&[record]) {
+                tracing::warn!(?reason, "a session's new expiry could not be recorded");
             }
         }
         let discard_will = disconnect.reason_code == ReasonCode::NormalDisconnection;
@@ -252,7 +265,12 @@ impl Client {
     fn settle_owed(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), Close> {
         let mut first = true;
         let mut slow = None;
+        let mut finished = 0;
         for owed in &mut self.owed {
+            if finished >= FINISHED_PER_TURN {
+                wake_after_this_turn(cx.waker());
+                break;
+            }
             let Owed::Dispatch(dispatch, answer) = owed else { continue };
             match dispatch.turn(&self.shared, cx, now, first) {
                 Turn::Again => {
@@ -262,6 +280,7 @@ impl Client {
                 // Those behind may be admitted meanwhile, but go out in order.
                 Turn::Waiting => first = false,
                 Turn::Done(result) => {
+                    finished += 1;
                     let (token, reason) = match result {
                         Ok(outcome) => {
                             slow = slow.or(outcome.slow);

@@ -56,6 +56,10 @@ pub(crate) struct SessionInner {
     pub(crate) generation: u32,
     /// The session is over: nothing is delivered to it any more.
     pub(crate) ended: bool,
+    /// The store knows of it.
+    pub(crate) is_recorded: bool,
+    /// What it held has been given back.
+    pub(crate) is_retired: bool,
     /// Publishers that pause until this session's client has read more.
     drain_waiters: Vec<Waker>,
 }
@@ -108,6 +112,8 @@ impl Session {
                 expiry_interval_s,
                 generation: 0,
                 ended: false,
+                is_recorded: false,
+                is_retired: false,
                 drain_waiters: Vec::new(),
             }),
         })

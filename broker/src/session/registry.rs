@@ -54,15 +54,6 @@ impl Registry {
         }
     }
 
-    /// Takes this very session out; another one of the same identifier stays.
-    pub(crate) fn remove(&self, session: &Arc<Session>) {
-        let hash = hash_of(&*session.client_id);
-        let mut table = self.shard(hash).lock();
-        if let Ok(entry) = table.find_entry(hash, |other| Arc::ptr_eq(other, session)) {
-            entry.remove();
-        }
-    }
-
     pub(crate) fn find(&self, client_id: &str) -> Option<Arc<Session>> {
         let hash = hash_of(client_id);
         self.shard(hash).lock().find(hash, |session| &*session.client_id == client_id).cloned()
