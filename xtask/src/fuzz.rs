@@ -14,11 +14,13 @@ pub(crate) struct Options {
     pub(crate) target: Option<String>,
     /// Seconds for each target.
     pub(crate) seconds: u32,
+    /// What libFuzzer begins with; None: another each time.
+    pub(crate) seed: Option<u32>,
 }
 
 impl Options {
     pub(crate) fn from_arguments(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { target: None, seconds: 60 };
+        let mut options = Self { target: None, seconds: 60, seed: None };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             match argument.as_str() {
@@ -69,6 +71,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .arg(format!("-artifact_prefix=artifacts/{target}-"))
             .arg(&found)
             .current_dir(&fuzz);
+        if let Some(seed) = options.seed {
+            program = program.arg(format!("-seed={seed}"));
+        }
         let seeds = format!("corpus/{target}");
         if fuzz.join(&seeds).exists() {
             program = program.arg(&seeds);
@@ -114,10 +119,10 @@ mod tests {
 
     #[test]
     fn target_and_seconds_come_in_any_order() {
-        let expected = Options { target: Some("packet".to_owned()), seconds: 5 };
+        let expected = Options { target: Some("packet".to_owned()), seconds: 5, seed: None };
         assert_eq!(parse(&["packet", "--seconds", "5"]).unwrap(), expected);
         assert_eq!(parse(&["--seconds", "5", "packet"]).unwrap(), expected);
-        assert_eq!(parse(&[]).unwrap(), Options { target: None, seconds: 60 });
+        assert_eq!(parse(&[]).unwrap(), Options { target: None, seconds: 60, seed: None });
         assert!(parse(&["--seconds", "long"]).is_err());
         assert!(parse(&["packet", "topic"]).is_err());
     }

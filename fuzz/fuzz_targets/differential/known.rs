@@ -162,9 +162,10 @@ pub(crate) fn refuses(codec: &str, version: ProtocolVersion, packet: &Packet<'_>
         }
         // A Password is binary data (§3.1.3.6); rumqttc takes it for text.
         ("rumqttc", Packet::Connect(connect)) => connect.password.is_some() && error == "TopicNotUtf8",
-        // The short forms of §3.14.2.1 and §3.15.2.1.
+        // The short forms of §3.14.2.1 and §3.15.2.1. And 0x8C, which table 2-6 names for DISCONNECT and §3.14.2.1 doesn't.
         ("rumqttc", Packet::Disconnect(_)) => {
-            is_v5 && matches!(error, "PayloadRequired" | "InsufficientBytes(1)")
+            is_v5
+                && matches!(error, "PayloadRequired" | "InsufficientBytes(1)" | "InvalidConnectReturnCode(140)")
         }
         ("rumqttc", Packet::Auth(_)) => is_v5,
         // See `differs`.
