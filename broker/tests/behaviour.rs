@@ -691,3 +691,15 @@ async fn a_connection_that_was_taken_over_can_no_longer_touch_the_session() {
     let (_again, present) = harness.durable("c").await;
     assert!(present);
 }
+
+#[tokio::test]
+async fn a_copy_of_a_publish_that_mqtt_3_may_not_make_is_answered_like_the_first() {
+    let harness = start(BrokerConfig::default()).await;
+    let (mut client, _) = harness.connect(&Connect::new(ProtocolVersion::V3_1_1, "c")).await;
+    for _ in 0..2 {
+        client.publish("$SYS/x", b"", QoS::ExactlyOnce, false, 1).await;
+        assert_eq!(client.receive().await, Got::Ack("PUBREC", id(1), ReasonCode::Success));
+    }
+    client.publish("t", b"", QoS::AtLeastOnce, false, 2).await;
+    assert_eq!(client.receive().await, Got::Ack("PUBACK", id(2), ReasonCode::Success));
+}

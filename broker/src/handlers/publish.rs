@@ -197,6 +197,9 @@ impl Client {
             let is_for_now = reason == ReasonCode::QuotaExceeded;
             if self.version.has_reason_codes() || is_for_now {
                 super::forget_refused(&self.session, answer);
+            } else if let Answer::Pubrec(id) = answer {
+                // MQTT 3 is told yes, and so it is again when it asks again: there is nothing to wait for.
+                self.session.lock().state.admit_received(id, store::CommitToken::NOTHING_OWED);
             }
             if is_for_now && !self.version.has_reason_codes() {
                 return Err(Close::quietly(super::CANNOT_BE_TOLD));
