@@ -11,8 +11,8 @@ use crate::functions::{self, Function};
 use crate::json::write_string;
 use crate::limits::Limits;
 use crate::plan::{
-    Const, Content, Expr, Item, Member, Pattern, Plan, Projection, Query, QueryProjection, RegexAction, Step,
-    Target,
+    Const, Content, Expr, Item, Member, Op, Pattern, Plan, Projection, Query, QueryProjection, RegexAction,
+    Step, Target,
 };
 use crate::syntax::ast::{self, ExprKind, Name, Span};
 use crate::value::number::Num;
@@ -28,11 +28,18 @@ pub(crate) fn nesting(limits: &Limits) -> usize {
     limits.depth.min(DEPTH_MAX)
 }
 
-/// Checks a statement; the filters come back in order.
-pub(crate) fn statement(
-    statement: &ast::Statement,
-    limits: &Limits,
-) -> Result<(Vec<String>, Vec<Variable>, Plan), Fault> {
+/// A statement that was checked.
+pub(crate) struct Checked {
+    /// The Topic Filters of FROM, in order.
+    pub(crate) filters: Vec<String>,
+    pub(crate) variables: Vec<Variable>,
+    pub(crate) plan: Plan,
+    /// What is allowed but hardly meant.
+    pub(crate) warnings: Vec<Fault>,
+}
+
+/// Checks a statement.
+pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<Checked, Fault> {
     let filters = statement.select.source.iter().map(filter).collect::<Result<Vec<_>, _>>()?;
     let mut checker = Checker::new(limits, Vec::new(), Place::Rule);
     let mut variables = Vec::new();
@@ -50,6 +57,7 @@ pub(crate) fn statement(
     }
     let mut guard = Vec::new();
     let mut condition = Vec::new();
+    let span = statement.select.condition.as_ref().map(|root| root.span).unwrap_or_default();
     if let Some(root) = &statement.select.condition {
         let conjuncts = match &root.kind {
             ExprKind::And(operands) => operands.as_slice(),
@@ -65,23 +73,31 @@ pub(crate) fn statement(
     let projection = checker.projection(&statement.select)?;
     let plan = Plan {
         variables,
-        guard: conjunction(guard),
-        condition: conjunction(condition),
+        guard: conjunction(guard, span),
+        condition: conjunction(condition, span),
         projection,
         projection_reads_payload: checker.reads_payload,
     };
-    Ok((filters, checker.variables, plan))
+    Ok(Checked { filters, variables: checker.variables, plan, warnings: checker.warnings })
 }
 
-/// Checks one expression of a template; true: it reads the payload.
+/// An expression of a template that was checked.
+pub(crate) struct CheckedExpr {
+    pub(crate) expr: Expr,
+    pub(crate) reads_payload: bool,
+    /// What is allowed but hardly meant.
+    pub(crate) warnings: Vec<Fault>,
+}
+
+/// Checks one expression of a template.
 pub(crate) fn template_expression(
     expr: &ast::Expr,
     variables: &[Variable],
     limits: &Limits,
-) -> Result<(Expr, bool), Fault> {
+) -> Result<CheckedExpr, Fault> {
     let mut checker = Checker::new(limits, variables.to_vec(), Place::Template);
-    let checked = checker.expr(expr)?;
-    Ok((checked, checker.reads_payload))
+    let expr = checker.expr(expr)?;
+    Ok(CheckedExpr { expr, reads_payload: checker.reads_payload, warnings: checker.warnings })
 }
 
 /// A SET variable by name.
@@ -99,8 +115,8 @@ enum Place {
     Template,
 }
 
-fn conjunction(mut conjuncts: Vec<Expr>) -> Option<Expr> {
-    if conjuncts.len() > 1 { Some(Expr::And(conjuncts)) } else { conjuncts.pop() }
+fn conjunction(mut conjuncts: Vec<Expr>, span: Span) -> Option<Expr> {
+    if conjuncts.len() > 1 { Some(Expr { op: Op::And(conjuncts), span }) } else { conjuncts.pop() }
 }
 
 fn filter(name: &Name) -> Result<String, Fault> {
@@ -129,11 +145,21 @@ struct Checker<'l> {
     element: Option<Option<String>>,
     /// Set when what was just checked reads the payload.
     reads_payload: bool,
+    warnings: Vec<Fault>,
 }
 
 impl<'l> Checker<'l> {
     fn new(limits: &'l Limits, variables: Vec<Variable>, place: Place) -> Checker<'l> {
-        Checker { limits, variables, place, depth: 0, deepest: 0, element: None, reads_payload: false }
+        Checker {
+            limits,
+            variables,
+            place,
+            depth: 0,
+            deepest: 0,
+            element: None,
+            reads_payload: false,
+            warnings: Vec::new(),
+        }
     }
 
     fn projection(&mut self, select: &ast::Select<Vec<Name>>) -> Result<Projection, Fault> {
@@ -207,9 +233,9 @@ impl<'l> Checker<'l> {
         }
         self.depth += 1;
         self.deepest = self.deepest.max(self.depth);
-        let result = self.kind(e);
+        let result = self.op(e);
         self.depth -= 1;
-        result
+        Ok(Expr { op: result?, span: e.span })
     }
 
     fn boxed(&mut self, e: &ast::Expr) -> Result<Box<Expr>, Fault> {
@@ -228,23 +254,23 @@ impl<'l> Checker<'l> {
         branches.iter().map(|(when, then)| Ok((self.expr(when)?, self.expr(then)?))).collect()
     }
 
-    fn kind(&mut self, e: &ast::Expr) -> Result<Expr, Fault> {
+    fn op(&mut self, e: &ast::Expr) -> Result<Op, Fault> {
         Ok(match &e.kind {
-            ExprKind::Null => Expr::Const(Const::Null),
-            ExprKind::Bool(value) => Expr::Const(Const::Bool(*value)),
-            ExprKind::Number(text) => Expr::Const(number(text, e.span)?),
-            ExprKind::String(text) => Expr::Const(Const::String(text.clone().into())),
+            ExprKind::Null => Op::Const(Const::Null),
+            ExprKind::Bool(value) => Op::Const(Const::Bool(*value)),
+            ExprKind::Number(text) => Op::Const(number(text, e.span)?),
+            ExprKind::String(text) => Op::Const(Const::String(text.clone().into())),
             ExprKind::Name(name) => self.field(name, &[]),
             ExprKind::Variable(name) => self.variable(name, e.span)?,
             ExprKind::Star => {
                 self.reads_payload |= self.element.is_none();
-                Expr::Star
+                Op::Star
             }
             ExprKind::Array(items) => {
                 refuse_star(items)?;
-                Expr::Array(self.all(items)?)
+                Op::Array(self.all(items)?)
             }
-            ExprKind::Object(members) => Expr::Object(
+            ExprKind::Object(members) => Op::Object(
                 members
                     .iter()
                     .map(|(key, value)| Ok((key.clone().into(), self.expr(value)?)))
@@ -252,35 +278,35 @@ impl<'l> Checker<'l> {
             ),
             ExprKind::Call { name, args } => self.call(name, args, e.span)?,
             ExprKind::Cast { value, target } => {
-                Expr::Cast { value: self.boxed(value)?, target: cast_target(target)? }
+                Op::Cast { value: self.boxed(value)?, target: cast_target(target)? }
             }
-            ExprKind::Case { subject: Some(subject), branches, otherwise } => Expr::CaseOf {
+            ExprKind::Case { subject: Some(subject), branches, otherwise } => Op::CaseOf {
                 subject: self.boxed(subject)?,
                 branches: self.branches(branches)?,
                 otherwise: self.optional(otherwise.as_deref())?,
             },
-            ExprKind::Case { subject: None, branches, otherwise } => Expr::CaseWhen {
+            ExprKind::Case { subject: None, branches, otherwise } => Op::CaseWhen {
                 branches: self.branches(branches)?,
                 otherwise: self.optional(otherwise.as_deref())?,
             },
             ExprKind::Path { root, steps } => self.path(root, steps)?,
             ExprKind::Negate(value) => match &value.kind {
-                ExprKind::Number(text) => Expr::Const(number(&format!("-{text}"), e.span)?),
-                _ => Expr::Negate(self.boxed(value)?),
+                ExprKind::Number(text) => Op::Const(number(&format!("-{text}"), e.span)?),
+                _ => Op::Negate(self.boxed(value)?),
             },
-            ExprKind::Plus(value) => Expr::Plus(self.boxed(value)?),
-            ExprKind::Not(value) => Expr::Not(self.boxed(value)?),
-            ExprKind::And(operands) => Expr::And(self.all(operands)?),
-            ExprKind::Or(operands) => Expr::Or(self.all(operands)?),
+            ExprKind::Plus(value) => Op::Plus(self.boxed(value)?),
+            ExprKind::Not(value) => Op::Not(self.boxed(value)?),
+            ExprKind::And(operands) => Op::And(self.all(operands)?),
+            ExprKind::Or(operands) => Op::Or(self.all(operands)?),
             ExprKind::Compare { op, left, right } => {
                 let (left, right) = (self.boxed(left)?, self.boxed(right)?);
-                let bound = match &*right {
-                    Expr::Const(constant) => constant.value().number(),
+                let bound = match &right.op {
+                    Op::Const(constant) => constant.value().number(),
                     _ => None,
                 };
-                Expr::Compare { op: *op, left, right, bound }
+                Op::Compare { op: *op, left, right, bound }
             }
-            ExprKind::Arithmetic { first, rest } => Expr::Arithmetic {
+            ExprKind::Arithmetic { first, rest } => Op::Arithmetic {
                 first: self.boxed(first)?,
                 rest: rest
                     .iter()
@@ -289,18 +315,18 @@ impl<'l> Checker<'l> {
             },
             ExprKind::In { value, among: ast::Among::List(items), negated } => {
                 refuse_star(items)?;
-                Expr::InList { value: self.boxed(value)?, items: self.all(items)?, negated: *negated }
+                Op::InList { value: self.boxed(value)?, items: self.all(items)?, negated: *negated }
             }
             ExprKind::In { value, among: ast::Among::Value(array), negated } => {
-                Expr::InValue { value: self.boxed(value)?, array: self.boxed(array)?, negated: *negated }
+                Op::InValue { value: self.boxed(value)?, array: self.boxed(array)?, negated: *negated }
             }
-            ExprKind::Between { value, low, high, negated } => Expr::Between {
+            ExprKind::Between { value, low, high, negated } => Op::Between {
                 value: self.boxed(value)?,
                 low: self.boxed(low)?,
                 high: self.boxed(high)?,
                 negated: *negated,
             },
-            ExprKind::Like { value, pattern, escape, negated } => Expr::Like {
+            ExprKind::Like { value, pattern, escape, negated } => Op::Like {
                 value: self.boxed(value)?,
                 pattern: match &pattern.kind {
                     ExprKind::String(text) => Pattern::Literal(like(text, *escape).ok_or_else(|| {
@@ -310,27 +336,27 @@ impl<'l> Checker<'l> {
                 },
                 negated: *negated,
             },
-            ExprKind::Exists(query) => Expr::Exists(self.query(query)?),
-            ExprKind::Subquery(query) => Expr::Query(self.query(query)?),
+            ExprKind::Exists(query) => Op::Exists(self.query(query)?),
+            ExprKind::Subquery(query) => Op::Query(self.query(query)?),
         })
     }
 
     /// A bare name, and the names after it, by the scope it stands in.
-    fn field(&mut self, name: &str, more: &[&str]) -> Expr {
+    fn field(&mut self, name: &str, more: &[&str]) -> Op {
         let names = |first: Option<&str>| -> Box<[Box<str>]> {
             first.into_iter().chain(more.iter().copied()).map(Box::from).collect()
         };
         match &self.element {
-            Some(Some(alias)) if alias == name => Expr::Element(names(None)),
-            Some(_) => Expr::Element(names(Some(name))),
+            Some(Some(alias)) if alias == name => Op::Element(names(None)),
+            Some(_) => Op::Element(names(Some(name))),
             None => {
                 self.reads_payload = true;
-                Expr::Field(names(Some(name)))
+                Op::Field(names(Some(name)))
             }
         }
     }
 
-    fn variable(&mut self, name: &str, span: Span) -> Result<Expr, Fault> {
+    fn variable(&mut self, name: &str, span: Span) -> Result<Op, Fault> {
         let Some(place) = self.variables.iter().position(|v| v.name == name) else {
             let message = format!("unknown variable {name}");
             let known: Vec<&str> = self.variables.iter().map(|v| v.name.as_str()).collect();
@@ -348,10 +374,10 @@ impl<'l> Checker<'l> {
                 return Err(Fault::new("R0002", span, message));
             }
         }
-        Ok(Expr::Variable(place))
+        Ok(Op::Variable(place))
     }
 
-    fn path(&mut self, root: &ast::Expr, steps: &[ast::Step]) -> Result<Expr, Fault> {
+    fn path(&mut self, root: &ast::Expr, steps: &[ast::Step]) -> Result<Op, Fault> {
         // The names right after a bare name are one walk; what follows an index is stepped over one by one.
         let names: Vec<&str> = match root.kind {
             ExprKind::Name(_) => steps.iter().map_while(member_name).collect(),
@@ -359,12 +385,20 @@ impl<'l> Checker<'l> {
         };
         let rest = steps.get(names.len()..).unwrap_or_default();
         let root = match &root.kind {
-            ExprKind::Name(name) => self.field(name, &names),
+            ExprKind::Name(name) => {
+                let span = names
+                    .len()
+                    .checked_sub(1)
+                    .and_then(|last| steps.get(last))
+                    .map_or(root.span, |step| root.span.to(step.span()));
+                let op = self.field(name, &names);
+                if rest.is_empty() {
+                    return Ok(op);
+                }
+                Expr { op, span }
+            }
             _ => self.expr(root)?,
         };
-        if rest.is_empty() {
-            return Ok(root);
-        }
         let steps = rest
             .iter()
             .map(|step| {
@@ -374,7 +408,7 @@ impl<'l> Checker<'l> {
                 })
             })
             .collect::<Result<_, Fault>>()?;
-        Ok(Expr::Steps { root: Box::new(root), steps })
+        Ok(Op::Steps { root: Box::new(root), steps })
     }
 
     fn query(&mut self, select: &ast::Select<ast::Collection>) -> Result<Box<Query>, Fault> {
@@ -404,25 +438,25 @@ impl<'l> Checker<'l> {
         let condition = select.condition.as_ref().map(|e| self.expr(e)).transpose()?;
         let projection = if select.value {
             QueryProjection::Value(match self.single(select)? {
-                ast::Item::Star(_) => Expr::Element(Box::default()),
+                ast::Item::Star(span) => Expr { op: Op::Element(Box::default()), span: *span },
                 ast::Item::Expr { value, .. } => self.expr(value)?,
             })
-        } else if let [ast::Item::Star(_)] = select.items.as_slice() {
-            QueryProjection::Value(Expr::Element(Box::default()))
+        } else if let [ast::Item::Star(span)] = select.items.as_slice() {
+            QueryProjection::Value(Expr { op: Op::Element(Box::default()), span: *span })
         } else {
             QueryProjection::Items(self.items(&select.items)?)
         };
         Ok((condition, projection))
     }
 
-    fn call(&mut self, name: &Name, args: &[ast::Expr], span: Span) -> Result<Expr, Fault> {
+    fn call(&mut self, name: &Name, args: &[ast::Expr], span: Span) -> Result<Op, Fault> {
         let lower = name.text.to_ascii_lowercase();
         if lower == "output" {
             if self.place != Place::Template {
                 return Err(Fault::new("R0305", name.span, "output() is for templates of actions"));
             }
             arity(name, span, 0, 0, args.len(), "output()")?;
-            return Ok(Expr::Output);
+            return Ok(Op::Output);
         }
         let function = function(name, &lower)?;
         arity(name, span, function.min, function.max, args.len(), function.usage)?;
@@ -432,12 +466,12 @@ impl<'l> Checker<'l> {
                 return Err(fault);
             }
         }
-        if let Some(expr) = self.regex_call(function.name, args)? {
-            return Ok(expr);
+        if let Some(op) = self.regex_call(function.name, args)? {
+            return Ok(op);
         }
         self.literals(function, args)?;
         self.reads_payload |= function.reads_payload;
-        Ok(Expr::Call { function, args: self.all(args)? })
+        Ok(Op::Call { function, args: self.all(args)? })
     }
 
     /// Literal arguments that can be judged now.
@@ -453,7 +487,7 @@ impl<'l> Checker<'l> {
         }
     }
 
-    fn regex_call(&mut self, name: &str, args: &[ast::Expr]) -> Result<Option<Expr>, Fault> {
+    fn regex_call(&mut self, name: &str, args: &[ast::Expr]) -> Result<Option<Op>, Fault> {
         let action = match name {
             "regexp_matches" | "regex_match" => RegexAction::Matches,
             "regexp_substr" => RegexAction::Substring,
@@ -483,7 +517,7 @@ impl<'l> Checker<'l> {
                 return Ok(None);
             }
         };
-        Ok(Some(Expr::Regex {
+        Ok(Some(Op::Regex {
             action,
             text: self.boxed(text)?,
             regex: Box::new(regex),

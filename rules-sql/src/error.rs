@@ -41,7 +41,11 @@ impl CompileError {
     /// `text` is what was compiled.
     #[must_use]
     pub fn render(&self, text: &str) -> String {
-        let mut out = format!("error[{}]: {}\n", self.code, self.message);
+        self.render_as("error", text)
+    }
+
+    fn render_as(&self, word: &str, text: &str) -> String {
+        let mut out = format!("{word}[{}]: {}\n", self.code, self.message);
         let line = text.split('\n').nth(self.line - 1).unwrap_or("").trim_end_matches('\r');
         let before: String = line.chars().take(self.column - 1).collect();
         let fault = text.get(self.span.clone()).unwrap_or("");
@@ -71,6 +75,36 @@ impl CompileError {
             span: start..fault.span.end.clamp(start, text.len()),
             hint: fault.hint,
         }
+    }
+}
+
+/// What is allowed in a statement or a template but hardly meant, with the place. Its code is one of those that
+/// [`CompileError::code`] is of, from `R0900` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning(CompileError);
+
+impl Warning {
+    /// Places a doubt in the text that it was found in.
+    pub(crate) fn new(fault: Fault, text: &str) -> Warning {
+        Warning(CompileError::new(fault, text))
+    }
+
+    /// As [`CompileError::render`], with `warning` for `error`.
+    #[must_use]
+    pub fn render(&self, text: &str) -> String {
+        self.0.render_as("warning", text)
+    }
+
+    /// Stable code, words, place and hint.
+    #[must_use]
+    pub fn details(&self) -> &CompileError {
+        &self.0
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

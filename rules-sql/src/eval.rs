@@ -13,8 +13,8 @@ use crate::event::Event;
 use crate::json::{Document, Kind, Node};
 use crate::meter::Meter;
 use crate::plan::{
-    Content, Expr, Item, LikeChar, LikePattern, Member, Pattern, Query, QueryProjection, RegexAction, Step,
-    Target,
+    Content, Expr, Item, LikeChar, LikePattern, Member, Op, Pattern, Query, QueryProjection, RegexAction,
+    Step, Target,
 };
 use crate::syntax::ast::{ArithmeticOp, CompareOp};
 use crate::value::number::Num;
@@ -81,46 +81,46 @@ impl<'s, 'v> Scope<'s, 'v> {
         if !self.meter.step() {
             return Value::Undefined;
         }
-        match expr {
-            Expr::Const(constant) => constant.value(),
-            Expr::Star => self.star(),
-            Expr::Field(path) => self.field(path).map_or(Value::Undefined, Value::from_node),
-            Expr::Element(path) => self.element_field(path),
-            Expr::Variable(place) => self.variable(*place),
-            Expr::Steps { root, steps } => self.steps(root, steps),
-            Expr::Array(items) => self.array(items),
-            Expr::Object(members) => self.object(members),
-            Expr::Negate(value) => Value::from_num(self.eval(value).to_num().and_then(Num::negate)),
-            Expr::Plus(value) => Value::from_num(self.eval(value).to_num()),
-            Expr::Not(value) => Value::from_bool(self.eval(value).to_bool().map(|b| !b)),
-            Expr::And(operands) => self.logic(operands, false),
-            Expr::Or(operands) => self.logic(operands, true),
-            Expr::Compare { op, left, right, bound } => {
+        match &expr.op {
+            Op::Const(constant) => constant.value(),
+            Op::Star => self.star(),
+            Op::Field(path) => self.field(path).map_or(Value::Undefined, Value::from_node),
+            Op::Element(path) => self.element_field(path),
+            Op::Variable(place) => self.variable(*place),
+            Op::Steps { root, steps } => self.steps(root, steps),
+            Op::Array(items) => self.array(items),
+            Op::Object(members) => self.object(members),
+            Op::Negate(value) => Value::from_num(self.eval(value).to_num().and_then(Num::negate)),
+            Op::Plus(value) => Value::from_num(self.eval(value).to_num()),
+            Op::Not(value) => Value::from_bool(self.eval(value).to_bool().map(|b| !b)),
+            Op::And(operands) => self.logic(operands, false),
+            Op::Or(operands) => self.logic(operands, true),
+            Op::Compare { op, left, right, bound } => {
                 Value::from_bool(self.compare(*op, left, right, *bound))
             }
-            Expr::Arithmetic { first, rest } => self.arithmetic(first, rest),
-            Expr::InList { value, items, negated } => self.in_list(value, items, *negated),
-            Expr::InValue { value, array, negated } => {
+            Op::Arithmetic { first, rest } => self.arithmetic(first, rest),
+            Op::InList { value, items, negated } => self.in_list(value, items, *negated),
+            Op::InValue { value, array, negated } => {
                 let value = self.eval(value);
                 let array = self.eval(array);
                 Value::from_bool(self.in_array(&value, &array).map(|found| found != *negated))
             }
-            Expr::Between { value, low, high, negated } => self.between(value, low, high, *negated),
-            Expr::Like { value, pattern, negated } => self.like(value, pattern, *negated),
-            Expr::CaseOf { subject, branches, otherwise } => {
+            Op::Between { value, low, high, negated } => self.between(value, low, high, *negated),
+            Op::Like { value, pattern, negated } => self.like(value, pattern, *negated),
+            Op::CaseOf { subject, branches, otherwise } => {
                 self.case_of(subject, branches, otherwise.as_deref())
             }
-            Expr::CaseWhen { branches, otherwise } => self.case_when(branches, otherwise.as_deref()),
-            Expr::Exists(query) => self.exists(query),
-            Expr::Query(query) => self.query(query),
-            Expr::Cast { value, target } => self.cast(&self.eval(value), *target),
-            Expr::Call { function, args } => (function.eval)(self, args),
-            Expr::Regex { action, text, regex, replacement } => {
+            Op::CaseWhen { branches, otherwise } => self.case_when(branches, otherwise.as_deref()),
+            Op::Exists(query) => self.exists(query),
+            Op::Query(query) => self.query(query),
+            Op::Cast { value, target } => self.cast(&self.eval(value), *target),
+            Op::Call { function, args } => (function.eval)(self, args),
+            Op::Regex { action, text, regex, replacement } => {
                 let text = self.eval(text);
                 let replacement = replacement.as_ref().map(|e| self.eval(e));
                 self.regex(*action, &text, regex, replacement.as_ref())
             }
-            Expr::Output => self.output(),
+            Op::Output => self.output(),
         }
     }
 
@@ -285,7 +285,7 @@ impl<'s, 'v> Scope<'s, 'v> {
         let value = self.eval(value);
         // `x IN (y)` with one expression: y may be the array itself.
         if let [item] = items
-            && !matches!(item, Expr::Const(_))
+            && !matches!(item.op, Op::Const(_))
         {
             let array = self.eval(item);
             let found = match array.kind() {
@@ -510,7 +510,7 @@ impl<'s, 'v> Scope<'s, 'v> {
 
     /// Writes one expression as JSON. `None`: a budget ran out; false: Undefined, nothing written.
     fn write(&self, expr: &'v Expr, out: &mut Vec<u8>) -> Option<bool> {
-        if let Expr::Field(path) = expr {
+        if let Op::Field(path) = &expr.op {
             // What is only copied is not decoded.
             let Some(node) = self.field(path) else { return Some(false) };
             if !self.meter.build(out.len() + node.text_len()) {

@@ -27,7 +27,7 @@ mod syntax;
 mod template;
 mod value;
 
-pub use error::{CompileError, EvalError, TemplateError};
+pub use error::{CompileError, EvalError, TemplateError, Warning};
 pub use evaluation::{Evaluation, Outcome, Output};
 pub use event::{Event, EventProperties, NoProperties};
 pub use limits::{Dialect, Limits};

@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use crate::functions::Function;
-use crate::syntax::ast::{ArithmeticOp, CompareOp};
+use crate::syntax::ast::{ArithmeticOp, CompareOp, Span};
 use crate::value::Value;
 use crate::value::decimal::Decimal;
 use crate::value::number::Num;
@@ -95,8 +95,16 @@ impl Const {
     }
 }
 
+/// An expression and where its text stands in the statement, or in the template.
 #[derive(Debug)]
-pub(crate) enum Expr {
+pub(crate) struct Expr {
+    pub(crate) op: Op,
+    pub(crate) span: Span,
+}
+
+/// What an expression does.
+#[derive(Debug)]
+pub(crate) enum Op {
     Const(Const),
     /// `*`: the payload as a value, or the element inside a nested SELECT.
     Star,

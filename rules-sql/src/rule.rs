@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::check::{self, Variable};
-use crate::error::{CompileError, EvalError, Fault};
+use crate::check::{self, Checked, Variable};
+use crate::error::{CompileError, EvalError, Fault, Warning};
 use crate::eval::{Random, Scope, Variables};
 use crate::evaluation::{Evaluation, Outcome, Output};
 use crate::limits::{Dialect, Limits};
@@ -26,11 +26,12 @@ pub fn compile(sql: &str, dialect: Dialect, limits: &Limits) -> Result<CompiledR
 fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<CompiledRule, Fault> {
     refuse_emqx(dialect)?;
     let statement = parse_statement(sql, limits)?;
-    let (filters, variables, plan) = check::statement(&statement, limits)?;
+    let Checked { filters, variables, plan, warnings } = check::statement(&statement, limits)?;
+    let warnings = warnings.into_iter().map(|fault| Warning::new(fault, sql)).collect();
     let needs_payload = plan.condition.is_some() || plan.projection_reads_payload;
     let canonical = printer::print(&statement);
     let program = Program { plan, variables, budget: Budget::new(limits) };
-    Ok(CompiledRule { filters, needs_payload, canonical, program: Arc::new(program) })
+    Ok(CompiledRule { filters, needs_payload, canonical, warnings, program: Arc::new(program) })
 }
 
 pub(crate) fn refuse_emqx(dialect: Dialect) -> Result<(), Fault> {
@@ -61,6 +62,7 @@ pub struct CompiledRule {
     filters: Vec<String>,
     needs_payload: bool,
     canonical: String,
+    warnings: Vec<Warning>,
     program: Arc<Program>,
 }
 
@@ -81,6 +83,12 @@ impl CompiledRule {
     #[must_use]
     pub fn to_sql(&self) -> &str {
         &self.canonical
+    }
+
+    /// What the statement's author may not have meant, in the order of the checks.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Evaluates WHERE and then SELECT. FROM is the caller's business: it matched the filters already.

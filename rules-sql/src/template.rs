@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use crate::check;
-use crate::error::{CompileError, Fault, TemplateError};
+use crate::error::{CompileError, Fault, TemplateError, Warning};
 use crate::eval::{Random, Scope, Variables};
 use crate::evaluation::{Evaluation, Output};
 use crate::json::{Document, write_escaped};
 use crate::limits::{Dialect, Limits};
 use crate::meter::{Budget, Meter};
-use crate::plan::Expr;
+use crate::plan::{Expr, Op};
 use crate::rule::{Program, refuse_emqx, template_scope};
 use crate::syntax::ast::Span;
 use crate::syntax::parse_expression;
@@ -74,6 +74,7 @@ struct Inner {
     parts: Vec<Part>,
     reads_payload: bool,
     budget: Budget,
+    warnings: Vec<Warning>,
     program: Option<Arc<Program>>,
 }
 
@@ -144,6 +145,7 @@ impl Template {
         let variables = program.map(|program| program.variables.as_slice()).unwrap_or_default();
         let mut parts = Vec::new();
         let mut reads_payload = false;
+        let mut warnings = Vec::new();
         for (piece, form) in pieces.into_iter().zip(forms) {
             parts.push(match piece {
                 Piece::Literal(text) => Part::Literal(text),
@@ -151,8 +153,9 @@ impl Template {
                     let compiled = parse_expression(&text, limits)
                         .and_then(|expr| check::template_expression(&expr, variables, limits))
                         .map_err(|fault| fault.shifted(offset))?;
-                    reads_payload |= compiled.1;
-                    Part::Value { expr: compiled.0, form }
+                    reads_payload |= compiled.reads_payload;
+                    warnings.extend(compiled.warnings.into_iter().map(|fault| fault.shifted(offset)));
+                    Part::Value { expr: compiled.expr, form }
                 }
             });
         }
@@ -169,7 +172,8 @@ impl Template {
             }
         };
         let budget = Budget::new(limits);
-        let inner = Inner { kind, parts, reads_payload, budget, program: program.cloned() };
+        let warnings = warnings.into_iter().map(|fault| Warning::new(fault, text)).collect();
+        let inner = Inner { kind, parts, reads_payload, budget, warnings, program: program.cloned() };
         Ok(Template { constant, inner: Arc::new(inner) })
     }
 
@@ -206,6 +210,12 @@ impl Template {
         Ok(())
     }
 
+    /// What the template's author may not have meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.inner.warnings
+    }
+
     /// True when the text holds no `${…}`.
     #[must_use]
     pub fn is_constant(&self) -> bool {
@@ -221,7 +231,7 @@ impl Template {
 
 impl Inner {
     fn write<'v>(&'v self, scope: &Scope<'_, 'v>) -> Result<Vec<u8>, TemplateError> {
-        if let ([Part::Value { expr: Expr::Output, .. }], Some(output)) =
+        if let ([Part::Value { expr: Expr { op: Op::Output, .. }, .. }], Some(output)) =
             (self.parts.as_slice(), scope.output)
         {
             // The output alone is handed on as it is, raw bytes included.

@@ -13,7 +13,7 @@ use sha2::{Sha224, Sha256, Sha384, Sha512};
 
 use super::{Function, function, starred};
 use crate::eval::Scope;
-use crate::plan::Expr;
+use crate::plan::{Expr, Op};
 use crate::value::Value;
 
 /// Reads both alphabets' padding, present or not.
@@ -40,7 +40,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
 /// The bytes of an argument: of the payload for `*`, else of the String it converts to.
 fn bytes<'v>(scope: &Scope<'_, 'v>, arg: Option<&'v Expr>) -> Option<Cow<'v, [u8]>> {
     let arg = arg?;
-    let bytes = if matches!(arg, Expr::Star) && scope.element.is_none() {
+    let bytes = if matches!(arg.op, Op::Star) && scope.element.is_none() {
         Cow::Borrowed(scope.event.payload)
     } else {
         match scope.eval(arg) {

@@ -148,6 +148,15 @@ pub(crate) enum Step {
     Element(Expr),
 }
 
+impl Step {
+    pub(crate) fn span(&self) -> Span {
+        match self {
+            Step::Member(name) => name.span,
+            Step::Element(index) => index.span,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Among {
     List(Vec<Expr>),
