@@ -57,6 +57,7 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
     }
     let mut guard = Vec::new();
     let mut condition = Vec::new();
+    let mut condition_reads_payload = false;
     let span = statement.select.condition.as_ref().map(|root| root.span).unwrap_or_default();
     if let Some(root) = &statement.select.condition {
         let conjuncts = match &root.kind {
@@ -65,18 +66,23 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
         };
         for conjunct in conjuncts {
             checker.reads_payload = false;
+            checker.reads_variable = false;
             let checked = checker.expr(conjunct)?;
-            if checker.reads_payload { condition.push(checked) } else { guard.push(checked) }
+            condition_reads_payload |= checker.reads_payload;
+            // A variable has one value for the whole evaluation; those of the guard don't outlive it.
+            let guards = !checker.reads_payload && !checker.reads_variable;
+            if guards { guard.push(checked) } else { condition.push(checked) }
         }
     }
     checker.reads_payload = false;
     let projection = checker.projection(&statement.select)?;
+    let reads_payload = condition_reads_payload || checker.reads_payload;
     let plan = Plan {
         variables,
         guard: conjunction(guard, span),
         condition: conjunction(condition, span),
         projection,
-        projection_reads_payload: checker.reads_payload,
+        reads_payload,
     };
     Ok(Checked { filters, variables: checker.variables, plan, warnings: checker.warnings })
 }
@@ -145,6 +151,8 @@ struct Checker<'l> {
     element: Option<Option<String>>,
     /// Set when what was just checked reads the payload.
     reads_payload: bool,
+    /// Set when what was just checked reads a variable.
+    reads_variable: bool,
     warnings: Vec<Fault>,
 }
 
@@ -158,6 +166,7 @@ impl<'l> Checker<'l> {
             deepest: 0,
             element: None,
             reads_payload: false,
+            reads_variable: false,
             warnings: Vec::new(),
         }
     }
@@ -364,6 +373,7 @@ impl<'l> Checker<'l> {
             fault.hint = nearest(name, known.iter().copied()).map(|near| format!("did you mean {near}?"));
             return Err(fault);
         };
+        self.reads_variable = true;
         if let Some(variable) = self.variables.get(place) {
             self.reads_payload |= variable.reads_payload;
             // Evaluation walks into variables, and what they build nests as they do.

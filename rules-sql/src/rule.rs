@@ -28,7 +28,7 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
     let statement = parse_statement(sql, limits)?;
     let Checked { filters, variables, plan, warnings } = check::statement(&statement, limits)?;
     let warnings = warnings.into_iter().map(|fault| Warning::new(fault, sql)).collect();
-    let needs_payload = plan.condition.is_some() || plan.projection_reads_payload;
+    let needs_payload = plan.reads_payload;
     let canonical = printer::print(&statement);
     let program = Program { plan, variables, budget: Budget::new(limits) };
     Ok(CompiledRule { filters, needs_payload, canonical, warnings, program: Arc::new(program) })

@@ -206,3 +206,22 @@ fn wide_objects_cost_steps() {
     let outcome = rule.evaluate(&mut Evaluation::new(&event, 1));
     assert!(matches!(outcome, Outcome::Failed(EvalError::Steps { .. })), "{outcome:?}");
 }
+
+#[test]
+fn a_variable_has_one_value_in_where_and_select() {
+    let sql = "SET @r = rand() SELECT VALUE @r < 0.5 FROM '#' WHERE @r < 0.5 AND topic() = 'a'";
+    let rule = compile(sql, Dialect::Aws, &Limits::default()).unwrap();
+    assert!(!rule.needs_payload());
+    let event = Event::new("a", b"{}");
+    let outcomes: Vec<Outcome> =
+        (0..64).map(|seed| rule.evaluate(&mut Evaluation::new(&event, seed))).collect();
+    let passed = outcomes.iter().filter(|outcome| **outcome != Outcome::NoMatch).count();
+    assert!((8..56).contains(&passed), "{passed}");
+    for outcome in outcomes {
+        match outcome {
+            Outcome::NoMatch => {}
+            Outcome::Output(output) => assert_eq!(output.bytes(), b"true"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
