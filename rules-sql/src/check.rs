@@ -58,7 +58,7 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
     let mut guard = Vec::new();
     let mut condition = Vec::new();
     let mut condition_reads_payload = false;
-    let span = statement.select.condition.as_ref().map(|root| root.span).unwrap_or_default();
+    let condition_span = statement.select.condition.as_ref().map(|root| root.span).unwrap_or_default();
     if let Some(root) = &statement.select.condition {
         let conjuncts = match &root.kind {
             ExprKind::And(operands) => operands.as_slice(),
@@ -77,13 +77,7 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
     checker.reads_payload = false;
     let projection = checker.projection(&statement.select)?;
     let reads_payload = condition_reads_payload || checker.reads_payload;
-    let plan = Plan {
-        variables,
-        guard: conjunction(guard, span),
-        condition: conjunction(condition, span),
-        projection,
-        reads_payload,
-    };
+    let plan = Plan { variables, guard, condition, condition_span, projection, reads_payload };
     Ok(Checked { filters, variables: checker.variables, plan, warnings: checker.warnings })
 }
 
@@ -119,10 +113,6 @@ pub(crate) struct Variable {
 enum Place {
     Rule,
     Template,
-}
-
-fn conjunction(mut conjuncts: Vec<Expr>, span: Span) -> Option<Expr> {
-    if conjuncts.len() > 1 { Some(Expr { op: Op::And(conjuncts), span }) } else { conjuncts.pop() }
 }
 
 fn filter(name: &Name) -> Result<String, Fault> {

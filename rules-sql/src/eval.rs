@@ -17,6 +17,7 @@ use crate::plan::{
     Step, Target,
 };
 use crate::syntax::ast::{ArithmeticOp, CompareOp};
+use crate::trace::{ELEMENTS_MAX, Trace};
 use crate::value::number::Num;
 use crate::value::{Object, Type, Value};
 
@@ -36,6 +37,8 @@ pub(crate) struct Scope<'s, 'v> {
     pub(crate) element: Option<&'s Value<'v>>,
     /// The SELECT's result, in templates.
     pub(crate) output: Option<&'v Output>,
+    /// What takes note of every step, when somebody wants to know why.
+    pub(crate) trace: Option<&'s Trace<'v>>,
 }
 
 /// SET variables, each computed when first needed.
@@ -81,6 +84,18 @@ impl<'s, 'v> Scope<'s, 'v> {
         if !self.meter.step() {
             return Value::Undefined;
         }
+        match self.trace {
+            None => self.compute(expr),
+            Some(trace) => {
+                let entry = trace.open(expr);
+                let value = self.compute(expr);
+                trace.close(entry, &value);
+                value
+            }
+        }
+    }
+
+    fn compute(&self, expr: &'v Expr) -> Value<'v> {
         match &expr.op {
             Op::Const(constant) => constant.value(),
             Op::Star => self.star(),
@@ -124,9 +139,9 @@ impl<'s, 'v> Scope<'s, 'v> {
         }
     }
 
-    /// Whether a condition lets a message pass.
-    pub(crate) fn passes(&self, condition: Option<&'v Expr>) -> bool {
-        condition.is_none_or(|expr| self.eval(expr).to_bool() == Some(true))
+    /// Whether conditions let a message pass: all of them, in order, up to the first that doesn't.
+    pub(crate) fn passes(&self, conditions: impl IntoIterator<Item = &'v Expr>) -> bool {
+        conditions.into_iter().all(|expr| self.eval(expr).to_bool() == Some(true))
     }
 
     /// Evaluates an argument to a number.
@@ -387,8 +402,12 @@ impl<'s, 'v> Scope<'s, 'v> {
             Type::Array => {
                 let Some(elements) = source.elements(self.meter) else { return Value::Undefined };
                 let mut rows = Vec::new();
-                for element in &elements {
-                    let row = self.row(query, element);
+                for (place, element) in elements.iter().enumerate() {
+                    let trace = self.trace.filter(|_| place < ELEMENTS_MAX);
+                    if let Some(trace) = trace {
+                        trace.element(place, element);
+                    }
+                    let row = Scope { trace, ..*self }.row(query, element);
                     if !row.is_undefined() {
                         rows.push(row);
                     }
@@ -510,7 +529,7 @@ impl<'s, 'v> Scope<'s, 'v> {
 
     /// Writes one expression as JSON. `None`: a budget ran out; false: Undefined, nothing written.
     fn write(&self, expr: &'v Expr, out: &mut Vec<u8>) -> Option<bool> {
-        if let Op::Field(path) = &expr.op {
+        if let (Op::Field(path), None) = (&expr.op, self.trace) {
             // What is only copied is not decoded.
             let Some(node) = self.field(path) else { return Some(false) };
             if !self.meter.build(out.len() + node.text_len()) {

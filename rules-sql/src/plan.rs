@@ -14,9 +14,11 @@ use std::borrow::Cow;
 pub(crate) struct Plan {
     pub(crate) variables: Vec<Expr>,
     /// The conjuncts of WHERE that need neither payload nor variables: they decide first.
-    pub(crate) guard: Option<Expr>,
+    pub(crate) guard: Vec<Expr>,
     /// The other conjuncts.
-    pub(crate) condition: Option<Expr>,
+    pub(crate) condition: Vec<Expr>,
+    /// Where the whole of WHERE stands.
+    pub(crate) condition_span: Span,
     pub(crate) projection: Projection,
     /// Whether the condition or the projection looks into the payload.
     pub(crate) reads_payload: bool,

@@ -6,12 +6,14 @@ use crate::check::{self, Checked, Variable};
 use crate::error::{CompileError, EvalError, Fault, Warning};
 use crate::eval::{Random, Scope, Variables};
 use crate::evaluation::{Evaluation, Outcome, Output};
+use crate::explain::Explanation;
 use crate::limits::{Dialect, Limits};
 use crate::meter::{Budget, Meter};
 use crate::plan::{Expr, Plan, Projection};
 use crate::syntax::ast::Span;
 use crate::syntax::{parse_statement, printer};
 use crate::template::{Template, TemplateKind};
+use crate::trace::Trace;
 use crate::value::Value;
 
 /// Compiles one statement.
@@ -30,7 +32,7 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
     let warnings = warnings.into_iter().map(|fault| Warning::new(fault, sql)).collect();
     let needs_payload = plan.reads_payload;
     let canonical = printer::print(&statement);
-    let program = Program { plan, variables, budget: Budget::new(limits) };
+    let program = Program { plan, variables, budget: Budget::new(limits), source: sql.into() };
     Ok(CompiledRule { filters, needs_payload, canonical, warnings, program: Arc::new(program) })
 }
 
@@ -45,9 +47,11 @@ pub(crate) fn refuse_emqx(dialect: Dialect) -> Result<(), Fault> {
 /// What a rule and its templates share.
 #[derive(Debug)]
 pub(crate) struct Program {
-    plan: Plan,
+    pub(crate) plan: Plan,
     pub(crate) variables: Vec<Variable>,
     budget: Budget,
+    /// The statement as written, which places are places in.
+    pub(crate) source: Box<str>,
 }
 
 impl Program {
@@ -85,6 +89,12 @@ impl CompiledRule {
         &self.canonical
     }
 
+    /// The statement as written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.program.source
+    }
+
     /// What the statement's author may not have meant, in the order of the checks.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
@@ -94,28 +104,67 @@ impl CompiledRule {
     /// Evaluates WHERE and then SELECT. FROM is the caller's business: it matched the filters already.
     #[must_use]
     pub fn evaluate(&self, ev: &mut Evaluation<'_>) -> Outcome {
-        let Program { plan, budget, .. } = &*self.program;
+        self.run(ev, None)
+    }
+
+    /// As [`Self::evaluate`], with the reasons: FROM, WHERE, variables and items as they were computed.
+    ///
+    /// The outcome is that of [`Self::evaluate`], except that a message that no filter matches is no match here.
+    #[must_use]
+    pub fn explain(&self, ev: &mut Evaluation<'_>) -> Explanation {
+        let mut explanation = Explanation::new(&self.filters, ev.event());
+        explanation.outcome = if explanation.filters.iter().any(|filter| filter.is_match) {
+            self.run(ev, Some(&mut explanation))
+        } else {
+            Outcome::NoMatch
+        };
+        explanation.complete(&self.program);
+        explanation
+    }
+
+    fn run(&self, ev: &mut Evaluation<'_>, mut explanation: Option<&mut Explanation>) -> Outcome {
+        let Program { plan, budget, source, .. } = &*self.program;
         let random = Random::new(ev.random);
         let meter = Meter::new(budget);
-        let outcome = {
+        let trace = explanation.is_some().then(Trace::default);
+        let accepted = {
             let variables = Variables::new(&plan.variables);
-            match decide(plan, &scope(ev, &meter, &random, &variables)) {
-                Decision::Refuse => refusal(&meter),
-                Decision::Accept => {
-                    if self.needs_payload {
-                        ev.read_payload(budget.json_depth);
-                    }
-                    let variables = Variables::new(&plan.variables);
-                    let scope = scope(ev, &meter, &random, &variables);
-                    if scope.passes(plan.condition.as_ref()) && !meter.has_failed() {
-                        project(&plan.projection, &scope)
-                    } else {
-                        refusal(&meter)
-                    }
-                }
-            }
+            let scope = Scope { trace: trace.as_ref(), ..scope(ev, &meter, &random, &variables) };
+            scope.passes(&plan.guard) && !meter.has_failed()
         };
+        if let (Some(explanation), Some(trace)) = (explanation.as_deref_mut(), &trace) {
+            explanation.note_guard(trace, source, ev);
+        }
+        let outcome = if accepted { self.select(ev, &meter, &random, explanation) } else { refusal(&meter) };
         ev.random = random.state();
+        outcome
+    }
+
+    /// The part of WHERE that may look into the payload, and SELECT.
+    fn select(
+        &self,
+        ev: &mut Evaluation<'_>,
+        meter: &Meter<'_>,
+        random: &Random,
+        explanation: Option<&mut Explanation>,
+    ) -> Outcome {
+        let Program { plan, budget, source, .. } = &*self.program;
+        if self.needs_payload {
+            ev.read_payload(budget.json_depth);
+        }
+        let (condition, items) = (Trace::default(), Trace::default());
+        let trace = |trace| explanation.is_some().then_some(trace);
+        let variables = Variables::new(&plan.variables);
+        let scope = Scope { trace: trace(&condition), ..scope(ev, meter, random, &variables) };
+        let outcome = if scope.passes(&plan.condition) && !meter.has_failed() {
+            project(&plan.projection, &Scope { trace: trace(&items), ..scope })
+        } else {
+            refusal(meter)
+        };
+        if let Some(explanation) = explanation {
+            explanation.note_condition(&condition, source, ev);
+            explanation.note_items(&items, source, ev);
+        }
         outcome
     }
 
@@ -130,20 +179,6 @@ impl CompiledRule {
         limits: &Limits,
     ) -> Result<Template, CompileError> {
         Template::with_program(text, kind, limits, Some(&self.program))
-    }
-}
-
-enum Decision {
-    Accept,
-    Refuse,
-}
-
-/// The part of WHERE that needs no payload.
-fn decide<'v>(plan: &'v Plan, scope: &Scope<'_, 'v>) -> Decision {
-    if scope.passes(plan.guard.as_ref()) && !scope.meter.has_failed() {
-        Decision::Accept
-    } else {
-        Decision::Refuse
     }
 }
 
@@ -165,6 +200,7 @@ fn scope<'s, 'v>(
         variables,
         element: None,
         output: None,
+        trace: None,
     }
 }
 
