@@ -35,5 +35,5 @@ pub use event::{Event, EventProperties, NoProperties};
 pub use explain::{Explanation, FilterStep, NamedStep};
 pub use limits::{Dialect, Limits};
 pub use rule::{CompiledRule, compile};
-pub use template::{Template, TemplateKind};
+pub use template::{Template, TemplateExplanation, TemplateKind, Undefined};
 pub use trace::{Step, StepResult};

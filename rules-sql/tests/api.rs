@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use rules_sql::{
     CompiledRule, Dialect, EvalError, Evaluation, Event, EventProperties, Limits, Outcome, Output, Template,
-    TemplateKind, compile,
+    TemplateKind, Undefined, compile,
 };
 
 fn rule(sql: &str) -> CompiledRule {
@@ -224,4 +224,59 @@ fn a_variable_has_one_value_in_where_and_select() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn undefined_in_a_template_is_blank_or_left_out_or_a_failure() {
+    let event = Event::new("a", br#"{"t": 1, "o": {"k": [1, {"x": null}]}}"#);
+    let render = |text: &str, undefined| {
+        let template = Template::compile(text, TemplateKind::Text, Dialect::Aws, &Limits::default()).unwrap();
+        let mut out = Vec::new();
+        let rendered =
+            template.with_undefined(undefined).render(&mut Evaluation::new(&event, 1), None, &mut out);
+        rendered.map(|()| String::from_utf8(out).unwrap()).map_err(|error| error.to_string())
+    };
+    let json =
+        r#"{"a": ${t}, "b": ${x}, "c": [${x}, ${t}, ${o.y}], "d": {"e": ${x}}, "f": "${x}", "g": ${o}}"#;
+    let blank =
+        r#"{"a": 1, "b": null, "c": [null, 1, null], "d": {"e": null}, "f": "", "g": {"k":[1,{"x":null}]}}"#;
+    let omitted = r#"{"a":1,"c":[1],"d":{},"f":"","g":{"k":[1,{"x":null}]}}"#;
+    for (text, with_blank, with_omit, with_fail) in [
+        (json, blank, omitted, Err("x is Undefined")),
+        ("${x}", "null", "", Err("x is Undefined")),
+        ("[${x}]", "[null]", "[]", Err("x is Undefined")),
+        ("${t}${x}", "1", "1", Err("x is Undefined")),
+        ("t ${t}, ${o.y.z}", "t 1, ", "t 1, ", Err("o.y.z is Undefined")),
+        ("{\"a\": ${t}}", "{\"a\": 1}", "{\"a\": 1}", Ok("{\"a\": 1}")),
+        // Null is a value.
+        ("${get(o.k, 1).x}", "null", "null", Ok("null")),
+    ] {
+        assert_eq!(render(text, Undefined::Blank).as_deref(), Ok(with_blank), "{text}");
+        assert_eq!(render(text, Undefined::Omit).as_deref(), Ok(with_omit), "{text}");
+        assert_eq!(
+            render(text, Undefined::Fail),
+            with_fail.map(str::to_owned).map_err(str::to_owned),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_template_is_explained_by_what_it_was_rendered_from() {
+    let rule = rule("SET @site = topic(1) SELECT t * 2 AS twice FROM '#'");
+    let event = Event::new("hall", br#"{"t": 4}"#);
+    let mut ev = Evaluation::new(&event, 1);
+    let made = output(&rule, &mut ev);
+    let text = "${@site}/é/${output().twice}${missing}";
+    let template = rule.template(text, TemplateKind::Topic, &Limits::default()).unwrap();
+    let explanation = template.explain(&mut ev, Some(&made));
+    assert_eq!(explanation.rendered.unwrap(), "hall/é/8".as_bytes());
+    let steps: Vec<&str> = explanation.steps.iter().map(|step| step.sql.as_str()).collect();
+    assert_eq!(steps, ["@site", "output().twice", "missing"]);
+    assert_eq!(explanation.steps[2].because.as_deref(), Some("the payload has no field missing"));
+
+    let strict = template.with_undefined(Undefined::Fail).explain(&mut ev, Some(&made));
+    assert_eq!(strict.rendered.unwrap_err().to_string(), "missing is Undefined");
+    let fault = rule.template("é${t} ${nope()}", TemplateKind::Text, &Limits::default()).unwrap_err();
+    assert_eq!((fault.code, fault.line, fault.column), ("R0202", 1, 9));
 }
