@@ -13,6 +13,7 @@
 //! conversion between types is in `value`; bad data is Undefined and only a budget makes an evaluation fail.
 
 mod check;
+mod doubts;
 mod error;
 mod eval;
 mod evaluation;

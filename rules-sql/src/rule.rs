@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::check::{self, Checked, Variable};
+use crate::doubts::{self, Alias};
 use crate::error::{CompileError, EvalError, Fault, Warning};
 use crate::eval::{Random, Scope, Variables};
 use crate::evaluation::{Evaluation, Outcome, Output};
@@ -29,10 +30,19 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
     refuse_emqx(dialect)?;
     let statement = parse_statement(sql, limits)?;
     let Checked { filters, variables, plan, warnings } = check::statement(&statement, limits)?;
-    let warnings = warnings.into_iter().map(|fault| Warning::new(fault, sql)).collect();
+    let mut doubts = doubts::statement(&statement, sql);
+    doubts.extend(warnings);
+    doubts.sort_by_key(|doubt| doubt.span.start);
+    let warnings = doubts.into_iter().map(|fault| Warning::new(fault, sql)).collect();
     let needs_payload = plan.reads_payload;
     let canonical = printer::print(&statement);
-    let program = Program { plan, variables, budget: Budget::new(limits), source: sql.into() };
+    let program = Program {
+        plan,
+        variables,
+        budget: Budget::new(limits),
+        source: sql.into(),
+        aliases: doubts::aliases(&statement, sql),
+    };
     Ok(CompiledRule { filters, needs_payload, canonical, warnings, program: Arc::new(program) })
 }
 
@@ -52,6 +62,8 @@ pub(crate) struct Program {
     budget: Budget,
     /// The statement as written, which places are places in.
     pub(crate) source: Box<str>,
+    /// What a template may be tempted to use.
+    pub(crate) aliases: Vec<Alias>,
 }
 
 impl Program {
@@ -95,7 +107,7 @@ impl CompiledRule {
         &self.program.source
     }
 
-    /// What the statement's author may not have meant, in the order of the checks.
+    /// What the statement's author may not have meant, in the order of the text.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings

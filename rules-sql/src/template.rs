@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::check;
+use crate::doubts;
 use crate::error::{CompileError, Fault, TemplateError, Warning};
 use crate::eval::{Random, Scope, Variables};
 use crate::evaluation::{Evaluation, Output};
@@ -175,6 +176,7 @@ impl Template {
         let pieces = cut(text, kind)?;
         let forms = forms(&pieces, kind);
         let variables = program.map(|program| program.variables.as_slice()).unwrap_or_default();
+        let aliases = program.map(|program| program.aliases.as_slice()).unwrap_or_default();
         let mut parts = Vec::new();
         let mut reads_payload = false;
         let mut warnings = Vec::new();
@@ -183,9 +185,11 @@ impl Template {
                 Piece::Literal(text) => Part::Literal(text),
                 Piece::Source { text, offset } => {
                     // Blanks in front give every place in the expression its place in the template.
-                    let expr = parse_expression(&(" ".repeat(offset) + &text), limits)?;
+                    let text = " ".repeat(offset) + &text;
+                    let expr = parse_expression(&text, limits)?;
                     let compiled = check::template_expression(&expr, variables, limits)?;
                     reads_payload |= compiled.reads_payload;
+                    warnings.extend(doubts::template(&expr, &text, aliases));
                     warnings.extend(compiled.warnings);
                     Part::Value { expr: compiled.expr, form }
                 }

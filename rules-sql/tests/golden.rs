@@ -94,6 +94,24 @@ fn error() {
     });
 }
 
+/// Lines after the statement are templates of the rule's actions.
+#[test]
+fn warn() {
+    check("warn", |input, _| {
+        let (sql, templates) = input.split_once("\n${}").unwrap_or((input, ""));
+        let rule = compile(sql, Dialect::Aws, &Limits::default())
+            .unwrap_or_else(|error| panic!("{}", error.render(sql)));
+        let mut found: Vec<String> = rule.warnings().iter().map(|warning| warning.render(sql)).collect();
+        for text in templates.lines().filter(|line| !line.is_empty()) {
+            let template = rule
+                .template(text, TemplateKind::PlainText, &Limits::default())
+                .unwrap_or_else(|error| panic!("{}", error.render(text)));
+            found.extend(template.warnings().iter().map(|warning| warning.render(text)));
+        }
+        if found.is_empty() { "none".to_owned() } else { found.concat() }
+    });
+}
+
 #[test]
 fn eval() {
     check("eval", |input, message| {

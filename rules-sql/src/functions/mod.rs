@@ -79,3 +79,13 @@ pub(crate) fn refused(name: &str) -> Option<&'static str> {
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     GROUPS.iter().flat_map(|group| group.iter()).map(|function| function.name)
 }
+
+/// Whether a function's result depends on its arguments alone, not on message, clock or chance. False for a name that is
+/// no function's.
+pub(crate) fn is_pure(name: &str) -> bool {
+    let of_arguments = [numbers::FUNCTIONS, strings::FUNCTIONS, values::FUNCTIONS, encoding::FUNCTIONS];
+    let pure_times = ["parse_time", "time_to_epoch", "rfc3339_to_unix_ts", "unix_ts_to_rfc3339"];
+    !["rand", "random"].contains(&name)
+        && (pure_times.contains(&name)
+            || of_arguments.iter().flat_map(|group| group.iter()).any(|function| function.name == name))
+}
