@@ -24,6 +24,7 @@ mod json;
 mod limits;
 mod meter;
 mod plan;
+mod reach;
 mod rule;
 mod syntax;
 mod template;

@@ -16,6 +16,7 @@ use crate::json::{Document, write_escaped};
 use crate::limits::{Dialect, Limits};
 use crate::meter::{Budget, Meter};
 use crate::plan::{Expr, Op};
+use crate::reach;
 use crate::rule::{Program, refuse_emqx, template_scope};
 use crate::syntax::ast::Span;
 use crate::syntax::parse_expression;
@@ -111,15 +112,16 @@ struct Inner {
     program: Option<Arc<Program>>,
 }
 
+/// A piece of a compiled template.
 #[derive(Debug)]
-enum Part {
+pub(crate) enum Part {
     Literal(String),
     Value { expr: Expr, form: Form },
 }
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     Plain,
     Percent,
     /// Inside a JSON string.
@@ -291,6 +293,13 @@ impl Template {
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.inner.warnings
+    }
+
+    /// Whether the template, taken as a topic, may turn out as one that a Topic Filter matches. True when in doubt: a
+    /// `${…}` may be any text, unless it is `topic(n)`, which is one level.
+    #[must_use]
+    pub fn may_match(&self, filter: &str) -> bool {
+        reach::reaches(&self.inner.parts, filter)
     }
 
     /// True when the text holds no `${…}`.

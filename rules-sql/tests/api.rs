@@ -280,3 +280,35 @@ fn a_template_is_explained_by_what_it_was_rendered_from() {
     let fault = rule.template("é${t} ${nope()}", TemplateKind::Text, &Limits::default()).unwrap_err();
     assert_eq!((fault.code, fault.line, fault.column), ("R0202", 1, 9));
 }
+
+#[test]
+fn a_template_knows_which_filters_it_may_come_back_to() {
+    let may = |text: &str, filter: &str| {
+        let kind = TemplateKind::Topic;
+        Template::compile(text, kind, Dialect::Aws, &Limits::default()).unwrap().may_match(filter)
+    };
+    for (text, filter, expected) in [
+        ("alarms/${topic(2)}", "sensors/+/temp", false),
+        ("sensors/${topic(2)}/temp", "sensors/+/temp", true),
+        ("sensors/${topic(2)}", "sensors/+/temp", false),
+        // A field may hold a slash.
+        ("sensors/${site}", "sensors/+/temp", true),
+        ("${topic()}/out", "sensors/#", true),
+        ("out/${topic()}", "sensors/#", false),
+        ("out/${topic()}", "#", true),
+        ("a", "a/#", true),
+        ("ab", "a/#", false),
+        ("a/b", "a/#", true),
+        ("${x}", "a/+/b", true),
+        ("x${topic(1)}", "+", true),
+        ("x${topic(1)}/y", "+", false),
+        ("$$SYS/x", "#", false),
+        ("$$SYS/x", "$SYS/#", true),
+        ("$$x/${y}", "+/+", false),
+        ("a/b", "a/b", true),
+        ("a/b", "a/c", false),
+        ("a//b", "a/+/b", true),
+    ] {
+        assert_eq!(may(text, filter), expected, "{text} and {filter}");
+    }
+}
