@@ -96,6 +96,13 @@ impl Output {
         self.is_json
     }
 
+    /// Whether the output is an Object without members.
+    #[must_use]
+    pub fn is_empty_object(&self) -> bool {
+        // `SELECT *` hands on the white space of the payload.
+        self.is_json && self.bytes.iter().filter(|byte| !byte.is_ascii_whitespace()).take(3).eq(b"{}".iter())
+    }
+
     /// The bytes themselves.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
