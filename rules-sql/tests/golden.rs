@@ -114,7 +114,19 @@ fn warn() {
 
 #[test]
 fn eval() {
-    check("eval", |input, message| {
+    check_eval("eval");
+}
+
+/// What needs the database of time zones.
+#[cfg(feature = "tzdb")]
+#[test]
+fn eval_tzdb() {
+    check_eval("eval_tzdb");
+}
+
+#[track_caller]
+fn check_eval(folder: &str) {
+    check(folder, |input, message| {
         let sql = settings(input, message);
         let mut event = Event::new(&message.topic, &message.payload);
         event.client_id = message.client_id.as_deref();

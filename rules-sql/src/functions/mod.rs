@@ -4,12 +4,14 @@
 //! converts to a String, *int* is num floored; a bad argument gives Undefined, never an error.
 
 mod encoding;
+mod iana;
 mod message;
 mod numbers;
 mod pattern;
 mod strings;
 mod time;
 mod values;
+mod zone;
 
 use crate::eval::Scope;
 use crate::plan::Expr;
