@@ -126,7 +126,13 @@ impl<'s, 'v> Scope<'s, 'v> {
 
     /// Whether a condition lets a message pass.
     pub(crate) fn passes(&self, condition: Option<&'v Expr>) -> bool {
-        condition.is_none_or(|expr| self.eval(expr).to_bool() == Some(true))
+        let holds = |expr| self.eval(expr).to_bool() == Some(true);
+        match condition {
+            None => true,
+            // One operand that isn't true decides, be it Undefined: the others are spared.
+            Some(Expr { op: Op::And(operands), .. }) => operands.iter().all(holds),
+            Some(expr) => holds(expr),
+        }
     }
 
     /// Evaluates an argument to a number.

@@ -9,6 +9,7 @@ use crate::evaluation::{Evaluation, Outcome, Output};
 use crate::limits::{Dialect, Limits};
 use crate::meter::{Budget, Meter};
 use crate::plan::{Expr, Plan, Projection};
+use crate::predicates::{self, Predicate};
 use crate::syntax::ast::Span;
 use crate::syntax::{parse_statement, printer};
 use crate::template::{Template, TemplateKind};
@@ -30,7 +31,8 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
     let warnings = warnings.into_iter().map(|fault| Warning::new(fault, sql)).collect();
     let needs_payload = plan.condition.is_some() || plan.projection_reads_payload;
     let canonical = printer::print(&statement);
-    let program = Program { plan, variables, budget: Budget::new(limits) };
+    let predicates = predicates::of(&plan);
+    let program = Program { plan, variables, predicates, budget: Budget::new(limits) };
     Ok(CompiledRule { filters, needs_payload, canonical, warnings, program: Arc::new(program) })
 }
 
@@ -47,6 +49,7 @@ pub(crate) fn refuse_emqx(dialect: Dialect) -> Result<(), Fault> {
 pub(crate) struct Program {
     plan: Plan,
     pub(crate) variables: Vec<Variable>,
+    predicates: Box<[Predicate]>,
     budget: Budget,
 }
 
@@ -89,6 +92,16 @@ impl CompiledRule {
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// What an index over many rules can use of WHERE.
+    pub(crate) fn predicates(&self) -> &[Predicate] {
+        &self.program.predicates
+    }
+
+    /// Nesting of JSON that the rule reads.
+    pub(crate) fn json_depth(&self) -> usize {
+        self.program.budget.json_depth
     }
 
     /// Evaluates WHERE and then SELECT. FROM is the caller's business: it matched the filters already.

@@ -11,6 +11,8 @@ mod strings;
 mod time;
 mod values;
 
+pub(crate) use message::NO_CLIENT_ID;
+
 use crate::eval::Scope;
 use crate::plan::Expr;
 use crate::value::Value;
