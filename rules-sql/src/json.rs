@@ -100,6 +100,11 @@ impl<'d> Node<'d> {
         self.document.nodes.get(self.index as usize).copied().unwrap_or(NOTHING)
     }
 
+    /// Its place among the nodes, which is their order in the text.
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+
     pub(crate) fn kind(self) -> Kind {
         self.raw().kind
     }

@@ -11,6 +11,7 @@ use crate::explain::Explanation;
 use crate::limits::{Dialect, Limits};
 use crate::meter::{Budget, Meter};
 use crate::plan::{Expr, Plan, Projection};
+use crate::predicates::{self, Predicate};
 use crate::syntax::ast::Span;
 use crate::syntax::{parse_statement, printer};
 use crate::template::{Template, TemplateKind};
@@ -36,9 +37,11 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
     let warnings = doubts.into_iter().map(|fault| Warning::new(fault, sql)).collect();
     let needs_payload = plan.reads_payload;
     let canonical = printer::print(&statement);
+    let predicates = predicates::of(&plan);
     let program = Program {
         plan,
         variables,
+        predicates,
         budget: Budget::new(limits),
         source: sql.into(),
         aliases: doubts::aliases(&statement, sql),
@@ -59,6 +62,7 @@ pub(crate) fn refuse_emqx(dialect: Dialect) -> Result<(), Fault> {
 pub(crate) struct Program {
     pub(crate) plan: Plan,
     pub(crate) variables: Vec<Variable>,
+    predicates: Box<[Predicate]>,
     budget: Budget,
     /// The statement as written, which places are places in.
     pub(crate) source: Box<str>,
@@ -113,6 +117,16 @@ impl CompiledRule {
         &self.warnings
     }
 
+    /// What an index over many rules can use of WHERE.
+    pub(crate) fn predicates(&self) -> &[Predicate] {
+        &self.program.predicates
+    }
+
+    /// Nesting of JSON that the rule reads.
+    pub(crate) fn json_depth(&self) -> usize {
+        self.program.budget.json_depth
+    }
+
     /// Evaluates WHERE and then SELECT. FROM is the caller's business: it matched the filters already.
     #[must_use]
     pub fn evaluate(&self, ev: &mut Evaluation<'_>) -> Outcome {
@@ -140,7 +154,7 @@ impl CompiledRule {
         let meter = Meter::new(budget);
         let trace = explanation.is_some().then(Trace::default);
         let accepted = {
-            let variables = Variables::new(&plan.variables);
+            let variables = Variables::new(&plan.variables, ev.rule_seed);
             let scope = Scope { trace: trace.as_ref(), ..scope(ev, &meter, &random, &variables) };
             scope.passes(&plan.guard) && !meter.has_failed()
         };
@@ -166,7 +180,7 @@ impl CompiledRule {
         }
         let (condition, items) = (Trace::default(), Trace::default());
         let trace = |trace| explanation.is_some().then_some(trace);
-        let variables = Variables::new(&plan.variables);
+        let variables = Variables::new(&plan.variables, ev.rule_seed);
         let scope = Scope { trace: trace(&condition), ..scope(ev, meter, random, &variables) };
         let outcome = if scope.passes(&plan.condition) && !meter.has_failed() {
             project(&plan.projection, &Scope { trace: trace(&items), ..scope })
@@ -178,6 +192,17 @@ impl CompiledRule {
             explanation.note_items(&items, source, ev);
         }
         outcome
+    }
+
+    /// Warns of a republish to `topic` that this rule may select again.
+    #[must_use]
+    pub fn doubt_return(&self, topic: &Template) -> Option<Warning> {
+        let filter = self.filters.iter().find(|filter| topic.may_match(filter))?;
+        let text = topic.source();
+        let span = Span { start: 0, end: text.len() };
+        let fault = Fault::new("R0907", span, format!("this topic may be one that FROM '{filter}' selects"))
+            .with_hint("a rule does not run for messages that it had a part in making");
+        Some(Warning::new(fault, text))
     }
 
     /// Compiles a template that may also use this rule's SET variables.

@@ -272,7 +272,7 @@ impl Template {
         let rendered = {
             let meter = Meter::new(&inner.budget);
             let exprs = inner.program.as_ref().map(|program| program.variable_exprs()).unwrap_or_default();
-            let variables = Variables::new(exprs);
+            let variables = Variables::new(exprs, ev.rule_seed);
             let trace = Trace::default();
             let scope = Scope {
                 trace: steps.is_some().then_some(&trace),
@@ -293,6 +293,12 @@ impl Template {
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.inner.warnings
+    }
+
+    /// The template as written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.inner.source
     }
 
     /// Whether the template, taken as a topic, may turn out as one that a Topic Filter matches. True when in doubt: a

@@ -312,3 +312,28 @@ fn a_template_knows_which_filters_it_may_come_back_to() {
         assert_eq!(may(text, filter), expected, "{text} and {filter}");
     }
 }
+
+#[test]
+fn a_variable_has_one_value_in_the_templates_too() {
+    let rule = rule("SET @id = newuuid() SELECT @id AS id, newuuid() AS other FROM '#' WHERE @id <> rand()");
+    let event = Event::new("a", b"{}");
+    let mut ev = Evaluation::new(&event, 3);
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0..3 {
+        ev.begin_rule(number);
+        let made = output(&rule, &mut ev);
+        let made_json: serde_json::Value = serde_json::from_slice(made.bytes()).unwrap();
+        for _ in 0..2 {
+            let template =
+                rule.template("${@id} ${newuuid()}", TemplateKind::PlainText, &Limits::default()).unwrap();
+            let mut out = Vec::new();
+            template.render(&mut ev, Some(&made), &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let (id, other) = text.split_once(' ').unwrap();
+            assert_eq!(id, made_json["id"]);
+            assert!(seen.insert(other.to_owned()), "{other} twice");
+        }
+        assert!(seen.insert(made_json["id"].to_string()));
+        assert!(seen.insert(made_json["other"].to_string()));
+    }
+}

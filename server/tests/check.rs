@@ -61,7 +61,7 @@ fn warnings_are_told_with_place_code_and_remedy_and_let_the_rules_pass() {
         "hot.toml:5:47: rule \"hot\": [R0903] t is the name of an item of SELECT",
         "hot.toml:12:32: rule \"hot\", action \"again\": topic: [R0904] t is the name of an item",
         "output().t",
-        "hot.toml:12:9: rule \"hot\", action \"again\": [R0907] topic: may be one that FROM 'sensors/#' selects",
+        "hot.toml:12:10: rule \"hot\", action \"again\": topic: [R0907] this topic may be one that FROM 'sensors/#' selects",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }

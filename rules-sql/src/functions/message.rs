@@ -13,10 +13,12 @@ use crate::value::{Object, Value};
 
 /// The version that this dialect follows.
 const SQL_VERSION: &str = "2016-03-23";
+/// What `clientid()` answers for a message that did not come over MQTT.
+pub(crate) const NO_CLIENT_ID: &str = "n/a";
 
 pub(super) const FUNCTIONS: &[Function] = &[
     function("accountid", 0, 0, "accountid()", |s, _| text(s.event.account_id)),
-    function("clientid", 0, 0, "clientid()", |s, _| text(Some(s.event.client_id.unwrap_or("n/a")))),
+    function("clientid", 0, 0, "clientid()", |s, _| text(Some(s.event.client_id.unwrap_or(NO_CLIENT_ID)))),
     function("get_mqtt_property", 1, 1, "get_mqtt_property('content_type')", mqtt_property),
     function("get_user_properties", 0, 1, "get_user_properties([name])", user_properties),
     function("listener", 0, 0, "listener()", |s, _| text(s.event.listener)),

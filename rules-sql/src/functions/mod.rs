@@ -13,6 +13,8 @@ mod time;
 mod values;
 mod zone;
 
+pub(crate) use message::NO_CLIENT_ID;
+
 use crate::eval::Scope;
 use crate::plan::Expr;
 use crate::value::Value;

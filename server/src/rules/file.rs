@@ -26,8 +26,6 @@ const RULES_MAX: usize = 100_000;
 const ACTIONS_MAX: usize = 64;
 /// Longest name of a rule in characters.
 const NAME_CHARS_MAX: usize = 64;
-/// The code of a republish that may come back to its own rule; among those of rules_sql.
-const REPUBLISH_RETURNS: &str = "R0907";
 /// The name that an error action goes by.
 pub const ERROR_ACTION: &str = "error_action";
 
@@ -436,9 +434,6 @@ impl ActionMaker<'_> {
             }
         };
         let templates = self.templates(&plan, &keys, &span, undefined)?;
-        if let ActionConfig::Republish(_) = &config {
-            self.doubt_return(&plan, &templates, &keys, &span);
-        }
         Some(LoadedAction { config, plan, templates })
     }
 
@@ -467,30 +462,6 @@ impl ActionMaker<'_> {
         None
     }
 
-    /// Warns of a republish whose topic may be one that its own rule selects.
-    fn doubt_return(
-        &mut self,
-        plan: &ActionPlan,
-        templates: &[Template],
-        keys: &DeTable<'_>,
-        span: &Range<usize>,
-    ) {
-        let topics = plan.templates().iter().zip(templates).filter(|(spec, _)| spec.field == "topic");
-        for (_, topic) in topics {
-            let Some(filter) = self.compiled.filters().iter().find(|filter| topic.may_match(filter)) else {
-                continue;
-            };
-            let message = format!(
-                "[{REPUBLISH_RETURNS}] topic: may be one that FROM '{filter}' selects; the rule does not run \
-                 again for a message that it made itself"
-            );
-            let place = find(keys, "topic").unwrap_or_else(|| span.clone());
-            let mut fault = self.source.fault(&place, message).in_rule(self.rule).in_action(plan.name());
-            fault.code = Some(REPUBLISH_RETURNS);
-            self.warnings.push(fault);
-        }
-    }
-
     fn templates(
         &mut self,
         plan: &ActionPlan,
@@ -509,7 +480,11 @@ impl ActionMaker<'_> {
             };
             match self.compiled.template(&spec.text, template_kind(spec.slot), self.limits) {
                 Ok(template) => {
-                    for warning in template.warnings() {
+                    let returns = match (plan.kind(), spec.field.as_str()) {
+                        ("republish", "topic") => self.compiled.doubt_return(&template),
+                        _ => None,
+                    };
+                    for warning in template.warnings().iter().chain(&returns) {
                         self.warnings.push(fault(warning.details(), warning.render(&spec.text)));
                     }
                     templates.push(template.with_undefined(undefined));
