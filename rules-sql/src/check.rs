@@ -5,6 +5,7 @@
 
 use regex::{Regex, RegexBuilder};
 
+use crate::codes;
 use crate::error::Fault;
 use crate::eval::like;
 use crate::functions::{self, Function};
@@ -46,7 +47,7 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
     for variable in &statement.variables {
         if let Some(first) = checker.variables.iter().find(|v| v.name == variable.name.text) {
             let message = format!("variable {} is assigned twice", first.name);
-            return Err(Fault::new("R0211", variable.name.span, message));
+            return Err(Fault::new(codes::VARIABLE_TWICE, variable.name.span, message));
         }
         checker.reads_payload = false;
         checker.deepest = 0;
@@ -128,9 +129,11 @@ fn filter(name: &Name) -> Result<String, Fault> {
     };
     match text {
         Ok(text) => Ok(text.clone()),
-        Err(reason) => {
-            Err(Fault::new("R0201", name.span, format!("invalid topic filter {:?}: {reason}", name.text)))
-        }
+        Err(reason) => Err(Fault::new(
+            codes::FILTER,
+            name.span,
+            format!("invalid topic filter {:?}: {reason}", name.text),
+        )),
     }
 }
 
@@ -191,12 +194,12 @@ impl<'l> Checker<'l> {
         match select.items.as_slice() {
             [ast::Item::Expr { alias, .. }] if !alias.is_empty() => {
                 let span = alias.first().map(|name| name.span).unwrap_or_default();
-                Err(Fault::new("R0206", span, "an item of SELECT VALUE has no alias"))
+                Err(Fault::new(codes::SELECT_VALUE, span, "an item of SELECT VALUE has no alias"))
             }
             [item] => Ok(item),
             items => {
                 let message = format!("SELECT VALUE takes one item, {} given", items.len());
-                Err(Fault::new("R0206", select.span, message))
+                Err(Fault::new(codes::SELECT_VALUE, select.span, message))
             }
         }
     }
@@ -218,7 +221,7 @@ impl<'l> Checker<'l> {
                     if path.len() > ALIAS_STEPS {
                         let message =
                             format!("alias of {} steps exceeds the limit of {ALIAS_STEPS}", path.len());
-                        return Err(Fault::new("R0002", value.span, message));
+                        return Err(Fault::new(codes::NESTING, value.span, message));
                     }
                     Ok(Item::Value { path, value: self.expr(value)? })
                 }
@@ -229,7 +232,7 @@ impl<'l> Checker<'l> {
     fn expr(&mut self, e: &ast::Expr) -> Result<Expr, Fault> {
         if self.depth >= nesting(self.limits) {
             let message = format!("expression is nested deeper than the limit of {}", nesting(self.limits));
-            return Err(Fault::new("R0002", e.span, message));
+            return Err(Fault::new(codes::NESTING, e.span, message));
         }
         self.depth += 1;
         self.deepest = self.deepest.max(self.depth);
@@ -330,7 +333,7 @@ impl<'l> Checker<'l> {
                 value: self.boxed(value)?,
                 pattern: match &pattern.kind {
                     ExprKind::String(text) => Pattern::Literal(like(text, *escape).ok_or_else(|| {
-                        Fault::new("R0214", pattern.span, "the escape character ends the pattern")
+                        Fault::new(codes::ESCAPE, pattern.span, "the escape character ends the pattern")
                     })?),
                     _ => Pattern::Dynamic { pattern: self.boxed(pattern)?, escape: *escape },
                 },
@@ -360,7 +363,7 @@ impl<'l> Checker<'l> {
         let Some(place) = self.variables.iter().position(|v| v.name == name) else {
             let message = format!("unknown variable {name}");
             let known: Vec<&str> = self.variables.iter().map(|v| v.name.as_str()).collect();
-            let mut fault = Fault::new("R0210", span, message);
+            let mut fault = Fault::new(codes::UNKNOWN_VARIABLE, span, message);
             fault.hint = nearest(name, known.iter().copied()).map(|near| format!("did you mean {near}?"));
             return Err(fault);
         };
@@ -371,7 +374,7 @@ impl<'l> Checker<'l> {
             let limit = nesting(self.limits) * 2;
             if self.deepest > limit {
                 let message = format!("expression is nested deeper than {limit} through its variables");
-                return Err(Fault::new("R0002", span, message));
+                return Err(Fault::new(codes::NESTING, span, message));
             }
         }
         Ok(Op::Variable(place))
@@ -417,8 +420,11 @@ impl<'l> Checker<'l> {
             ExprKind::Name(_) | ExprKind::Path { .. } | ExprKind::Variable(_) | ExprKind::Call { .. } => {}
             ExprKind::Subquery(_) | ExprKind::Array(_) | ExprKind::Object(_) => {}
             _ => {
-                let fault =
-                    Fault::new("R0215", source.span, "FROM of a nested SELECT names an array or object");
+                let fault = Fault::new(
+                    codes::NESTED_SOURCE,
+                    source.span,
+                    "FROM of a nested SELECT names an array or object",
+                );
                 return Err(fault.with_hint("for example FROM values AS v"));
             }
         }
@@ -453,7 +459,7 @@ impl<'l> Checker<'l> {
         let lower = name.text.to_ascii_lowercase();
         if lower == "output" {
             if self.place != Place::Template {
-                return Err(Fault::new("R0305", name.span, "output() is for templates of actions"));
+                return Err(Fault::new(codes::OUTPUT, name.span, "output() is for templates of actions"));
             }
             arity(name, span, 0, 0, args.len(), "output()")?;
             return Ok(Op::Output);
@@ -462,7 +468,8 @@ impl<'l> Checker<'l> {
         arity(name, span, function.min, function.max, args.len(), function.usage)?;
         for star in args.iter().filter(|arg| arg.kind == ExprKind::Star) {
             if !function.takes_star {
-                let fault = Fault::new("R0209", star.span, format!("{}() does not take *", function.name));
+                let fault =
+                    Fault::new(codes::STAR, star.span, format!("{}() does not take *", function.name));
                 return Err(fault);
             }
         }
@@ -481,7 +488,7 @@ impl<'l> Checker<'l> {
         match function.name {
             "encode" | "decode" if text != "base64" => {
                 let message = format!("{}() knows no scheme '{text}'", function.name);
-                Err(Fault::new("R0213", second.span, message).with_hint("the scheme is 'base64'"))
+                Err(Fault::new(codes::UNKNOWN_WORD, second.span, message).with_hint("the scheme is 'base64'"))
             }
             _ => Ok(()),
         }
@@ -500,7 +507,7 @@ impl<'l> Checker<'l> {
             Ok(regex) => regex,
             Err(regex::Error::CompiledTooBig(limit)) => {
                 let message = format!("pattern compiles to more than {limit} bytes");
-                return Err(Fault::new("R0208", pattern.span, message));
+                return Err(Fault::new(codes::PATTERN, pattern.span, message));
             }
             // An invalid pattern is Undefined by the dialect's table; look-around and back-references are valid
             // elsewhere, so their author expects them to work and is told.
@@ -508,7 +515,7 @@ impl<'l> Checker<'l> {
                 let reason = error.to_string();
                 if reason.contains("look-around") || reason.contains("backreferences") {
                     let fault = Fault::new(
-                        "R0208",
+                        codes::PATTERN,
                         pattern.span,
                         "look-around and back-references are not supported in patterns",
                     );
@@ -544,14 +551,18 @@ fn number(text: &str, span: Span) -> Result<Const, Fault> {
         Some(Num::Decimal(value)) if value.text() == text => Const::Decimal(value),
         Some(_) => Const::Text(text.into()),
         None => {
-            return Err(Fault::new("R0106", span, "number is out of range, its exponent lies within 999"));
+            return Err(Fault::new(
+                codes::NUMBER,
+                span,
+                "number is out of range, its exponent lies within 999",
+            ));
         }
     })
 }
 
 fn refuse_star(items: &[ast::Expr]) -> Result<(), Fault> {
     match items.iter().find(|item| item.kind == ExprKind::Star) {
-        Some(star) => Err(Fault::new("R0209", star.span, "* is not allowed here")),
+        Some(star) => Err(Fault::new(codes::STAR, star.span, "* is not allowed here")),
         None => Ok(()),
     }
 }
@@ -559,7 +570,7 @@ fn refuse_star(items: &[ast::Expr]) -> Result<(), Fault> {
 /// The key of an item without alias: a name, or a path of names in its shape.
 fn implied_path(value: &ast::Expr) -> Result<Vec<Box<str>>, Fault> {
     let missing = || {
-        let fault = Fault::new("R0205", value.span, "this item needs a name");
+        let fault = Fault::new(codes::UNNAMED_ITEM, value.span, "this item needs a name");
         fault.with_hint("add AS name")
     };
     match &value.kind {
@@ -583,7 +594,7 @@ fn cast_target(name: &Name) -> Result<Target, Fault> {
         "double" | "decimal" => Target::Decimal,
         "bool" | "boolean" => Target::Boolean,
         _ => {
-            let fault = Fault::new("R0207", name.span, format!("unknown type {}", name.text));
+            let fault = Fault::new(codes::CAST_TYPE, name.span, format!("unknown type {}", name.text));
             return Err(fault.with_hint("String, Int, Decimal or Boolean"));
         }
     })
@@ -602,7 +613,7 @@ fn arity(name: &Name, span: Span, min: usize, max: usize, given: usize, usage: &
         (min, max) => format!("{min} to {max} arguments"),
     };
     let message = format!("function {} takes {wanted}, {given} given", name.text);
-    Err(Fault::new("R0203", span, message).with_hint(usage))
+    Err(Fault::new(codes::ARGUMENTS, span, message).with_hint(usage))
 }
 
 fn function(name: &Name, lower: &str) -> Result<&'static Function, Fault> {
@@ -610,10 +621,14 @@ fn function(name: &Name, lower: &str) -> Result<&'static Function, Fault> {
         return Ok(function);
     }
     if let Some(hint) = functions::refused(lower) {
-        let fault = Fault::new("R0204", name.span, format!("function {} is not supported", name.text));
+        let fault = Fault::new(
+            codes::UNSUPPORTED_FUNCTION,
+            name.span,
+            format!("function {} is not supported", name.text),
+        );
         return Err(if hint.is_empty() { fault } else { fault.with_hint(hint) });
     }
-    let mut fault = Fault::new("R0202", name.span, format!("unknown function {}", name.text));
+    let mut fault = Fault::new(codes::UNKNOWN_FUNCTION, name.span, format!("unknown function {}", name.text));
     fault.hint = nearest(lower, functions::names()).map(|near| format!("did you mean {near}?"));
     Err(fault)
 }

@@ -13,6 +13,7 @@
 //! conversion between types is in `value`; bad data is Undefined and only a budget makes an evaluation fail.
 
 mod check;
+mod codes;
 mod error;
 mod eval;
 mod evaluation;
@@ -22,6 +23,7 @@ mod json;
 mod limits;
 mod meter;
 mod plan;
+pub mod reference;
 mod rule;
 mod syntax;
 mod template;

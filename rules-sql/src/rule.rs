@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::check::{self, Checked, Variable};
+use crate::codes;
 use crate::error::{CompileError, EvalError, Fault, Warning};
 use crate::eval::{Random, Scope, Variables};
 use crate::evaluation::{Evaluation, Outcome, Output};
@@ -37,7 +38,7 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
 pub(crate) fn refuse_emqx(dialect: Dialect) -> Result<(), Fault> {
     match dialect {
         Dialect::Aws => Ok(()),
-        Dialect::Emqx => Err(Fault::new("R0010", Span::default(), "dialect emqx is not available")
+        Dialect::Emqx => Err(Fault::new(codes::DIALECT, Span::default(), "dialect emqx is not available")
             .with_hint("use dialect aws")),
     }
 }
