@@ -5,10 +5,11 @@
 
 use regex::{Regex, RegexBuilder};
 
+use crate::certain;
 use crate::codes;
 use crate::error::Fault;
 use crate::eval::like;
-use crate::functions::{self, Function};
+use crate::functions::{self, Elsewhere, Function, Param, Takes};
 use crate::json::write_string;
 use crate::limits::Limits;
 use crate::plan::{
@@ -67,6 +68,7 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
         for conjunct in conjuncts {
             checker.reads_payload = false;
             let checked = checker.expr(conjunct)?;
+            certain::condition(&checked, "WHERE", &mut checker.warnings);
             if checker.reads_payload { condition.push(checked) } else { guard.push(checked) }
         }
     }
@@ -238,7 +240,11 @@ impl<'l> Checker<'l> {
         self.deepest = self.deepest.max(self.depth);
         let result = self.op(e);
         self.depth -= 1;
-        Ok(Expr { op: result?, span: e.span })
+        let expr = Expr { op: result?, span: e.span };
+        if self.depth == 0 {
+            certain::types(&expr, &mut self.warnings);
+        }
+        Ok(expr)
     }
 
     fn boxed(&mut self, e: &ast::Expr) -> Result<Box<Expr>, Fault> {
@@ -461,42 +467,27 @@ impl<'l> Checker<'l> {
             if self.place != Place::Template {
                 return Err(Fault::new(codes::OUTPUT, name.span, "output() is for templates of actions"));
             }
-            arity(name, span, 0, 0, args.len(), "output()")?;
+            arity(name, span, 0, 0, args.len(), || "output()".to_owned())?;
             return Ok(Op::Output);
         }
         let function = function(name, &lower)?;
-        arity(name, span, function.min, function.max, args.len(), function.usage)?;
-        for star in args.iter().filter(|arg| arg.kind == ExprKind::Star) {
-            if !function.takes_star {
-                let fault =
-                    Fault::new(codes::STAR, star.span, format!("{}() does not take *", function.name));
-                return Err(fault);
+        arity(name, span, function.min(), function.max(), args.len(), || function.usage(&name.text))?;
+        for (arg, param) in args.iter().zip(function.params(args.len())) {
+            if arg.kind == ExprKind::Star && !param.star {
+                let message = format!("{}() does not take * here", function.name);
+                return Err(Fault::new(codes::STAR, arg.span, message));
             }
+            word(function, param, arg)?;
         }
         if let Some(op) = self.regex_call(function.name, args)? {
             return Ok(op);
         }
-        self.literals(function, args)?;
-        self.reads_payload |= function.reads_payload;
         Ok(Op::Call { function, args: self.all(args)? })
-    }
-
-    /// Literal arguments that can be judged now.
-    fn literals(&self, function: &Function, args: &[ast::Expr]) -> Result<(), Fault> {
-        let Some(second) = args.get(1) else { return Ok(()) };
-        let ExprKind::String(text) = &second.kind else { return Ok(()) };
-        match function.name {
-            "encode" | "decode" if text != "base64" => {
-                let message = format!("{}() knows no scheme '{text}'", function.name);
-                Err(Fault::new(codes::UNKNOWN_WORD, second.span, message).with_hint("the scheme is 'base64'"))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn regex_call(&mut self, name: &str, args: &[ast::Expr]) -> Result<Option<Op>, Fault> {
         let action = match name {
-            "regexp_matches" | "regex_match" => RegexAction::Matches,
+            "regexp_matches" => RegexAction::Matches,
             "regexp_substr" => RegexAction::Substring,
             "regexp_replace" => RegexAction::Replace,
             _ => return Ok(None),
@@ -600,7 +591,33 @@ fn cast_target(name: &Name) -> Result<Target, Fault> {
     })
 }
 
-fn arity(name: &Name, span: Span, min: usize, max: usize, given: usize, usage: &str) -> Result<(), Fault> {
+/// Refuses a constant where one of a few words belongs.
+fn word(function: &Function, param: &Param, arg: &ast::Expr) -> Result<(), Fault> {
+    let Takes::Word(words) = param.takes else { return Ok(()) };
+    let given = match &arg.kind {
+        ExprKind::String(text) if words.contains(&text.as_str()) => return Ok(()),
+        ExprKind::String(text) => format!("'{text}'"),
+        ExprKind::Number(text) => text.clone(),
+        ExprKind::Bool(value) => value.to_string(),
+        ExprKind::Null => "NULL".to_owned(),
+        _ => return Ok(()),
+    };
+    let message = format!("{}() knows no {} {given}", function.name, param.name);
+    let hint = match words {
+        [word] => format!("the {} is '{word}'", param.name),
+        words => format!("the {} is one of {}", param.name, functions::list(words)),
+    };
+    Err(Fault::new(codes::UNKNOWN_WORD, arg.span, message).with_hint(hint))
+}
+
+fn arity(
+    name: &Name,
+    span: Span,
+    min: usize,
+    max: usize,
+    given: usize,
+    usage: impl FnOnce() -> String,
+) -> Result<(), Fault> {
     if (min..=max).contains(&given) {
         return Ok(());
     }
@@ -613,28 +630,31 @@ fn arity(name: &Name, span: Span, min: usize, max: usize, given: usize, usage: &
         (min, max) => format!("{min} to {max} arguments"),
     };
     let message = format!("function {} takes {wanted}, {given} given", name.text);
-    Err(Fault::new(codes::ARGUMENTS, span, message).with_hint(usage))
+    Err(Fault::new(codes::ARGUMENTS, span, message).with_hint(usage()))
 }
 
 fn function(name: &Name, lower: &str) -> Result<&'static Function, Fault> {
     if let Some(function) = functions::find(lower) {
         return Ok(function);
     }
-    if let Some(hint) = functions::refused(lower) {
-        let fault = Fault::new(
-            codes::UNSUPPORTED_FUNCTION,
-            name.span,
-            format!("function {} is not supported", name.text),
-        );
-        return Err(if hint.is_empty() { fault } else { fault.with_hint(hint) });
+    let unknown =
+        || Fault::new(codes::UNKNOWN_FUNCTION, name.span, format!("unknown function {}", name.text));
+    match functions::elsewhere(lower) {
+        Some(Elsewhere::Instead(hint)) => return Err(unknown().with_hint(hint)),
+        Some(Elsewhere::Refused(hint)) => {
+            let message = format!("function {} is not supported", name.text);
+            let fault = Fault::new(codes::UNSUPPORTED_FUNCTION, name.span, message);
+            return Err(if hint.is_empty() { fault } else { fault.with_hint(hint) });
+        }
+        None => {}
     }
-    let mut fault = Fault::new(codes::UNKNOWN_FUNCTION, name.span, format!("unknown function {}", name.text));
+    let mut fault = unknown();
     fault.hint = nearest(lower, functions::names()).map(|near| format!("did you mean {near}?"));
     Err(fault)
 }
 
 /// The name closest to `word`, if any is close.
-fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if word.len() > 64 {
         return None;
     }

@@ -354,6 +354,36 @@ codes! {
         "Use SET for a value that is needed twice.",
         Example::Statement("SELECT output() AS x FROM 't'"),
     );
+    USELESS_ARGUMENT = warning(
+        "R0930",
+        "an argument that the function never takes",
+        "The argument is of a wrong type for every message, so the call is always Undefined.",
+        "Convert the argument with cast, or use another function.",
+        Example::Statement("SELECT abs('x') AS x FROM 't'"),
+    );
+    USELESS_OPERAND = warning(
+        "R0931",
+        "an operand that the operator never takes",
+        "The operand is of a wrong type for every message: the operator is always Undefined, or goes by its other \
+         operands alone.",
+        "Convert the operand with cast. Strings are compared by `=`, `IN` and `LIKE`; they have no order.",
+        Example::Statement("SELECT a FROM 't' WHERE level > 'high'"),
+    );
+    INVALID_PATTERN = warning(
+        "R0932",
+        "an invalid pattern",
+        "The regular expression is malformed, so the call is always Undefined.",
+        "Correct the pattern; a literal bracket, dot or star is written with a backslash before it.",
+        Example::Statement("SELECT regexp_matches(a, '[0-9') AS x FROM 't'"),
+    );
+    UNKNOWN_NAME = warning(
+        "R0933",
+        "a name that the function does not know",
+        "The argument is one of a few names, and a constant stands here that is none of them: the call is always \
+         Undefined, as AWS IoT has it.",
+        "The hint has the nearest name, or all of them.",
+        Example::Statement("SELECT get_mqtt_property('content-type') AS x FROM 't'"),
+    );
 }
 
 #[cfg(test)]

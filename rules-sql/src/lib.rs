@@ -12,6 +12,7 @@
 //! Invariants: nothing of `sqlparser` leaves `syntax::driver`; `check` alone refuses well-formed statements; every
 //! conversion between types is in `value`; bad data is Undefined and only a budget makes an evaluation fail.
 
+mod certain;
 mod check;
 mod codes;
 mod error;

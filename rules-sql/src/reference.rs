@@ -4,8 +4,11 @@
 //! the checker uses, so it cannot say anything else than the checker does.
 
 use crate::codes;
+use crate::functions;
+use crate::functions::Need;
 
 pub use crate::codes::Severity;
+pub use crate::functions::Origin;
 
 /// One code of errors or warnings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,4 +51,110 @@ pub fn codes() -> Vec<Code> {
             },
         })
         .collect()
+}
+
+/// Functions that belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Group {
+    /// A few words.
+    pub title: &'static str,
+    /// What holds for all of them.
+    pub intro: &'static str,
+    /// By name.
+    pub functions: Vec<Function>,
+}
+
+/// One function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Function {
+    /// The name; it is found in any case.
+    pub name: &'static str,
+    /// Other names of the same function.
+    pub aliases: &'static [&'static str],
+    /// How it is called.
+    pub signature: String,
+    /// Its parameters, in order.
+    pub parameters: Vec<Parameter>,
+    /// The type of its result, which may also be Undefined.
+    pub result: &'static str,
+    /// What an argument of another type gives; `None` when every argument takes every type.
+    pub bad_types: Option<&'static str>,
+    /// What else is to be said; may be empty.
+    pub note: &'static str,
+    /// At least one.
+    pub examples: Vec<Example>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// One parameter of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Parameter {
+    /// The name, for the signature.
+    pub name: &'static str,
+    /// What it takes, as the object of a sentence.
+    pub takes: String,
+    /// Whether it may be left out.
+    pub optional: bool,
+    /// Whether it may be given any number of times.
+    pub repeated: bool,
+    /// Whether `*`, the bytes of the payload, may stand for it.
+    pub star: bool,
+}
+
+/// An expression and what it comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Example {
+    /// The expression.
+    pub expression: &'static str,
+    /// The result as JSON text; `None` for Undefined.
+    pub result: Option<&'static str>,
+}
+
+/// Every function, in groups.
+#[must_use]
+pub fn functions() -> Vec<Group> {
+    functions::groups()
+        .iter()
+        .map(|group| Group {
+            title: group.title,
+            intro: group.intro,
+            functions: group.functions.iter().map(function).collect(),
+        })
+        .collect()
+}
+
+fn function(function: &functions::Function) -> Function {
+    Function {
+        name: function.name,
+        aliases: function.aliases,
+        signature: function.usage(function.name),
+        parameters: function
+            .params
+            .iter()
+            .map(|param| Parameter {
+                name: param.name,
+                takes: param.takes.words(),
+                optional: param.need != Need::Once,
+                repeated: param.need == Need::Repeated,
+                star: param.star,
+            })
+            .collect(),
+        result: function.gives.word(),
+        bad_types: function.bad_types(),
+        note: function.note,
+        examples: function
+            .examples
+            .iter()
+            .map(|(expression, result)| Example {
+                expression,
+                result: Some(*result).filter(|result| *result != "undefined"),
+            })
+            .collect(),
+        origin: function.origin,
+    }
 }
