@@ -113,9 +113,9 @@ pub(crate) fn types(expr: &Expr, doubts: &mut Vec<Fault>) -> Types {
     Walk { doubts }.types(expr)
 }
 
-/// Tells of a condition that is never true because of its type.
+/// Tells of a condition that is never true because of the type it has.
 pub(crate) fn condition(expr: &Expr, clause: &str, doubts: &mut Vec<Fault>) {
-    let types = Walk { doubts: &mut Vec::new() }.types(expr);
+    let types = types(expr, &mut Vec::new());
     Walk { doubts }.operand(expr, types, BOOLEANS, &format!("{clause} is never true: it"));
 }
 
@@ -189,13 +189,9 @@ impl Walk<'_> {
                     RegexAction::Substring => ("regexp_substr", Types::STRING),
                     RegexAction::Replace => ("regexp_replace", Types::STRING),
                 };
-                let message = format!("{name}() is always Undefined: argument 1");
-                let result = self.unary(text, TEXT, &message, result);
+                let result = self.pattern_argument(name, 1, text, result);
                 match replacement {
-                    Some(replacement) => {
-                        let message = format!("{name}() is always Undefined: argument 3");
-                        self.unary(replacement, TEXT, &message, result)
-                    }
+                    Some(replacement) => self.pattern_argument(name, 3, replacement, result),
                     None => result,
                 }
             }
@@ -246,8 +242,14 @@ impl Walk<'_> {
             }
         };
         let message = format!("{} is always Undefined: it", op.text());
-        let types = self.unary(left, wanted, &message, Types::BOOL);
-        let types = self.unary(right, wanted, &message, types);
+        let mut types = Types::BOOL;
+        for operand in [left, right] {
+            let before = self.doubts.len();
+            types = self.unary(operand, wanted, &message, types);
+            if let (Some(doubt), Some(_)) = (self.doubts.get_mut(before), constant_text(operand)) {
+                doubt.hint = Some("strings have no order; =, IN and LIKE compare them".to_owned());
+            }
+        }
         match &right.op {
             Op::Const(Const::String(filter)) if op == CompareOp::TopicMatch => {
                 let Err(error) = mqtt_protocol::validate_topic_filter(filter) else { return types };
@@ -421,11 +423,24 @@ impl Walk<'_> {
             self.doubts.push(Fault::new(codes::INVALID_PATTERN, arg.span, message));
             return;
         }
+        self.useless_argument(function.name, place + 1, &param.takes.words(), (arg, types));
+    }
+
+    /// An argument beside a pattern that is compiled already.
+    fn pattern_argument(&mut self, name: &str, place: usize, arg: &Expr, result: Types) -> Types {
+        let types = self.types(arg);
+        if types.meets(TEXT.types) {
+            return result;
+        }
+        if types != Types::NONE {
+            self.useless_argument(name, place, TEXT.words, (arg, types));
+        }
+        Types::NONE
+    }
+
+    fn useless_argument(&mut self, name: &str, place: usize, takes: &str, (arg, types): (&Expr, Types)) {
         let message = format!(
-            "{}() is always Undefined: argument {} takes {}, {}",
-            function.name,
-            place + 1,
-            param.takes.words(),
+            "{name}() is always Undefined: argument {place} takes {takes}, {}",
             described(arg, types)
         );
         self.doubts.push(Fault::new(codes::USELESS_ARGUMENT, arg.span, message));
@@ -465,6 +480,8 @@ fn described(expr: &Expr, types: Types) -> String {
         Op::Const(Const::String(text)) => format!("'{}' is a String", shown(text)),
         Op::Const(Const::Null) => "NULL is Null".to_owned(),
         Op::Const(Const::Bool(value)) => format!("{value} is a Boolean"),
+        Op::Const(Const::Int(value)) => format!("{value} is an Int"),
+        Op::Const(Const::Decimal(value)) => format!("{} is a Decimal", value.text()),
         Op::Call { function, .. } => format!("{}() gives {}", function.name, types.words()),
         _ => format!("this is {}", types.words()),
     }

@@ -16,7 +16,7 @@ use crate::plan::{
     Const, Content, Expr, Item, Member, Op, Pattern, Plan, Projection, Query, QueryProjection, RegexAction,
     Step, Target,
 };
-use crate::syntax::ast::{self, ExprKind, Name, Span};
+use crate::syntax::ast::{self, CompareOp, ExprKind, Name, Span};
 use crate::value::number::Num;
 
 /// Deepest built Objects through dotted aliases and paths.
@@ -68,7 +68,10 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
         for conjunct in conjuncts {
             checker.reads_payload = false;
             let checked = checker.expr(conjunct)?;
-            certain::condition(&checked, "WHERE", &mut checker.warnings);
+            // A constant that is all of WHERE needs no type to be seen through.
+            if conjuncts.len() > 1 || !matches!(checked.op, Op::Const(_)) {
+                certain::condition(&checked, "WHERE", &mut checker.warnings);
+            }
             if checker.reads_payload { condition.push(checked) } else { guard.push(checked) }
         }
     }
@@ -309,8 +312,9 @@ impl<'l> Checker<'l> {
             ExprKind::Or(operands) => Op::Or(self.all(operands)?),
             ExprKind::Compare { op, left, right } => {
                 let (left, right) = (self.boxed(left)?, self.boxed(right)?);
-                let bound = match &right.op {
-                    Op::Const(constant) => constant.value().number(),
+                let bound = match (op, &right.op) {
+                    (CompareOp::TopicMatch, _) => None,
+                    (_, Op::Const(constant)) => constant.value().number(),
                     _ => None,
                 };
                 Op::Compare { op: *op, left, right, bound }
@@ -625,6 +629,7 @@ fn arity(
         (0, 0) => "no arguments".to_owned(),
         (1, 1) => "1 argument".to_owned(),
         (min, max) if min == max => format!("{min} arguments"),
+        (1, usize::MAX) => "at least 1 argument".to_owned(),
         (min, usize::MAX) => format!("at least {min} arguments"),
         (min, max) if max == min + 1 => format!("{min} or {max} arguments"),
         (min, max) => format!("{min} to {max} arguments"),

@@ -95,6 +95,16 @@ fn error() {
 }
 
 #[test]
+fn warn() {
+    check("warn", |input, _| {
+        let rule = compile(input, Dialect::Aws, &Limits::default())
+            .unwrap_or_else(|error| panic!("{}", error.render(input)));
+        let told: Vec<String> = rule.warnings().iter().map(|warning| warning.render(input)).collect();
+        if told.is_empty() { "none".to_owned() } else { told.concat() }
+    });
+}
+
+#[test]
 fn eval() {
     check("eval", |input, message| {
         let sql = settings(input, message);
