@@ -5,16 +5,18 @@
 
 use regex::{Regex, RegexBuilder};
 
+use crate::certain;
+use crate::codes;
 use crate::error::Fault;
 use crate::eval::like;
-use crate::functions::{self, Function};
+use crate::functions::{self, Elsewhere, Function, Param, Takes};
 use crate::json::write_string;
 use crate::limits::Limits;
 use crate::plan::{
     Const, Content, Expr, Item, Member, Op, Pattern, Plan, Projection, Query, QueryProjection, RegexAction,
     Step, Target,
 };
-use crate::syntax::ast::{self, ExprKind, Name, Span};
+use crate::syntax::ast::{self, CompareOp, ExprKind, Name, Span};
 use crate::value::number::Num;
 
 /// Deepest built Objects through dotted aliases and paths.
@@ -46,7 +48,7 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
     for variable in &statement.variables {
         if let Some(first) = checker.variables.iter().find(|v| v.name == variable.name.text) {
             let message = format!("variable {} is assigned twice", first.name);
-            return Err(Fault::new("R0211", variable.name.span, message));
+            return Err(Fault::new(codes::VARIABLE_TWICE, variable.name.span, message));
         }
         checker.reads_payload = false;
         checker.deepest = 0;
@@ -68,6 +70,10 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
             checker.reads_payload = false;
             checker.reads_variable = false;
             let checked = checker.expr(conjunct)?;
+            // A constant that is all of WHERE needs no type to be seen through.
+            if conjuncts.len() > 1 || !matches!(checked.op, Op::Const(_)) {
+                certain::condition(&checked, "WHERE", &mut checker.warnings);
+            }
             condition_reads_payload |= checker.reads_payload;
             // A variable has one value for the whole evaluation; those of the guard don't outlive it.
             let guards = !checker.reads_payload && !checker.reads_variable;
@@ -124,9 +130,11 @@ fn filter(name: &Name) -> Result<String, Fault> {
     };
     match text {
         Ok(text) => Ok(text.clone()),
-        Err(reason) => {
-            Err(Fault::new("R0201", name.span, format!("invalid topic filter {:?}: {reason}", name.text)))
-        }
+        Err(reason) => Err(Fault::new(
+            codes::FILTER,
+            name.span,
+            format!("invalid topic filter {:?}: {reason}", name.text),
+        )),
     }
 }
 
@@ -190,12 +198,12 @@ impl<'l> Checker<'l> {
         match select.items.as_slice() {
             [ast::Item::Expr { alias, .. }] if !alias.is_empty() => {
                 let span = alias.first().map(|name| name.span).unwrap_or_default();
-                Err(Fault::new("R0206", span, "an item of SELECT VALUE has no alias"))
+                Err(Fault::new(codes::SELECT_VALUE, span, "an item of SELECT VALUE has no alias"))
             }
             [item] => Ok(item),
             items => {
                 let message = format!("SELECT VALUE takes one item, {} given", items.len());
-                Err(Fault::new("R0206", select.span, message))
+                Err(Fault::new(codes::SELECT_VALUE, select.span, message))
             }
         }
     }
@@ -217,7 +225,7 @@ impl<'l> Checker<'l> {
                     if path.len() > ALIAS_STEPS {
                         let message =
                             format!("alias of {} steps exceeds the limit of {ALIAS_STEPS}", path.len());
-                        return Err(Fault::new("R0002", value.span, message));
+                        return Err(Fault::new(codes::NESTING, value.span, message));
                     }
                     Ok(Item::Value { path, value: self.expr(value)? })
                 }
@@ -228,13 +236,17 @@ impl<'l> Checker<'l> {
     fn expr(&mut self, e: &ast::Expr) -> Result<Expr, Fault> {
         if self.depth >= nesting(self.limits) {
             let message = format!("expression is nested deeper than the limit of {}", nesting(self.limits));
-            return Err(Fault::new("R0002", e.span, message));
+            return Err(Fault::new(codes::NESTING, e.span, message));
         }
         self.depth += 1;
         self.deepest = self.deepest.max(self.depth);
         let result = self.op(e);
         self.depth -= 1;
-        Ok(Expr { op: result?, span: e.span })
+        let expr = Expr { op: result?, span: e.span };
+        if self.depth == 0 {
+            certain::types(&expr, &mut self.warnings);
+        }
+        Ok(expr)
     }
 
     fn boxed(&mut self, e: &ast::Expr) -> Result<Box<Expr>, Fault> {
@@ -299,8 +311,9 @@ impl<'l> Checker<'l> {
             ExprKind::Or(operands) => Op::Or(self.all(operands)?),
             ExprKind::Compare { op, left, right } => {
                 let (left, right) = (self.boxed(left)?, self.boxed(right)?);
-                let bound = match &right.op {
-                    Op::Const(constant) => constant.value().number(),
+                let bound = match (op, &right.op) {
+                    (CompareOp::TopicMatch, _) => None,
+                    (_, Op::Const(constant)) => constant.value().number(),
                     _ => None,
                 };
                 Op::Compare { op: *op, left, right, bound }
@@ -329,7 +342,7 @@ impl<'l> Checker<'l> {
                 value: self.boxed(value)?,
                 pattern: match &pattern.kind {
                     ExprKind::String(text) => Pattern::Literal(like(text, *escape).ok_or_else(|| {
-                        Fault::new("R0214", pattern.span, "the escape character ends the pattern")
+                        Fault::new(codes::ESCAPE, pattern.span, "the escape character ends the pattern")
                     })?),
                     _ => Pattern::Dynamic { pattern: self.boxed(pattern)?, escape: *escape },
                 },
@@ -359,7 +372,7 @@ impl<'l> Checker<'l> {
         let Some(place) = self.variables.iter().position(|v| v.name == name) else {
             let message = format!("unknown variable {name}");
             let known: Vec<&str> = self.variables.iter().map(|v| v.name.as_str()).collect();
-            let mut fault = Fault::new("R0210", span, message);
+            let mut fault = Fault::new(codes::UNKNOWN_VARIABLE, span, message);
             fault.hint = nearest(name, known.iter().copied()).map(|near| format!("did you mean {near}?"));
             return Err(fault);
         };
@@ -371,7 +384,7 @@ impl<'l> Checker<'l> {
             let limit = nesting(self.limits) * 2;
             if self.deepest > limit {
                 let message = format!("expression is nested deeper than {limit} through its variables");
-                return Err(Fault::new("R0002", span, message));
+                return Err(Fault::new(codes::NESTING, span, message));
             }
         }
         Ok(Op::Variable(place))
@@ -417,8 +430,11 @@ impl<'l> Checker<'l> {
             ExprKind::Name(_) | ExprKind::Path { .. } | ExprKind::Variable(_) | ExprKind::Call { .. } => {}
             ExprKind::Subquery(_) | ExprKind::Array(_) | ExprKind::Object(_) => {}
             _ => {
-                let fault =
-                    Fault::new("R0215", source.span, "FROM of a nested SELECT names an array or object");
+                let fault = Fault::new(
+                    codes::NESTED_SOURCE,
+                    source.span,
+                    "FROM of a nested SELECT names an array or object",
+                );
                 return Err(fault.with_hint("for example FROM values AS v"));
             }
         }
@@ -453,43 +469,29 @@ impl<'l> Checker<'l> {
         let lower = name.text.to_ascii_lowercase();
         if lower == "output" {
             if self.place != Place::Template {
-                return Err(Fault::new("R0305", name.span, "output() is for templates of actions"));
+                return Err(Fault::new(codes::OUTPUT, name.span, "output() is for templates of actions"));
             }
-            arity(name, span, 0, 0, args.len(), "output()")?;
+            arity(name, span, 0, 0, args.len(), || "output()".to_owned())?;
             return Ok(Op::Output);
         }
         let function = function(name, &lower)?;
-        arity(name, span, function.min, function.max, args.len(), function.usage)?;
-        for star in args.iter().filter(|arg| arg.kind == ExprKind::Star) {
-            if !function.takes_star {
-                let fault = Fault::new("R0209", star.span, format!("{}() does not take *", function.name));
-                return Err(fault);
+        arity(name, span, function.min(), function.max(), args.len(), || function.usage(&name.text))?;
+        for (arg, param) in args.iter().zip(function.params(args.len())) {
+            if arg.kind == ExprKind::Star && !param.star {
+                let message = format!("{}() does not take * here", function.name);
+                return Err(Fault::new(codes::STAR, arg.span, message));
             }
+            word(function, param, arg)?;
         }
         if let Some(op) = self.regex_call(function.name, args)? {
             return Ok(op);
         }
-        self.literals(function, args)?;
-        self.reads_payload |= function.reads_payload;
         Ok(Op::Call { function, args: self.all(args)? })
-    }
-
-    /// Literal arguments that can be judged now.
-    fn literals(&self, function: &Function, args: &[ast::Expr]) -> Result<(), Fault> {
-        let Some(second) = args.get(1) else { return Ok(()) };
-        let ExprKind::String(text) = &second.kind else { return Ok(()) };
-        match function.name {
-            "encode" | "decode" if text != "base64" => {
-                let message = format!("{}() knows no scheme '{text}'", function.name);
-                Err(Fault::new("R0213", second.span, message).with_hint("the scheme is 'base64'"))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn regex_call(&mut self, name: &str, args: &[ast::Expr]) -> Result<Option<Op>, Fault> {
         let action = match name {
-            "regexp_matches" | "regex_match" => RegexAction::Matches,
+            "regexp_matches" => RegexAction::Matches,
             "regexp_substr" => RegexAction::Substring,
             "regexp_replace" => RegexAction::Replace,
             _ => return Ok(None),
@@ -500,7 +502,7 @@ impl<'l> Checker<'l> {
             Ok(regex) => regex,
             Err(regex::Error::CompiledTooBig(limit)) => {
                 let message = format!("pattern compiles to more than {limit} bytes");
-                return Err(Fault::new("R0208", pattern.span, message));
+                return Err(Fault::new(codes::PATTERN, pattern.span, message));
             }
             // An invalid pattern is Undefined by the dialect's table; look-around and back-references are valid
             // elsewhere, so their author expects them to work and is told.
@@ -508,7 +510,7 @@ impl<'l> Checker<'l> {
                 let reason = error.to_string();
                 if reason.contains("look-around") || reason.contains("backreferences") {
                     let fault = Fault::new(
-                        "R0208",
+                        codes::PATTERN,
                         pattern.span,
                         "look-around and back-references are not supported in patterns",
                     );
@@ -544,14 +546,18 @@ fn number(text: &str, span: Span) -> Result<Const, Fault> {
         Some(Num::Decimal(value)) if value.text() == text => Const::Decimal(value),
         Some(_) => Const::Text(text.into()),
         None => {
-            return Err(Fault::new("R0106", span, "number is out of range, its exponent lies within 999"));
+            return Err(Fault::new(
+                codes::NUMBER,
+                span,
+                "number is out of range, its exponent lies within 999",
+            ));
         }
     })
 }
 
 fn refuse_star(items: &[ast::Expr]) -> Result<(), Fault> {
     match items.iter().find(|item| item.kind == ExprKind::Star) {
-        Some(star) => Err(Fault::new("R0209", star.span, "* is not allowed here")),
+        Some(star) => Err(Fault::new(codes::STAR, star.span, "* is not allowed here")),
         None => Ok(()),
     }
 }
@@ -559,7 +565,7 @@ fn refuse_star(items: &[ast::Expr]) -> Result<(), Fault> {
 /// The key of an item without alias: a name, or a path of names in its shape.
 fn implied_path(value: &ast::Expr) -> Result<Vec<Box<str>>, Fault> {
     let missing = || {
-        let fault = Fault::new("R0205", value.span, "this item needs a name");
+        let fault = Fault::new(codes::UNNAMED_ITEM, value.span, "this item needs a name");
         fault.with_hint("add AS name")
     };
     match &value.kind {
@@ -583,13 +589,39 @@ fn cast_target(name: &Name) -> Result<Target, Fault> {
         "double" | "decimal" => Target::Decimal,
         "bool" | "boolean" => Target::Boolean,
         _ => {
-            let fault = Fault::new("R0207", name.span, format!("unknown type {}", name.text));
+            let fault = Fault::new(codes::CAST_TYPE, name.span, format!("unknown type {}", name.text));
             return Err(fault.with_hint("String, Int, Decimal or Boolean"));
         }
     })
 }
 
-fn arity(name: &Name, span: Span, min: usize, max: usize, given: usize, usage: &str) -> Result<(), Fault> {
+/// Refuses a constant where one of a few words belongs.
+fn word(function: &Function, param: &Param, arg: &ast::Expr) -> Result<(), Fault> {
+    let Takes::Word(words) = param.takes else { return Ok(()) };
+    let given = match &arg.kind {
+        ExprKind::String(text) if words.contains(&text.as_str()) => return Ok(()),
+        ExprKind::String(text) => format!("'{text}'"),
+        ExprKind::Number(text) => text.clone(),
+        ExprKind::Bool(value) => value.to_string(),
+        ExprKind::Null => "NULL".to_owned(),
+        _ => return Ok(()),
+    };
+    let message = format!("{}() knows no {} {given}", function.name, param.name);
+    let hint = match words {
+        [word] => format!("the {} is '{word}'", param.name),
+        words => format!("the {} is one of {}", param.name, functions::list(words)),
+    };
+    Err(Fault::new(codes::UNKNOWN_WORD, arg.span, message).with_hint(hint))
+}
+
+fn arity(
+    name: &Name,
+    span: Span,
+    min: usize,
+    max: usize,
+    given: usize,
+    usage: impl FnOnce() -> String,
+) -> Result<(), Fault> {
     if (min..=max).contains(&given) {
         return Ok(());
     }
@@ -597,29 +629,37 @@ fn arity(name: &Name, span: Span, min: usize, max: usize, given: usize, usage: &
         (0, 0) => "no arguments".to_owned(),
         (1, 1) => "1 argument".to_owned(),
         (min, max) if min == max => format!("{min} arguments"),
+        (1, usize::MAX) => "at least 1 argument".to_owned(),
         (min, usize::MAX) => format!("at least {min} arguments"),
         (min, max) if max == min + 1 => format!("{min} or {max} arguments"),
         (min, max) => format!("{min} to {max} arguments"),
     };
     let message = format!("function {} takes {wanted}, {given} given", name.text);
-    Err(Fault::new("R0203", span, message).with_hint(usage))
+    Err(Fault::new(codes::ARGUMENTS, span, message).with_hint(usage()))
 }
 
 fn function(name: &Name, lower: &str) -> Result<&'static Function, Fault> {
     if let Some(function) = functions::find(lower) {
         return Ok(function);
     }
-    if let Some(hint) = functions::refused(lower) {
-        let fault = Fault::new("R0204", name.span, format!("function {} is not supported", name.text));
-        return Err(if hint.is_empty() { fault } else { fault.with_hint(hint) });
+    let unknown =
+        || Fault::new(codes::UNKNOWN_FUNCTION, name.span, format!("unknown function {}", name.text));
+    match functions::elsewhere(lower) {
+        Some(Elsewhere::Instead(hint)) => return Err(unknown().with_hint(hint)),
+        Some(Elsewhere::Refused(hint)) => {
+            let message = format!("function {} is not supported", name.text);
+            let fault = Fault::new(codes::UNSUPPORTED_FUNCTION, name.span, message);
+            return Err(if hint.is_empty() { fault } else { fault.with_hint(hint) });
+        }
+        None => {}
     }
-    let mut fault = Fault::new("R0202", name.span, format!("unknown function {}", name.text));
+    let mut fault = unknown();
     fault.hint = nearest(lower, functions::names()).map(|near| format!("did you mean {near}?"));
     Err(fault)
 }
 
 /// The name closest to `word`, if any is close.
-fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if word.len() > 64 {
         return None;
     }

@@ -7,6 +7,7 @@
 //!
 //! Everything here reads the tree as written; nothing here can refuse a statement.
 
+use crate::codes;
 use crate::error::Fault;
 use crate::functions;
 use crate::syntax::ast::{Among, Expr, ExprKind, Item, Select, Span, Statement, Step};
@@ -50,7 +51,7 @@ pub(crate) fn statement(statement: &Statement, text: &str) -> Vec<Fault> {
         if filter.text.starts_with("$events/") {
             let message = format!("nothing is published on {}", filter.text);
             let hint = "rules of dialect aws see messages, not events of the broker";
-            reader.doubt(Fault::new("R0902", filter.span, message).with_hint(hint));
+            reader.doubt(Fault::new(codes::FOREIGN_FORM, filter.span, message).with_hint(hint));
         }
     }
     for variable in &statement.variables {
@@ -176,13 +177,13 @@ impl Reader<'_> {
         if root == "payload" {
             let message = format!("payload.{first} is the field {first} of a field named payload");
             let hint = format!("fields of the payload stand by themselves here: {first}");
-            self.doubt(Fault::new("R0900", span, message).with_hint(hint));
+            self.doubt(Fault::new(codes::PAYLOAD_PATH, span, message).with_hint(hint));
             return;
         }
         let known = PATHS.iter().find(|(name, next, _)| *name == root && (next.is_empty() || *next == first));
         if let Some((_, _, hint)) = known {
             let message = format!("{root}.{first} is a field of the payload here");
-            self.doubt(Fault::new("R0902", span, message).with_hint(*hint));
+            self.doubt(Fault::new(codes::FOREIGN_FORM, span, message).with_hint(*hint));
         }
     }
 
@@ -201,9 +202,9 @@ impl Reader<'_> {
             return;
         }
         let (code, message) = if place == Place::Condition && name != "payload" {
-            ("R0901", format!("{name} is a field of the payload, which its author controls"))
+            (codes::UNTRUSTED, format!("{name} is a field of the payload, which its author controls"))
         } else {
-            ("R0902", format!("{name} is a field of the payload here"))
+            (codes::FOREIGN_FORM, format!("{name} is a field of the payload here"))
         };
         let hint = match *function {
             "" => "rules of dialect aws see messages, not events of the broker".to_owned(),
@@ -232,14 +233,14 @@ impl Reader<'_> {
                     } else {
                         format!("write SET @{name} = {source} before SELECT, and @{name}")
                     };
-                    ("R0903", message, hint)
+                    (codes::ALIAS_IN_WHERE, message, hint)
                 }
                 Use::Template => {
                     let message = format!(
                         "{name} is the name of an item of SELECT; a template reads the field {name} of the payload"
                     );
                     let field = if *is_field { format!("{source} or ") } else { String::new() };
-                    ("R0904", message, format!("write {field}output().{name}"))
+                    (codes::ALIAS_IN_TEMPLATE, message, format!("write {field}output().{name}"))
                 }
             };
             self.doubt(Fault::new(code, expr.span, message).with_hint(hint));
@@ -258,7 +259,10 @@ impl Reader<'_> {
         };
         for part in parts.iter().filter(|part| !found_names && is_constant(part)) {
             let message = "this condition is the same for every message";
-            self.doubt(Fault::new("R0905", part.span, message).with_hint("leave it out, or name a field"));
+            self.doubt(
+                Fault::new(codes::CONSTANT_CONDITION, part.span, message)
+                    .with_hint("leave it out, or name a field"),
+            );
         }
     }
 
@@ -288,7 +292,7 @@ impl Reader<'_> {
             } else {
                 format!("the field is written `{name}`")
             };
-            self.doubt(Fault::new("R0906", quoted.span, message).with_hint(hint));
+            self.doubt(Fault::new(codes::QUOTED_NAME, quoted.span, message).with_hint(hint));
         }
         expr.for_each_part(&mut |part| self.quoted_names(part));
     }
@@ -300,7 +304,7 @@ fn is_constant(expr: &Expr) -> bool {
         // A variable may hold anything.
         ExprKind::Name(_) | ExprKind::Star | ExprKind::Variable(_) => return false,
         ExprKind::Exists(_) | ExprKind::Subquery(_) => return false,
-        ExprKind::Call { name, .. } if !functions::is_pure(&name.text.to_ascii_lowercase()) => return false,
+        ExprKind::Call { name, .. } if !functions::is_pure(&name.text) => return false,
         _ => {}
     }
     let mut constant = true;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::codes::Code;
 use crate::syntax::ast::Span;
 
 /// Why a statement or a template is refused, with the place. Codes are stable and never reused (`docs/rules-sql-errors.md`).
@@ -118,8 +119,8 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    pub(crate) fn new(code: &'static str, span: Span, message: impl Into<String>) -> Fault {
-        Fault { code, span, message: message.into(), hint: None }
+    pub(crate) fn new(code: &'static Code, span: Span, message: impl Into<String>) -> Fault {
+        Fault { code: code.code, span, message: message.into(), hint: None }
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Fault {

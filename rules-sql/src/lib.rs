@@ -12,7 +12,9 @@
 //! Invariants: nothing of `sqlparser` leaves `syntax::driver`; `check` alone refuses well-formed statements; every
 //! conversion between types is in `value`; bad data is Undefined and only a budget makes an evaluation fail.
 
+mod certain;
 mod check;
+mod codes;
 mod doubts;
 mod error;
 mod eval;
@@ -26,6 +28,7 @@ mod meter;
 mod plan;
 mod predicates;
 mod reach;
+pub mod reference;
 mod rule;
 mod syntax;
 mod template;

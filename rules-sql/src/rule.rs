@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::check::{self, Checked, Variable};
+use crate::codes;
 use crate::doubts::{self, Alias};
 use crate::error::{CompileError, EvalError, Fault, Warning};
 use crate::eval::{Random, Scope, Variables};
@@ -32,7 +33,9 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
     let statement = parse_statement(sql, limits)?;
     let Checked { filters, variables, plan, warnings } = check::statement(&statement, limits)?;
     let mut doubts = doubts::statement(&statement, sql);
-    doubts.extend(warnings);
+    // A place that is doubtful already needs no second word.
+    let told: Vec<usize> = doubts.iter().map(|doubt| doubt.span.start).collect();
+    doubts.extend(warnings.into_iter().filter(|warning| !told.contains(&warning.span.start)));
     doubts.sort_by_key(|doubt| doubt.span.start);
     let warnings = doubts.into_iter().map(|fault| Warning::new(fault, sql)).collect();
     let needs_payload = plan.reads_payload;
@@ -52,7 +55,7 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
 pub(crate) fn refuse_emqx(dialect: Dialect) -> Result<(), Fault> {
     match dialect {
         Dialect::Aws => Ok(()),
-        Dialect::Emqx => Err(Fault::new("R0010", Span::default(), "dialect emqx is not available")
+        Dialect::Emqx => Err(Fault::new(codes::DIALECT, Span::default(), "dialect emqx is not available")
             .with_hint("use dialect aws")),
     }
 }
@@ -200,8 +203,9 @@ impl CompiledRule {
         let filter = self.filters.iter().find(|filter| topic.may_match(filter))?;
         let text = topic.source();
         let span = Span { start: 0, end: text.len() };
-        let fault = Fault::new("R0907", span, format!("this topic may be one that FROM '{filter}' selects"))
-            .with_hint("a rule does not run for messages that it had a part in making");
+        let fault =
+            Fault::new(codes::RETURNS, span, format!("this topic may be one that FROM '{filter}' selects"))
+                .with_hint("a rule does not run for messages that it had a part in making");
         Some(Warning::new(fault, text))
     }
 

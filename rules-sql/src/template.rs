@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::check;
+use crate::codes;
 use crate::doubts;
 use crate::error::{CompileError, Fault, TemplateError, Warning};
 use crate::eval::{Random, Scope, Variables};
@@ -173,7 +174,7 @@ impl Template {
         if text.len() > limits.template_bytes {
             let message =
                 format!("template of {} bytes exceeds the limit of {}", text.len(), limits.template_bytes);
-            return Err(Fault::new("R0304", Span::default(), message));
+            return Err(Fault::new(codes::TEMPLATE_BYTES, Span::default(), message));
         }
         let pieces = cut(text, kind)?;
         let forms = forms(&pieces, kind);
@@ -206,7 +207,11 @@ impl Template {
             Ok(constant) => constant,
             Err(reason) => {
                 let message = format!("{} is not valid: {reason}", kind.word());
-                return Err(Fault::new("R0303", Span { start: 0, end: text.len() }, message));
+                return Err(Fault::new(
+                    codes::CONSTANT_TEMPLATE,
+                    Span { start: 0, end: text.len() },
+                    message,
+                ));
             }
         };
         let budget = Budget::new(limits);
@@ -455,11 +460,11 @@ fn cut(text: &str, kind: TemplateKind) -> Result<Vec<Piece>, Fault> {
         } else if from.starts_with("${") {
             let open = Span { start: at, end: at + 2 };
             let length = closing(from.get(2..).unwrap_or("")).ok_or_else(|| {
-                Fault::new("R0301", open, "${ is not closed").with_hint("a literal ${ is written $${")
+                Fault::new(codes::UNCLOSED, open, "${ is not closed").with_hint("a literal ${ is written $${")
             })?;
             let source = from.get(2..2 + length).unwrap_or("");
             if source.trim().is_empty() {
-                return Err(Fault::new("R0302", open, "${} holds no expression"));
+                return Err(Fault::new(codes::EMPTY_EXPRESSION, open, "${} holds no expression"));
             }
             if !literal.is_empty() {
                 pieces.push(Piece::Literal(std::mem::take(&mut literal)));

@@ -11,7 +11,7 @@ use md5::{Digest, Md5};
 use sha1::Sha1;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 
-use super::{Function, function, starred};
+use super::{Function, Gives, Group, Origin, Param, Takes, any, function, param, text};
 use crate::eval::Scope;
 use crate::plan::{Expr, Op};
 use crate::value::Value;
@@ -22,19 +22,101 @@ const LENIENT: GeneralPurposeConfig =
 const READ_STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const READ_URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-pub(super) const FUNCTIONS: &[Function] = &[
-    starred("base64_decode", 1, 3, "base64_decode(text[, 'no_padding'][, 'urlsafe'])", base64_decode),
-    starred("base64_encode", 1, 3, "base64_encode(value[, 'no_padding'][, 'urlsafe'])", base64_encode),
-    function("decode", 2, 2, "decode(text, 'base64')", decode),
-    starred("encode", 2, 2, "encode(value, 'base64')", encode),
-    function("json_decode", 1, 1, "json_decode(text)", json_decode),
-    starred("json_encode", 1, 1, "json_encode(value)", json_encode),
-    starred("md5", 1, 1, "md5(text)", hash::<Md5>),
-    starred("sha1", 1, 1, "sha1(text)", hash::<Sha1>),
-    starred("sha224", 1, 1, "sha224(text)", hash::<Sha224>),
-    starred("sha256", 1, 1, "sha256(text)", hash::<Sha256>),
-    starred("sha384", 1, 1, "sha384(text)", hash::<Sha384>),
-    starred("sha512", 1, 1, "sha512(text)", hash::<Sha512>),
+pub(super) const GROUP: Group = Group {
+    title: "Encoding and hashes",
+    intro: "`*` as an argument means the bytes of the payload, whatever they are; other values are taken as text.",
+    functions: FUNCTIONS,
+};
+
+const SCHEME: Param = param("scheme", Takes::Word(&["base64"]));
+const OPTION: Param = param("option", Takes::Word(&["no_padding", "urlsafe"])).optional();
+const HASHED: &[Param] = &[text("value").or_star()];
+
+const FUNCTIONS: &[Function] = &[
+    function(
+        "base64_decode",
+        &[text("text").or_star(), OPTION, OPTION],
+        Gives::StringOrBytes,
+        &[("base64_decode('YQ')", "\"a\""), ("base64_decode('!')", "undefined")],
+        base64_decode,
+    )
+    .from(Origin::Emqx)
+    .note("With or without padding. The result is not read as JSON; `decode` does that."),
+    function(
+        "base64_encode",
+        &[text("value").or_star(), OPTION, OPTION],
+        Gives::String,
+        &[("base64_encode('a?>', 'urlsafe')", "\"YT8-\""), ("base64_encode('a', 'no_padding')", "\"YQ\"")],
+        base64_encode,
+    )
+    .from(Origin::Emqx),
+    function(
+        "decode",
+        &[text("text").or_star(), SCHEME],
+        Gives::Any,
+        &[
+            ("decode('eyJ0IjoxfQ==', 'base64').t", "1"),
+            ("decode('aGVsbG8=', 'base64')", "\"hello\""),
+            ("decode('!', 'base64')", "null"),
+        ],
+        decode,
+    )
+    .note("A JSON value if it is JSON, else text; what is not base64 gives Null."),
+    function(
+        "encode",
+        &[text("value").or_star(), SCHEME],
+        Gives::String,
+        &[("encode('hello', 'base64')", "\"aGVsbG8=\"")],
+        encode,
+    ),
+    function(
+        "json_decode",
+        &[param("text", Takes::String)],
+        Gives::Any,
+        &[("json_decode('{\"a\": 1}')", r#"{"a":1}"#), ("json_decode('{')", "undefined")],
+        json_decode,
+    )
+    .from(Origin::Emqx),
+    function(
+        "json_encode",
+        &[any("value").or_star()],
+        Gives::String,
+        &[("json_encode([1, 'a'])", r#""[1,\"a\"]""#)],
+        json_encode,
+    )
+    .from(Origin::Emqx),
+    function(
+        "md5",
+        HASHED,
+        Gives::String,
+        &[("md5('hello')", "\"5d41402abc4b2a76b9719d911017c592\"")],
+        hash::<Md5>,
+    )
+    .note("Broken; for what is neither secret nor signed."),
+    function(
+        "sha1",
+        HASHED,
+        Gives::String,
+        &[("sha1('hello')", "\"aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d\"")],
+        hash::<Sha1>,
+    )
+    .note("Broken; for what is neither secret nor signed."),
+    function(
+        "sha224",
+        HASHED,
+        Gives::String,
+        &[("sha224('hello')", "\"ea09ae9cc6768c50fcee903ed054556e5bfc8347907f12598aa24193\"")],
+        hash::<Sha224>,
+    ),
+    function(
+        "sha256",
+        HASHED,
+        Gives::String,
+        &[("sha256('hello')", "\"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824\"")],
+        hash::<Sha256>,
+    ),
+    function("sha384", HASHED, Gives::String, &[("length(sha384('hello'))", "96")], hash::<Sha384>),
+    function("sha512", HASHED, Gives::String, &[("length(sha512('hello'))", "128")], hash::<Sha512>),
 ];
 
 /// The bytes of an argument: of the payload for `*`, else of the String it converts to.

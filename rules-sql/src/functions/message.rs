@@ -6,7 +6,7 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Function, function};
+use super::{Function, Gives, Group, Origin, Takes, function, param, whole};
 use crate::eval::Scope;
 use crate::plan::Expr;
 use crate::value::{Object, Value};
@@ -16,30 +16,96 @@ const SQL_VERSION: &str = "2016-03-23";
 /// What `clientid()` answers for a message that did not come over MQTT.
 pub(crate) const NO_CLIENT_ID: &str = "n/a";
 
-pub(super) const FUNCTIONS: &[Function] = &[
-    function("accountid", 0, 0, "accountid()", |s, _| text(s.event.account_id)),
-    function("clientid", 0, 0, "clientid()", |s, _| text(Some(s.event.client_id.unwrap_or(NO_CLIENT_ID)))),
-    function("get_mqtt_property", 1, 1, "get_mqtt_property('content_type')", mqtt_property),
-    function("get_user_properties", 0, 1, "get_user_properties([name])", user_properties),
-    function("listener", 0, 0, "listener()", |s, _| text(s.event.listener)),
-    function("newuuid", 0, 0, "newuuid()", |s, _| Value::string(uuid(random_uuid(s)))),
-    function("payload", 0, 0, "payload()", payload),
-    function("principal", 0, 0, "principal()", |s, _| text(s.event.principal)),
-    function("qos", 0, 0, "qos()", |s, _| Value::Int(i64::from(s.event.qos))),
-    function("retain", 0, 0, "retain()", |s, _| Value::Bool(s.event.retain)),
-    function("sourceip", 0, 0, "sourceip()", |s, _| {
+pub(super) const GROUP: Group = Group {
+    title: "The message",
+    intro: "What is not known of a message is Undefined.",
+    functions: FUNCTIONS,
+};
+
+const PROPERTIES: &[&str] = &["content_type", "response_topic", "correlation_data", "format_indicator"];
+
+const FUNCTIONS: &[Function] = &[
+    function("accountid", &[], Gives::String, &[("accountid()", "\"main\"")], |s, _| {
+        text(s.event.account_id)
+    })
+    .note("A fixed text."),
+    function("clientid", &[], Gives::String, &[("clientid()", "\"dev-1\"")], |s, _| {
+        text(Some(s.event.client_id.unwrap_or(NO_CLIENT_ID)))
+    })
+    .note("The Client Identifier of the publisher; `n/a` when the message did not come over MQTT."),
+    function(
+        "get_mqtt_property",
+        &[param("name", Takes::Name(PROPERTIES))],
+        Gives::String,
+        &[
+            ("get_mqtt_property('content_type')", "\"application/json\""),
+            ("get_mqtt_property('correlation_data')", "\"AQI=\""),
+            ("get_mqtt_property('format_indicator')", "\"UTF8_DATA\""),
+            ("get_mqtt_property('response_topic')", "undefined"),
+        ],
+        mqtt_property,
+    )
+    .note(
+        "A property of MQTT 5. `correlation_data` in base64; `format_indicator` is `UTF8_DATA` or \
+         `UNSPECIFIED_BYTES`, the latter also when it was not sent.",
+    ),
+    function(
+        "get_user_properties",
+        &[param("name", Takes::String).optional()],
+        Gives::Array,
+        &[
+            ("get_user_properties('site')", r#"["north","east"]"#),
+            ("get_user_properties()", r#"[{"site":"north"},{"unit":"C"},{"site":"east"}]"#),
+            ("get_user_properties('none')", "undefined"),
+        ],
+        user_properties,
+    )
+    .note("All values of a name in order; without a name, an Array of one-key Objects."),
+    function("listener", &[], Gives::String, &[("listener()", "\"tcp\"")], |s, _| text(s.event.listener))
+        .from(Origin::Tidegate)
+        .note("The name of the listener that the publisher came through."),
+    function("newuuid", &[], Gives::String, &[("length(newuuid())", "36")], |s, _| {
+        Value::string(uuid(random_uuid(s)))
+    })
+    .aliases(&["uuid_v4"])
+    .note("Random, another one at each call."),
+    function("payload", &[], Gives::StringOrBytes, &[("payload()", r#""{\"t\": 21.5}""#)], payload)
+        .from(Origin::Emqx),
+    function("principal", &[], Gives::String, &[("principal()", "\"anna\"")], |s, _| text(s.event.principal))
+        .note("How the publisher proved who it is: the fingerprint of its certificate, else its user name."),
+    function("qos", &[], Gives::Int, &[("qos()", "1")], |s, _| Value::Int(i64::from(s.event.qos)))
+        .from(Origin::Emqx),
+    function("retain", &[], Gives::Boolean, &[("retain()", "false")], |s, _| Value::Bool(s.event.retain))
+        .from(Origin::Tidegate),
+    function("sourceip", &[], Gives::String, &[("sourceip()", "\"192.0.2.7\"")], |s, _| {
         s.event.source_ip.map_or(Value::Undefined, |ip| Value::string(ip.to_string()))
+    })
+    .note("The remote address without its port."),
+    function("sql_version", &[], Gives::String, &[("sql_version()", "\"2016-03-23\"")], |_, _| {
+        text(Some(SQL_VERSION))
     }),
-    function("sql_version", 0, 0, "sql_version()", |_, _| text(Some(SQL_VERSION))),
-    function("topic", 0, 1, "topic([level])", topic),
-    function("traceid", 0, 0, "traceid()", |s, _| {
-        s.event.trace_id.map_or(Value::Undefined, |id| Value::string(uuid(id)))
-    }),
-    function("username", 0, 0, "username()", |s, _| text(s.event.username)),
-    function("uuid_v4", 0, 0, "uuid_v4()", |s, _| Value::string(uuid(random_uuid(s)))),
-    function("uuid_v4_no_hyphen", 0, 0, "uuid_v4_no_hyphen()", |s, _| {
+    function(
+        "topic",
+        &[whole("level").optional()],
+        Gives::String,
+        &[("topic()", "\"sensors/room-1/temp\""), ("topic(2)", "\"room-1\""), ("topic(4)", "undefined")],
+        topic,
+    )
+    .note("The Topic Name, or its n-th level from 1."),
+    function(
+        "traceid",
+        &[],
+        Gives::String,
+        &[("traceid()", "\"00000000-0000-4000-8000-0000000000ff\"")],
+        |s, _| s.event.trace_id.map_or(Value::Undefined, |id| Value::string(uuid(id))),
+    )
+    .note("The same for every rule of the message."),
+    function("username", &[], Gives::String, &[("username()", "\"anna\"")], |s, _| text(s.event.username))
+        .from(Origin::Emqx),
+    function("uuid_v4_no_hyphen", &[], Gives::String, &[("length(uuid_v4_no_hyphen())", "32")], |s, _| {
         Value::string(format!("{:032x}", random_uuid(s)))
-    }),
+    })
+    .from(Origin::Emqx),
 ];
 
 fn text(value: Option<&str>) -> Value<'_> {

@@ -4,7 +4,7 @@
 
 use super::time::{SECONDS, civil, days};
 use super::zone::{self, Zone};
-use super::{Function, function};
+use super::{Function, Gives, function, text, whole};
 use crate::eval::Scope;
 use crate::plan::Expr;
 use crate::value::Value;
@@ -16,8 +16,25 @@ const RUN_MAX: usize = 64;
 const ZONE_BYTES: usize = 512;
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    function("parse_time", 2, 3, "parse_time(pattern, milliseconds[, zone])", parse_time),
-    function("time_to_epoch", 2, 2, "time_to_epoch(text, pattern)", time_to_epoch),
+    function(
+        "parse_time",
+        &[text("pattern"), whole("milliseconds"), text("zone").optional()],
+        Gives::String,
+        &[
+            ("parse_time('yyyy-MM-dd HH:mm:ss z', 1709188300000)", "\"2024-02-29 06:31:40 UTC\""),
+            ("parse_time('HH:mm', 1709188300000, '+08:00')", "\"14:31\""),
+        ],
+        parse_time,
+    )
+    .note("Writes a time, in UTC unless a zone is given, in Joda's letters: `G C y Y D M d E e a H k K h m s S z Z`."),
+    function(
+        "time_to_epoch",
+        &[text("text"), text("pattern")],
+        Gives::Int,
+        &[("time_to_epoch('18 December 2015', 'dd MMMM yyyy')", "1450396800000")],
+        time_to_epoch,
+    )
+    .note("Reads a time into milliseconds, in UTC unless the text says otherwise, in the JDK's letters; `u L V X x O` too."),
 ];
 
 const MONTHS: [&str; 12] = [

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Function, function};
+use super::{Function, Gives, Group, Origin, Param, Takes, any, function, param, text, whole};
 use crate::eval::Scope;
 use crate::plan::{Expr, RegexAction};
 use crate::value::{Type, Value};
@@ -10,41 +10,166 @@ use crate::value::{Type, Value};
 /// Most spaces `lpad` and `rpad` add.
 const PAD_MAX: i64 = 1000;
 
-pub(super) const FUNCTIONS: &[Function] = &[
-    function("chr", 1, 1, "chr(code)", chr),
-    function("concat", 0, usize::MAX, "concat(value, …)", concat),
-    function("endswith", 2, 2, "endswith(text, end)", |s, a| test(s, a, |x, y| x.ends_with(y))),
-    function("indexof", 2, 2, "indexof(text, part)", indexof),
-    function("join_to_string", 1, 2, "join_to_string([separator,] array)", join),
-    function("length", 1, 1, "length(text)", |s, a| measure(s, a, |t| t.chars().count())),
-    function("lower", 1, 1, "lower(text)", |s, a| change(s, a, str::to_lowercase)),
-    function("lpad", 2, 2, "lpad(text, spaces)", |s, a| spaces(s, a, Side::Left)),
-    function("ltrim", 1, 1, "ltrim(text)", |s, a| cut(s, a, |t| t.trim_start_matches([' ', '\t']))),
-    function("numbytes", 1, 1, "numbytes(text)", |s, a| measure(s, a, str::len)),
-    function("pad", 2, 4, "pad(text, width[, 'leading' | 'both' | 'trailing'[, fill]])", pad),
-    function("regex_match", 2, 2, "regex_match(text, pattern)", |s, a| {
-        s.dynamic_regex(RegexAction::Matches, a)
+pub(super) const GROUP: Group = Group {
+    title: "Strings",
+    intro: "Positions and lengths count characters, positions from 0. Regular expressions run in linear time: \
+            look-around and back-references are refused. A pattern in the text of the rule is compiled once.",
+    functions: FUNCTIONS,
+};
+
+/// What the functions of regular expressions take first.
+const TEXT: Param = text("text");
+const PATTERN: Param = param("pattern", Takes::Pattern);
+
+const SIDES: &[&str] = &["leading", "both", "trailing"];
+const SPLIT_MODES: &[&str] = &["notrim", "leading", "leading_notrim", "trailing", "trailing_notrim"];
+
+const FUNCTIONS: &[Function] = &[
+    function("chr", &[whole("code")], Gives::String, &[("chr(65)", "\"A\""), ("chr(200)", "undefined")], chr)
+        .note("One ASCII character; another code is Undefined."),
+    function(
+        "concat",
+        &[any("value").repeated()],
+        Gives::Any,
+        &[("concat('a', 1, true)", "\"a1true\""), ("concat([1], 2, [3, 4])", "[1,2,3,4]"), ("concat()", "undefined")],
+        concat,
+    )
+    .note(
+        "One argument is handed on as it is. With an Array among several: one Array, arrays spliced, Undefined left \
+         out. Else a String; Null and Undefined give Undefined.",
+    ),
+    function("endswith", &[TEXT, text("end")], Gives::Boolean, &[("endswith('cat', 'at')", "true")], |s, a| {
+        test(s, a, |x, y| x.ends_with(y))
     }),
-    function("regexp_matches", 2, 2, "regexp_matches(text, pattern)", |s, a| {
-        s.dynamic_regex(RegexAction::Matches, a)
+    function(
+        "indexof",
+        &[TEXT, text("part")],
+        Gives::Int,
+        &[("indexof('abcd', 'bc')", "1"), ("indexof('abcd', 'x')", "-1")],
+        indexof,
+    ),
+    function(
+        "join_to_string",
+        &[text("separator").optional(), param("array", Takes::Array)],
+        Gives::String,
+        &[("join_to_string('-', [1, 2])", "\"1-2\""), ("join_to_string([1, 2])", "\"1, 2\"")],
+        join,
+    )
+    .from(Origin::Emqx)
+    .note("An element that is Null gives Undefined."),
+    function("length", &[TEXT], Gives::Int, &[("length('héllo')", "5"), ("length(false)", "5")], |s, a| {
+        measure(s, a, |t| t.chars().count())
+    })
+    .aliases(&["strlen"])
+    .note("Of an Array, the length of its JSON text; `array_length` counts elements."),
+    function("lower", &[TEXT], Gives::String, &[("lower('ABC')", "\"abc\"")], |s, a| {
+        change(s, a, str::to_lowercase)
     }),
-    function("regexp_replace", 3, 3, "regexp_replace(text, pattern, replacement)", |s, a| {
-        s.dynamic_regex(RegexAction::Replace, a)
+    function("lpad", &[TEXT, whole("spaces")], Gives::String, &[("lpad('x', 2)", "\"  x\"")], |s, a| {
+        spaces(s, a, Side::Left)
+    })
+    .note("Adds so many spaces, 0 to 1,000; `pad` fills up to a width."),
+    function("ltrim", &[TEXT], Gives::String, &[("ltrim(' h i ')", "\"h i \"")], |s, a| {
+        cut(s, a, |t| t.trim_start_matches([' ', '\t']))
+    })
+    .note("Spaces and tabs."),
+    function("numbytes", &[TEXT], Gives::Int, &[("numbytes('€')", "3")], |s, a| measure(s, a, str::len))
+        .note("Bytes in UTF-8."),
+    function(
+        "pad",
+        &[TEXT, whole("width"), param("side", Takes::Word(SIDES)).optional(), text("fill").optional()],
+        Gives::String,
+        &[("pad('ab', 4)", "\"ab  \""), ("pad('ab', 4, 'leading', '0')", "\"00ab\"")],
+        pad,
+    )
+    .from(Origin::Emqx)
+    .note("Fills up to a width, with spaces after the text unless told otherwise."),
+    function(
+        "regexp_matches",
+        &[TEXT, PATTERN],
+        Gives::Boolean,
+        &[("regexp_matches('dev-12', '[0-9]+$')", "true")],
+        |s, a| s.dynamic_regex(RegexAction::Matches, a),
+    )
+    .aliases(&["regex_match"])
+    .note("Whether the pattern matches anywhere."),
+    function(
+        "regexp_replace",
+        &[TEXT, PATTERN, text("replacement")],
+        Gives::String,
+        &[("regexp_replace('dev-12', 'dev-([0-9]+)', 'd$1')", "\"d12\"")],
+        |s, a| s.dynamic_regex(RegexAction::Replace, a),
+    )
+    .note("All matches; `$1` is the first group."),
+    function(
+        "regexp_substr",
+        &[TEXT, PATTERN],
+        Gives::String,
+        &[("regexp_substr('dev-12', '[0-9]+')", "\"12\""), ("regexp_substr('dev', '[0-9]+')", "undefined")],
+        |s, a| s.dynamic_regex(RegexAction::Substring, a),
+    )
+    .note("The first match; none is Undefined."),
+    function(
+        "replace",
+        &[TEXT, text("from"), text("to")],
+        Gives::String,
+        &[("replace('aXbX', 'X', '-')", "\"a-b-\"")],
+        replace,
+    )
+    .note("All occurrences."),
+    function("reverse", &[TEXT], Gives::String, &[("reverse('abc')", "\"cba\"")], |s, a| {
+        change(s, a, |t| t.chars().rev().collect())
+    })
+    .from(Origin::Emqx),
+    function("rpad", &[TEXT, whole("spaces")], Gives::String, &[("rpad('x', 2)", "\"x  \"")], |s, a| {
+        spaces(s, a, Side::Right)
+    })
+    .note("Adds so many spaces, 0 to 1,000; `pad` fills up to a width."),
+    function("rtrim", &[TEXT], Gives::String, &[("rtrim(' h i ')", "\" h i\"")], |s, a| {
+        cut(s, a, |t| t.trim_end_matches([' ', '\t']))
+    })
+    .note("Spaces and tabs."),
+    function(
+        "split",
+        &[TEXT, text("separator"), param("mode", Takes::Word(SPLIT_MODES)).optional()],
+        Gives::Array,
+        &[
+            ("split('a,b,,c', ',')", r#"["a","b","c"]"#),
+            ("split('a,b,,c', ',', 'notrim')", r#"["a","b","","c"]"#),
+            ("split('a,b,c', ',', 'leading')", r#"["a","b,c"]"#),
+        ],
+        split,
+    )
+    .from(Origin::Emqx)
+    .note(
+        "Empty parts are dropped unless the mode says `notrim`. `leading` splits at the first separator alone, \
+         `trailing` at the last.",
+    ),
+    function("startswith", &[TEXT, text("start")], Gives::Boolean, &[("startswith('ranger', 'ran')", "true")], |s, a| {
+        test(s, a, |x, y| x.starts_with(y))
     }),
-    function("regexp_substr", 2, 2, "regexp_substr(text, pattern)", |s, a| {
-        s.dynamic_regex(RegexAction::Substring, a)
+    function(
+        "substr",
+        &[TEXT, whole("start"), whole("count").optional()],
+        Gives::String,
+        &[("substr('012345', 1, 3)", "\"123\"")],
+        substr,
+    )
+    .from(Origin::Emqx)
+    .note("So many characters; `substring` takes the end instead."),
+    function(
+        "substring",
+        &[TEXT, whole("start"), whole("end").optional()],
+        Gives::String,
+        &[("substring('012345', 1, 3)", "\"12\""), ("substring('012345', 2)", "\"2345\"")],
+        substring,
+    )
+    .note("To before `end`; both are clamped to the text."),
+    function("trim", &[TEXT], Gives::String, &[("trim('  x ')", "\"x\"")], |s, a| cut(s, a, str::trim))
+        .note("All white space."),
+    function("upper", &[TEXT], Gives::String, &[("upper('straße')", "\"STRASSE\"")], |s, a| {
+        change(s, a, str::to_uppercase)
     }),
-    function("replace", 3, 3, "replace(text, from, to)", replace),
-    function("reverse", 1, 1, "reverse(text)", |s, a| change(s, a, |t| t.chars().rev().collect())),
-    function("rpad", 2, 2, "rpad(text, spaces)", |s, a| spaces(s, a, Side::Right)),
-    function("rtrim", 1, 1, "rtrim(text)", |s, a| cut(s, a, |t| t.trim_end_matches([' ', '\t']))),
-    function("split", 2, 3, "split(text, separator[, 'notrim'])", split),
-    function("startswith", 2, 2, "startswith(text, start)", |s, a| test(s, a, |x, y| x.starts_with(y))),
-    function("strlen", 1, 1, "strlen(text)", |s, a| measure(s, a, |t| t.chars().count())),
-    function("substr", 2, 3, "substr(text, start[, count])", substr),
-    function("substring", 2, 3, "substring(text, start[, end])", substring),
-    function("trim", 1, 1, "trim(text)", |s, a| cut(s, a, str::trim)),
-    function("upper", 1, 1, "upper(text)", |s, a| change(s, a, str::to_uppercase)),
 ];
 
 enum Side {
@@ -218,13 +343,19 @@ fn substr<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
     count.map_or(Value::Undefined, |count| slice(&text, start, start.saturating_add(count.max(0))))
 }
 
-/// Empty parts are dropped unless the third argument is `'notrim'`.
+/// At every separator, or at the first or last alone. Empty parts are dropped unless the mode keeps them.
 fn split<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
     let Some((text, separator)) = pair(scope, args) else { return Value::Undefined };
-    let keep = match args.get(2).map(|e| scope.eval(e)) {
-        None => false,
-        Some(Value::String(mode)) if mode == "notrim" => true,
+    let mode = match args.get(2).map(|e| scope.eval(e)) {
+        None => Cow::Borrowed(""),
+        Some(Value::String(mode)) if SPLIT_MODES.contains(&&*mode) => mode,
         Some(_) => return Value::Undefined,
+    };
+    let keep = mode.ends_with("notrim");
+    let most = match &*mode {
+        _ if separator.is_empty() => 1,
+        "" | "notrim" => usize::MAX,
+        _ => 2,
     };
     let mut parts = Vec::new();
     let mut push = |part: &str| {
@@ -233,16 +364,14 @@ fn split<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
         }
         scope.meter.element()
     };
-    if separator.is_empty() {
-        push(&text);
+    let all = if mode.starts_with("trailing") {
+        let all = text.rsplitn(most, &*separator).all(&mut push);
+        parts.reverse();
+        all
     } else {
-        for part in text.split(&*separator) {
-            if !push(part) {
-                return Value::Undefined;
-            }
-        }
-    }
-    Value::array(parts)
+        text.splitn(most, &*separator).all(&mut push)
+    };
+    if all { Value::array(parts) } else { Value::Undefined }
 }
 
 fn join<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {

@@ -1,6 +1,6 @@
 //! Time: the message's clock, and RFC 3339 text both ways. UTC and fixed offsets; zones are in `zone`.
 
-use super::{Function, function};
+use super::{Function, Gives, Origin, Param, Takes, function, param, whole};
 use crate::eval::Scope;
 use crate::plan::Expr;
 use crate::value::Value;
@@ -8,23 +8,55 @@ use crate::value::Value;
 /// Seconds of 0001-01-01 and 9999-12-31T23:59:59, what RFC 3339 can write.
 pub(super) const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
+const UNIT: Param =
+    param("unit", Takes::Word(&["second", "millisecond", "microsecond", "nanosecond"])).optional();
+
 pub(super) const FUNCTIONS: &[Function] = &[
-    function("now_rfc3339", 0, 1, "now_rfc3339([unit])", |s, a| {
-        unit(s, a, 0).map_or(Value::Undefined, |unit| format(i128::from(s.event.now_ms) * 1_000_000, unit))
-    }),
-    function("now_timestamp", 0, 1, "now_timestamp([unit])", |s, a| {
+    function(
+        "now_rfc3339",
+        &[UNIT],
+        Gives::String,
+        &[
+            ("now_rfc3339()", "\"2023-11-14T22:13:20Z\""),
+            ("now_rfc3339('millisecond')", "\"2023-11-14T22:13:20.123Z\""),
+        ],
+        |s, a| {
+            unit(s, a, 0)
+                .map_or(Value::Undefined, |unit| format(i128::from(s.event.now_ms) * 1_000_000, unit))
+        },
+    )
+    .from(Origin::Emqx),
+    function("now_timestamp", &[UNIT], Gives::Int, &[("now_timestamp()", "1700000000")], |s, a| {
         let unit = unit(s, a, 0);
         unit.map_or(Value::Undefined, |unit| count(i128::from(s.event.now_ms) * 1_000_000, unit))
-    }),
-    function("rfc3339_to_unix_ts", 1, 2, "rfc3339_to_unix_ts(text[, unit])", parse),
-    function("timestamp", 0, 0, "timestamp()", |s, _| Value::Int(s.event.now_ms)),
-    function("unix_ts_to_rfc3339", 1, 2, "unix_ts_to_rfc3339(time[, unit])", |s, a| {
-        let time = a.first().and_then(|e| s.num(e)).map(|time| i128::from(time.floor_i64()));
-        match (time, unit(s, a, 1)) {
-            (Some(time), Some(unit)) => format(time * unit.nanoseconds(), unit),
-            _ => Value::Undefined,
-        }
-    }),
+    })
+    .from(Origin::Emqx),
+    function(
+        "rfc3339_to_unix_ts",
+        &[param("text", Takes::String), UNIT],
+        Gives::Int,
+        &[("rfc3339_to_unix_ts('2024-02-29T14:31:40+08:00')", "1709188300")],
+        parse,
+    )
+    .from(Origin::Emqx),
+    function("timestamp", &[], Gives::Int, &[("timestamp()", "1700000000123")], |s, _| {
+        Value::Int(s.event.now_ms)
+    })
+    .note("Milliseconds since 1970."),
+    function(
+        "unix_ts_to_rfc3339",
+        &[whole("time"), UNIT],
+        Gives::String,
+        &[("unix_ts_to_rfc3339(1709188300)", "\"2024-02-29T06:31:40Z\"")],
+        |s, a| {
+            let time = a.first().and_then(|e| s.num(e)).map(|time| i128::from(time.floor_i64()));
+            match (time, unit(s, a, 1)) {
+                (Some(time), Some(unit)) => format(time * unit.nanoseconds(), unit),
+                _ => Value::Undefined,
+            }
+        },
+    )
+    .from(Origin::Emqx),
 ];
 
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Functions of any value: access, nulls, type tests, collections.
 
-use super::{Function, function, starred};
+use super::{Function, Gives, Group, Origin, Takes, any, function, param};
 use crate::eval::{Scope, is_array};
 use crate::plan::Expr;
 use crate::value::number::Num;
@@ -9,32 +9,151 @@ use crate::value::{Type, Value};
 /// Bytes that `transform` gives at most.
 const TRANSFORM_BYTES: usize = 128 << 10;
 
-pub(super) const FUNCTIONS: &[Function] = &[
-    function("array_length", 1, 1, "array_length(array)", array_length),
-    function("coalesce", 1, usize::MAX, "coalesce(value, …)", coalesce),
-    starred("get", 2, 2, "get(value, key or index)", get),
-    function("get_or_default", 1, 2, "get_or_default(value[, default])", get_or_default),
-    function("is_array", 1, 1, "is_array(value)", |s, a| kind(s, a, |k| k == Type::Array)),
-    function("is_bool", 1, 1, "is_bool(value)", |s, a| kind(s, a, |k| k == Type::Bool)),
-    function("is_empty", 1, 1, "is_empty(object or array)", is_empty),
-    function("is_float", 1, 1, "is_float(value)", |s, a| number(s, a, |n| !n.is_whole())),
-    function("is_int", 1, 1, "is_int(value)", |s, a| number(s, a, Num::is_whole)),
-    function("is_map", 1, 1, "is_map(value)", |s, a| kind(s, a, |k| k == Type::Object)),
-    function("is_not_null", 1, 1, "is_not_null(value)", |s, a| kind(s, a, |k| k != Type::Undefined)),
-    function("is_not_null_var", 1, 1, "is_not_null_var(value)", |s, a| {
-        kind(s, a, |k| !matches!(k, Type::Undefined | Type::Null))
-    }),
-    function("is_null", 1, 1, "is_null(value), true when it is missing", |s, a| {
-        kind(s, a, |k| k == Type::Undefined)
-    }),
-    function("is_null_var", 1, 1, "is_null_var(value)", |s, a| {
+pub(super) const GROUP: Group = Group {
+    title: "Values",
+    intro: "Access, defaults, tests of the type, arrays. The tests are never Undefined themselves.",
+    functions: FUNCTIONS,
+};
+
+const FUNCTIONS: &[Function] = &[
+    function(
+        "array_length",
+        &[param("array", Takes::Array)],
+        Gives::Int,
+        &[("array_length([1, 2])", "2"), ("array_length('ab')", "undefined")],
+        array_length,
+    )
+    .from(Origin::Tidegate),
+    function(
+        "coalesce",
+        &[any("value"), any("otherwise").repeated()],
+        Gives::Any,
+        &[("coalesce(missing, NULL, 3)", "3"), ("coalesce([NULL, 4])", "4"), ("coalesce(NULL)", "undefined")],
+        coalesce,
+    )
+    .from(Origin::Emqx)
+    .note("The first that is neither Undefined nor Null; a single Array is searched itself."),
+    function(
+        "get",
+        &[param("value", Takes::Indexed).or_star(), param("key", Takes::Index)],
+        Gives::Any,
+        &[
+            ("get([10, 20], 1)", "20"),
+            ("get({'my-key': 5}, 'my-key')", "5"),
+            ("get('abc', 1)", "\"b\""),
+            ("get([10, 20], 5)", "undefined"),
+        ],
+        get,
+    )
+    .note("An Array by position from 0, an Object by key, a String by position. Nothing is converted."),
+    function(
+        "get_or_default",
+        &[any("value"), any("default").optional()],
+        Gives::Any,
+        &[("get_or_default(missing, 'none')", "\"none\""), ("get_or_default(0, 3)", "0")],
+        get_or_default,
+    )
+    .note("`default` when `value` is Undefined or Null."),
+    function("is_array", &[any("value")], Gives::Boolean, &[("is_array([])", "true")], |s, a| {
+        kind(s, a, |k| k == Type::Array)
+    })
+    .from(Origin::Emqx),
+    function("is_bool", &[any("value")], Gives::Boolean, &[("is_bool('true')", "false")], |s, a| {
+        kind(s, a, |k| k == Type::Bool)
+    })
+    .from(Origin::Emqx),
+    function(
+        "is_empty",
+        &[param("value", Takes::ArrayOrObject)],
+        Gives::Boolean,
+        &[("is_empty([])", "true"), ("is_empty('')", "undefined")],
+        is_empty,
+    )
+    .from(Origin::Emqx),
+    function(
+        "is_float",
+        &[any("value")],
+        Gives::Boolean,
+        &[("is_float(2.5)", "true"), ("is_float(2.0)", "false")],
+        |s, a| number(s, a, |n| !n.is_whole()),
+    )
+    .from(Origin::Emqx)
+    .note("A number with a fraction."),
+    function(
+        "is_int",
+        &[any("value")],
+        Gives::Boolean,
+        &[("is_int(2.0)", "true"), ("is_int('2')", "false")],
+        |s, a| number(s, a, Num::is_whole),
+    )
+    .from(Origin::Emqx)
+    .note("A whole number."),
+    function("is_map", &[any("value")], Gives::Boolean, &[("is_map({'a': 1})", "true")], |s, a| {
+        kind(s, a, |k| k == Type::Object)
+    })
+    .from(Origin::Emqx),
+    function("is_not_null", &[any("value")], Gives::Boolean, &[("is_not_null(NULL)", "true")], |s, a| {
+        kind(s, a, |k| k != Type::Undefined)
+    })
+    .from(Origin::Emqx)
+    .note("Not Undefined: the null of EMQX is a missing value."),
+    function(
+        "is_not_null_var",
+        &[any("value")],
+        Gives::Boolean,
+        &[("is_not_null_var(NULL)", "false")],
+        |s, a| kind(s, a, |k| !matches!(k, Type::Undefined | Type::Null)),
+    )
+    .from(Origin::Emqx)
+    .note("Neither Undefined nor Null."),
+    function("is_null_var", &[any("value")], Gives::Boolean, &[("is_null_var(NULL)", "true")], |s, a| {
         kind(s, a, |k| matches!(k, Type::Undefined | Type::Null))
-    }),
-    function("is_num", 1, 1, "is_num(value)", |s, a| kind(s, a, |k| k == Type::Number)),
-    function("is_str", 1, 1, "is_str(value)", |s, a| kind(s, a, |k| k == Type::String)),
-    function("isnull", 1, 1, "isNull(value)", |s, a| kind(s, a, |k| k == Type::Null)),
-    function("isundefined", 1, 1, "isUndefined(value)", |s, a| kind(s, a, |k| k == Type::Undefined)),
-    function("transform", 3, 3, "transform('enrichArray', object, array)", transform),
+    })
+    .from(Origin::Emqx)
+    .note("Undefined or Null."),
+    function(
+        "is_num",
+        &[any("value")],
+        Gives::Boolean,
+        &[("is_num(1.5)", "true"), ("is_num('1')", "false")],
+        |s, a| kind(s, a, |k| k == Type::Number),
+    )
+    .from(Origin::Emqx),
+    function("is_str", &[any("value")], Gives::Boolean, &[("is_str('a')", "true")], |s, a| {
+        kind(s, a, |k| k == Type::String)
+    })
+    .from(Origin::Emqx),
+    function(
+        "isNull",
+        &[any("value")],
+        Gives::Boolean,
+        &[("isNull(NULL)", "true"), ("isNull(missing)", "false")],
+        |s, a| kind(s, a, |k| k == Type::Null),
+    ),
+    function(
+        "isUndefined",
+        &[any("value")],
+        Gives::Boolean,
+        &[("isUndefined(missing)", "true"), ("isUndefined(NULL)", "false")],
+        |s, a| kind(s, a, |k| k == Type::Undefined),
+    )
+    .aliases(&["is_null"])
+    .note("The null of EMQX is a missing value, so its `is_null` is this one."),
+    function(
+        "transform",
+        &[
+            param("mode", Takes::Name(&["enrichArray"])),
+            param("object", Takes::Object),
+            param("array", Takes::Array),
+        ],
+        Gives::Array,
+        &[(
+            "transform('enrichArray', {'site': 1}, [{'a': 1}, {'a': 2}])",
+            r#"[{"a":1,"site":1},{"a":2,"site":1}]"#,
+        )],
+        transform,
+    )
+    .note("Adds the attributes of `object` to every Object of `array`; its own win. At most 128 KiB."),
 ];
 
 fn kind<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr], f: impl Fn(Type) -> bool) -> Value<'v> {

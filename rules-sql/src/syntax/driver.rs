@@ -21,6 +21,7 @@ use super::ast::{
     Variable,
 };
 use crate::check::nesting;
+use crate::codes::{self, Code};
 use crate::error::Fault;
 use crate::limits::Limits;
 
@@ -87,7 +88,7 @@ fn run<T>(
     if text.len() > limits.statement_bytes {
         let message =
             format!("statement of {} bytes exceeds the limit of {}", text.len(), limits.statement_bytes);
-        return Err(Fault::new("R0001", Span::default(), message));
+        return Err(Fault::new(codes::STATEMENT_BYTES, Span::default(), message));
     }
     let rules = Rules {
         end: text.len(),
@@ -107,7 +108,7 @@ fn run<T>(
         rules.state.borrow_mut().fault.take().unwrap_or_else(|| match error {
             ParserError::RecursionLimitExceeded => rules.too_deep(at),
             ParserError::ParserError(message) | ParserError::TokenizerError(message) => {
-                Fault::new("R0101", at, message)
+                Fault::new(codes::UNEXPECTED, at, message)
             }
         })
     })
@@ -120,7 +121,7 @@ fn tokens(rules: &Rules, text: &str, limits: &Limits) -> Result<Vec<TokenWithSpa
     if let Err(error) = Tokenizer::new(rules, text).tokenize_with_location_into_buf(&mut tokens) {
         let start = places.offset(error.location);
         let message = error.message.to_lowercase();
-        return Err(Fault::new("R0100", Span { start, end: text.len() }, message));
+        return Err(Fault::new(codes::WORDS, Span { start, end: text.len() }, message));
     }
     let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut operators = 0;
@@ -144,7 +145,7 @@ fn tokens(rules: &Rules, text: &str, limits: &Limits) -> Result<Vec<TokenWithSpa
                         "statement holds more than {} operators, names and brackets",
                         limits.operators
                     );
-                    return Err(Fault::new("R0003", Span { start, end }, message));
+                    return Err(Fault::new(codes::OPERATORS, Span { start, end }, message));
                 }
             }
         }
@@ -268,7 +269,7 @@ fn is_any_word(parser: &Parser<'_>, ahead: usize, wanted: &[&str]) -> bool {
 }
 
 impl Rules {
-    fn stop(&self, code: &'static str, span: Span, message: impl Into<String>) -> ParserError {
+    fn stop(&self, code: &'static Code, span: Span, message: impl Into<String>) -> ParserError {
         self.stop_with(Fault::new(code, span, message))
     }
 
@@ -278,7 +279,11 @@ impl Rules {
     }
 
     fn too_deep(&self, at: Span) -> Fault {
-        Fault::new("R0002", at, format!("expression is nested deeper than the limit of {}", self.depth_limit))
+        Fault::new(
+            codes::NESTING,
+            at,
+            format!("expression is nested deeper than the limit of {}", self.depth_limit),
+        )
     }
 
     /// Where the next token stands.
@@ -292,16 +297,16 @@ impl Rules {
         let at = self.place(parser);
         let token = &parser.peek_token_ref().token;
         let (code, message, hint) = match token {
-            Token::EOF => ("R0101", format!("expected {wanted}, found the end"), None),
-            Token::DoubleEq => ("R0104", "operator == is not supported".to_owned(), Some("write =")),
+            Token::EOF => (codes::UNEXPECTED, format!("expected {wanted}, found the end"), None),
+            Token::DoubleEq => (codes::OPERATOR, "operator == is not supported".to_owned(), Some("write =")),
             Token::HexStringLiteral(_)
             | Token::NationalStringLiteral(_)
             | Token::EscapedStringLiteral(_)
             | Token::UnicodeStringLiteral(_) => {
-                ("R0104", "this form of literal is not supported".to_owned(), None)
+                (codes::OPERATOR, "this form of literal is not supported".to_owned(), None)
             }
             Token::Number(text, _) if text.starts_with('.') => (
-                "R0101",
+                codes::UNEXPECTED,
                 format!("expected {wanted}, found {text}"),
                 Some("elements are written a[1]; numbers begin with a digit"),
             ),
@@ -317,17 +322,17 @@ impl Rules {
             | Token::Spaceship
             | Token::ShiftLeft
             | Token::ShiftRight
-            | Token::Assignment => ("R0104", format!("operator {token} is not supported"), None),
+            | Token::Assignment => (codes::OPERATOR, format!("operator {token} is not supported"), None),
             Token::Word(word) if word.quote_style.is_none() => {
                 let upper = word.value.to_ascii_uppercase();
                 if OTHER_CLAUSES.contains(&upper.as_str()) {
-                    ("R0102", format!("{upper} is not supported in a rule"), None)
+                    (codes::CLAUSE, format!("{upper} is not supported in a rule"), None)
                 } else {
                     let hint = wanted.contains("FROM").then_some("an alias is written with AS");
-                    ("R0101", format!("expected {wanted}, found {}", word.value), hint)
+                    (codes::UNEXPECTED, format!("expected {wanted}, found {}", word.value), hint)
                 }
             }
-            _ => ("R0101", format!("expected {wanted}, found {token}"), None),
+            _ => (codes::UNEXPECTED, format!("expected {wanted}, found {token}"), None),
         };
         let mut fault = Fault::new(code, at, message);
         fault.hint = hint.map(str::to_owned);
@@ -397,7 +402,11 @@ impl Rules {
     fn statement(&self, parser: &mut Parser<'_>) -> Parsed<Statement> {
         let variables = if is_word(parser, 0, "SET") { self.variables(parser)? } else { Vec::new() };
         if is_any_word(parser, 0, &["FOREACH"]) {
-            return Err(self.stop("R0102", self.place(parser), "FOREACH is not supported in dialect aws"));
+            return Err(self.stop(
+                codes::CLAUSE,
+                self.place(parser),
+                "FOREACH is not supported in dialect aws",
+            ));
         }
         let select = self.select(parser, Self::filters)?;
         self.skip(parser, &Token::SemiColon);
@@ -415,7 +424,7 @@ impl Rules {
                 }
                 Token::Word(word) => {
                     let message = format!("variable {} must begin with @", word.value);
-                    return Err(self.stop("R0212", self.place(parser), message));
+                    return Err(self.stop(codes::VARIABLE_NAME, self.place(parser), message));
                 }
                 _ => return Err(self.unexpected(parser, "a variable such as @name")),
             };
@@ -425,7 +434,7 @@ impl Rules {
                 || !name.bytes().skip(1).all(|b| b.is_ascii_alphanumeric() || b == b'_')
             {
                 let message = format!("variable {name} is not @ and 1 to 64 letters, digits and _");
-                return Err(self.stop("R0212", span, message));
+                return Err(self.stop(codes::VARIABLE_NAME, span, message));
             }
             self.take_token(parser, &Token::Eq, "= after the variable")?;
             let value = self.expression(parser)?;
@@ -440,7 +449,7 @@ impl Rules {
     fn count(&self, count: usize, at: Span, clause: &str) -> Parsed<()> {
         if count > self.items_limit {
             let message = format!("{clause} holds more than {} items", self.items_limit);
-            return Err(self.stop("R0004", at, message));
+            return Err(self.stop(codes::ITEMS, at, message));
         }
         Ok(())
     }
@@ -486,7 +495,7 @@ impl Rules {
 
     fn unexpected_clause(&self, parser: &Parser<'_>) -> ParserError {
         let word = parser.peek_token_ref().token.to_string().to_uppercase();
-        self.stop("R0102", self.place(parser), format!("{word} is not supported in a rule"))
+        self.stop(codes::CLAUSE, self.place(parser), format!("{word} is not supported in a rule"))
     }
 
     /// Whether the token `ahead` can begin an operand and cannot go on after one.
@@ -577,8 +586,11 @@ impl Rules {
                 }
                 Token::EOF => return Err(self.unexpected(parser, "a topic filter in quotes")),
                 _ => {
-                    let mut fault =
-                        Fault::new("R0103", self.place(parser), "the topic filter after FROM needs quotes");
+                    let mut fault = Fault::new(
+                        codes::UNQUOTED_FILTER,
+                        self.place(parser),
+                        "the topic filter after FROM needs quotes",
+                    );
                     fault.hint = Some("write FROM 'sensors/+/temp'".to_owned());
                     return Err(self.stop_with(fault));
                 }
@@ -598,7 +610,7 @@ impl Rules {
             None
         };
         if parser.peek_token_ref().token == Token::Comma {
-            return Err(self.stop("R0102", self.place(parser), "a nested SELECT has one source"));
+            return Err(self.stop(codes::CLAUSE, self.place(parser), "a nested SELECT has one source"));
         }
         Ok(Collection { value, alias })
     }
@@ -608,7 +620,7 @@ impl Rules {
         let at = self.place(parser);
         if self.subqueries.get() >= self.subquery_limit {
             let message = format!("nested SELECTs stand deeper than the limit of {}", self.subquery_limit);
-            return Err(self.stop("R0005", at, message));
+            return Err(self.stop(codes::SUBQUERIES, at, message));
         }
         self.subqueries.set(self.subqueries.get() + 1);
         let select = self.select(parser, Self::collection);
@@ -649,7 +661,7 @@ impl Rules {
                 let valid = !long && !text.starts_with('.') && !text.ends_with('.');
                 let text = number_text(text);
                 if !valid || text.is_empty() {
-                    let mut fault = Fault::new("R0106", span, "malformed number");
+                    let mut fault = Fault::new(codes::NUMBER, span, "malformed number");
                     fault.hint = Some("a number has digits on both sides of its point".to_owned());
                     return Err(self.stop_with(fault));
                 }
@@ -696,7 +708,7 @@ impl Rules {
                 return Ok((Expr { kind: ExprKind::Plus(Box::new(value)), span }, false));
             }
             Token::Mul => {
-                let mut fault = Fault::new("R0209", span, "* is not allowed here");
+                let mut fault = Fault::new(codes::STAR, span, "* is not allowed here");
                 fault.hint = Some("it stands alone as an item, argument or member".to_owned());
                 return Err(self.stop_with(fault));
             }
@@ -738,11 +750,16 @@ impl Rules {
                 parser.prev_token();
                 let fault = match reserved {
                     "SELECT" => {
-                        let mut fault = Fault::new("R0101", span, "a nested SELECT needs parentheses");
+                        let mut fault =
+                            Fault::new(codes::UNEXPECTED, span, "a nested SELECT needs parentheses");
                         fault.hint = Some("write (SELECT …)".to_owned());
                         fault
                     }
-                    _ => Fault::new("R0101", span, format!("expected an expression, found {}", word.value)),
+                    _ => Fault::new(
+                        codes::UNEXPECTED,
+                        span,
+                        format!("expected an expression, found {}", word.value),
+                    ),
                 };
                 return Err(self.stop_with(fault));
             }
@@ -777,14 +794,14 @@ impl Rules {
                 };
                 if parser.peek_token_ref().token == Token::LParen {
                     let message = format!("calls into modules are not supported: .{}(", name.text);
-                    return Err(self.stop("R0104", name.span, message));
+                    return Err(self.stop(codes::OPERATOR, name.span, message));
                 }
                 span = span.to(name.span);
                 steps.push(Step::Member(name));
             } else if self.skip(parser, &Token::LBracket) {
                 let index = self.expression(parser)?;
                 if parser.peek_token_ref().token == Token::Colon {
-                    return Err(self.stop("R0104", self.place(parser), "slices are not supported"));
+                    return Err(self.stop(codes::OPERATOR, self.place(parser), "slices are not supported"));
                 }
                 span = span.to(self.take_token(parser, &Token::RBracket, "]")?);
                 steps.push(match index.kind {
@@ -829,7 +846,7 @@ impl Rules {
         if is_word(parser, 0, "SELECT") {
             // An argument may be a query without parentheses of its own.
             let at = self.place(parser);
-            return Err(self.stop("R0101", at, "a nested SELECT needs parentheses of its own"));
+            return Err(self.stop(codes::UNEXPECTED, at, "a nested SELECT needs parentheses of its own"));
         }
         self.expression(parser)
     }
@@ -919,7 +936,7 @@ impl Rules {
                 "MOD" => self.arithmetic(parser, left, ArithmeticOp::Remainder)?,
                 "DIV" => self.arithmetic(parser, left, ArithmeticOp::DivideWhole)?,
                 "IS" => {
-                    let mut fault = Fault::new("R0104", at, "operator IS is not supported");
+                    let mut fault = Fault::new(codes::OPERATOR, at, "operator IS is not supported");
                     fault.hint = Some("use isNull(x) or isUndefined(x)".to_owned());
                     return Err(self.stop_with(fault));
                 }
@@ -978,7 +995,7 @@ impl Rules {
             ExprKind::Compare { .. } | ExprKind::In { .. } | ExprKind::Between { .. } | ExprKind::Like { .. }
         );
         if chained && !left.closed {
-            let mut fault = Fault::new("R0105", at, "comparisons do not chain");
+            let mut fault = Fault::new(codes::CHAIN, at, "comparisons do not chain");
             fault.hint = Some("join them with AND, or use parentheses".to_owned());
             return Err(self.stop_with(fault));
         }
@@ -1034,7 +1051,7 @@ impl Rules {
                     let (items, end) =
                         self.list(parser, &Token::RParen, "a comma or a closing parenthesis")?;
                     if items.is_empty() {
-                        return Err(self.stop("R0101", open.to(end), "the list after IN is empty"));
+                        return Err(self.stop(codes::UNEXPECTED, open.to(end), "the list after IN is empty"));
                     }
                     (Among::List(items), end)
                 } else {
@@ -1059,7 +1076,7 @@ impl Rules {
                 return Ok((char, span));
             }
         }
-        Err(self.stop("R0214", span, "ESCAPE takes a string of one character"))
+        Err(self.stop(codes::ESCAPE, span, "ESCAPE takes a string of one character"))
     }
 }
 
