@@ -153,9 +153,14 @@ impl KeptMessage {
 pub(super) struct Secret(RandomState);
 
 impl Secret {
-    /// The seed of `rand()` and `newuuid()` for one message and one rule.
-    pub(super) fn seed(&self, id: ItemId, rule: u32) -> u64 {
-        self.0.hash_one((id, rule, "seed"))
+    /// The seed of `rand()` and `newuuid()` for the rules of one message.
+    pub(super) fn seed(&self, id: ItemId) -> u64 {
+        self.0.hash_one((id, "seed"))
+    }
+
+    /// The same for their error actions, which go their own way.
+    pub(super) fn error_seed(&self, id: ItemId) -> u64 {
+        self.0.hash_one((id, "error seed"))
     }
 
     /// A number for traces: its high half can't be guessed, its low half differs for each sequence number.
