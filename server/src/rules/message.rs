@@ -158,11 +158,6 @@ impl Secret {
         self.0.hash_one((id, "seed"))
     }
 
-    /// The same for their error actions, which go their own way.
-    pub(super) fn error_seed(&self, id: ItemId) -> u64 {
-        self.0.hash_one((id, "error seed"))
-    }
-
     /// A number for traces: its high half can't be guessed, its low half differs for each sequence number.
     pub(super) fn trace_id(&self, id: ItemId) -> u128 {
         let hash = self.0.hash_one((id, "trace"));

@@ -618,8 +618,8 @@ impl Rule {
             return Ok(None);
         };
         let event = facts.event(&shared.secret);
-        let mut evaluation = Evaluation::new(&event, shared.secret.error_seed(facts.id));
-        evaluation.begin_rule(self.id);
+        let mut evaluation = Evaluation::new(&event, shared.secret.seed(facts.id));
+        evaluation.begin_rule_again(self.id);
         let mut renderer = TemplateRenderer {
             plan: &loaded.plan,
             templates: &loaded.templates,
