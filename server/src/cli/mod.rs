@@ -1,4 +1,4 @@
-//! The command line: `tidegate serve | demo | check | sql | pub | sub | version`.
+//! The command line: `tidegate serve | demo | check | rules | sql | pub | sub | version`.
 //!
 //! Without a subcommand the demo runs, or the server when a configuration is named (`--config`, `TIDEGATE_CONFIG`).
 //! Results go to standard output, everything else to standard error; [`Exit`] lists the exit codes.
@@ -9,6 +9,7 @@ mod format;
 mod mqtt_flags;
 mod output;
 mod publish;
+mod rules;
 mod serve;
 mod signals;
 mod sql;
@@ -61,6 +62,8 @@ enum Command {
     Demo(crate::demo::DemoArgs),
     /// Check the configuration and the rules without starting anything.
     Check(check::CheckArgs),
+    /// Work on rules without a server.
+    Rules(rules::RulesArgs),
     /// Evaluate one SQL statement on one message, without a server.
     Sql(sql::SqlArgs),
     /// Publish messages; flags as in mosquitto_pub.
@@ -85,6 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Serve(args)) => serve::run(&args.or(&cli.config), environment),
         Some(Command::Demo(args)) => crate::demo::run(&args, environment),
         Some(Command::Check(args)) => check::run(&args.or(&cli.config), environment),
+        Some(Command::Rules(args)) => rules::run(args, &cli.config, environment),
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),

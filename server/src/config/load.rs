@@ -245,7 +245,7 @@ fn unknown_key(said: &str) -> Option<&str> {
 const PLANNED_SECTIONS: [&str; 4] = ["acl", "auth", "connectors", "tls"];
 
 /// "did you mean …", or the list when nothing is near.
-pub(super) fn suggest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
+pub(crate) fn suggest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
     let known: Vec<&str> = known.collect();
     let nearest = known
         .iter()

@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
+pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};
 pub use self::model::{
     Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy, RuleLimits,

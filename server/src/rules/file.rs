@@ -146,7 +146,7 @@ pub fn load_rules(dir: &Path, limits: &Limits) -> Result<RuleSet, Vec<RuleFileEr
     loader.finish()
 }
 
-fn read_text(file: &Path) -> Result<String, String> {
+pub(super) fn read_text(file: &Path) -> Result<String, String> {
     let size = fs::metadata(file).map_err(|error| format!("can't be read: {error}"))?.len();
     if size > FILE_BYTES_MAX {
         return Err(format!("has {size} bytes, more than the limit of {FILE_BYTES_MAX}"));

@@ -6,11 +6,13 @@
 //! - `pipeline.rs`: [`RulePipeline`], the broker's hook: evaluate, render, republish or enqueue;
 //! - `message.rs`: a message as rules and error documents see it;
 //! - `error_action.rs`: what happens when actions fail;
-//! - `counters.rs`: what is counted, per rule and per action.
+//! - `counters.rs`: what is counted, per rule and per action;
+//! - `cases/`: tests of rules as data, run through the same code.
 //!
 //! A change of rules swaps one pointer: no client notices, and a message in flight ends on the version it began with.
 //! Queues live on through a change of their action's settings.
 
+pub(crate) mod cases;
 mod counters;
 mod error;
 mod error_action;

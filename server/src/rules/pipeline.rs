@@ -781,12 +781,12 @@ fn encoded_properties(request: &RepublishRequest) -> Result<Vec<u8>, String> {
 }
 
 /// Renders an action's templates for one message.
-struct TemplateRenderer<'r, 'e> {
-    plan: &'r ActionPlan,
-    templates: &'r [Template],
-    evaluation: &'r mut Evaluation<'e>,
-    sql_output: Option<&'r Output>,
-    output: OutputRef<'r>,
+pub(super) struct TemplateRenderer<'r, 'e> {
+    pub(super) plan: &'r ActionPlan,
+    pub(super) templates: &'r [Template],
+    pub(super) evaluation: &'r mut Evaluation<'e>,
+    pub(super) sql_output: Option<&'r Output>,
+    pub(super) output: OutputRef<'r>,
 }
 
 impl Renderer for TemplateRenderer<'_, '_> {
