@@ -97,6 +97,14 @@ impl Output {
         Output { bytes, is_json: true }
     }
 
+    /// A document that stands where a rule's output does: what `output()` is in the templates of an error action.
+    ///
+    /// `text` is to be one JSON document; should it be none, `output()` is a String.
+    #[must_use]
+    pub fn of_document(text: Vec<u8>) -> Output {
+        Output::json(text)
+    }
+
     pub(crate) fn raw(bytes: Vec<u8>) -> Output {
         Output { bytes, is_json: false }
     }

@@ -6,6 +6,7 @@
 mod check;
 mod exit;
 mod format;
+mod message;
 mod mqtt_flags;
 mod output;
 mod publish;

@@ -13,11 +13,12 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
-use actions::{Failure, OutputRef, Request};
+use actions::{Failure, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::{Broker, InternalPublish};
 use parking_lot::Mutex;
+use rules_sql::Output;
 use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -246,6 +247,6 @@ pub(super) fn request(
         failures,
     };
     let document = serde_json::to_vec(&document).map_err(|error| error.to_string())?;
-    let output = OutputRef { bytes: &document, is_json: true };
-    rule.render_error(shared, facts, output).map_err(|error| error.to_string())
+    let document = Output::of_document(document);
+    rule.render_error(shared, facts, &document).map_err(|error| error.to_string())
 }

@@ -5,18 +5,20 @@
 
 use std::path::Path;
 
-use actions::{ActionPlan, OutputRef, RenderError, Renderer, Request};
-use rules_sql::{Evaluation, Explanation, Outcome, Output, Step, Template};
+use actions::Request;
+use rules_sql::{CompiledRule, Evaluation, Explanation, Outcome};
 
-use super::file::{LoadedAction, LoadedRule};
+use super::file::LoadedRule;
+use super::parameters::{Sent, parameters};
+use super::render::Parameter;
 
 /// A rule and a message, taken apart.
 #[derive(Debug)]
 pub(crate) struct RuleExplanation<'r> {
     /// Name of the rule.
     pub(crate) name: &'r str,
-    /// The file that it stands in.
-    pub(crate) file: &'r Path,
+    /// The file that it stands in; `None` for a statement that stands in none.
+    pub(crate) file: Option<&'r Path>,
     /// Whether it runs for live messages.
     pub(crate) is_enabled: bool,
     /// FROM, SET, WHERE and SELECT.
@@ -35,22 +37,30 @@ pub(crate) struct ActionExplanation<'r> {
     /// Its `type`.
     pub(crate) kind: &'static str,
     /// Its parameters that are templates, in the order in which they were rendered.
-    pub(crate) parameters: Vec<ParameterExplanation<'r>>,
+    pub(crate) parameters: Vec<Parameter<'r>>,
     /// What would be sent, or why nothing would be.
     pub(crate) request: Result<Request, String>,
 }
 
-/// A parameter that is a template.
-#[derive(Debug)]
-pub(crate) struct ParameterExplanation<'r> {
-    /// The key: `url`, `headers.X-Site`.
-    pub(crate) field: &'r str,
-    /// The template as written.
-    pub(crate) template: &'r str,
-    /// Each `${…}`, in order.
-    pub(crate) steps: Vec<Step>,
-    /// What it was rendered to, or why it wasn't.
-    pub(crate) rendered: Result<Vec<u8>, String>,
+/// Parts of a header's name that say that its value is a secret.
+const SECRET_HEADERS: [&str; 6] = ["auth", "cookie", "key", "password", "secret", "token"];
+
+impl ActionExplanation<'_> {
+    /// What would be sent, parameter by parameter; `***` for headers that usually hold secrets.
+    pub(crate) fn sent(&self, request: &Request) -> Vec<Sent> {
+        let mut sent = parameters(request);
+        for (name, value) in &mut sent {
+            let header = name.strip_prefix("headers.").map(str::to_ascii_lowercase);
+            // The key of a repeated request is no secret, though it is called one.
+            let is_secret = |header: &String| {
+                header != "idempotency-key" && SECRET_HEADERS.iter().any(|part| header.contains(part))
+            };
+            if header.as_ref().is_some_and(is_secret) {
+                *value = b"***".to_vec();
+            }
+        }
+        sent
+    }
 }
 
 impl LoadedRule {
@@ -61,68 +71,25 @@ impl LoadedRule {
         let mut is_skipped = false;
         if let Outcome::Output(output) = &sql.outcome {
             is_skipped = self.skip_empty && output.is_empty_object();
-            if !is_skipped {
-                actions.extend(self.actions.iter().map(|action| action.explain(evaluation, output)));
+            for action in self.actions.iter().filter(|_| !is_skipped) {
+                let (request, parameters) = action.explain_rendering(evaluation, output);
+                actions.push(ActionExplanation {
+                    name: action.config.name(),
+                    kind: action.config.kind(),
+                    parameters,
+                    request: request.map_err(|error| crate::cli::chain(&error)),
+                });
             }
         }
-        RuleExplanation {
-            name: &self.name,
-            file: &self.file,
-            is_enabled: self.enabled,
-            sql,
-            is_skipped,
-            actions,
-        }
+        let (name, file, is_enabled) = (self.name.as_str(), Some(self.file.as_path()), self.enabled);
+        RuleExplanation { name, file, is_enabled, sql, is_skipped, actions }
     }
 }
 
-impl LoadedAction {
-    fn explain(&self, evaluation: &mut Evaluation<'_>, output: &Output) -> ActionExplanation<'_> {
-        let mut renderer = ExplainingRenderer {
-            plan: &self.plan,
-            templates: &self.templates,
-            evaluation,
-            output,
-            parameters: Vec::new(),
-        };
-        let request = self.plan.render(&mut renderer).map_err(|error| error.to_string());
-        let parameters = renderer.parameters;
-        ActionExplanation { name: self.config.name(), kind: self.config.kind(), parameters, request }
-    }
-}
-
-/// Renders templates and keeps how.
-struct ExplainingRenderer<'r, 'm, 'e> {
-    plan: &'r ActionPlan,
-    templates: &'r [Template],
-    evaluation: &'m mut Evaluation<'e>,
-    output: &'m Output,
-    parameters: Vec<ParameterExplanation<'r>>,
-}
-
-impl Renderer for ExplainingRenderer<'_, '_, '_> {
-    fn render(&mut self, index: usize, out: &mut Vec<u8>) -> Result<(), RenderError> {
-        let (Some(spec), Some(template)) = (self.plan.templates().get(index), self.templates.get(index)) else {
-            let problem = "was not compiled".to_owned();
-            return Err(RenderError::Template { field: index.to_string(), problem });
-        };
-        let explanation = template.explain(self.evaluation, Some(self.output));
-        let rendered = explanation.rendered.map_err(|error| crate::cli::chain(&error));
-        let result = match &rendered {
-            Ok(bytes) => {
-                out.extend_from_slice(bytes);
-                Ok(())
-            }
-            Err(problem) => {
-                Err(RenderError::Template { field: spec.field.clone(), problem: problem.clone() })
-            }
-        };
-        let (field, template, steps) = (spec.field.as_str(), spec.text.as_str(), explanation.steps);
-        self.parameters.push(ParameterExplanation { field, template, steps, rendered });
-        result
-    }
-
-    fn output(&mut self) -> OutputRef<'_> {
-        OutputRef { bytes: self.output.bytes(), is_json: self.output.is_json() }
+impl RuleExplanation<'_> {
+    /// Explains a statement that belongs to no rule.
+    pub(crate) fn of_statement(statement: &CompiledRule, evaluation: &mut Evaluation<'_>) -> Self {
+        let sql = statement.explain(evaluation);
+        Self { name: "statement", file: None, is_enabled: true, sql, is_skipped: false, actions: Vec::new() }
     }
 }

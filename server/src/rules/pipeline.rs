@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 
 use actions::config::OrderBy;
 use actions::{
-    ActionConfigError, ActionPlan, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, OutputRef,
-    RenderError, Renderer, RepublishRequest, Request, TargetPolicy,
+    ActionConfigError, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, RenderError, RepublishRequest,
+    Request, TargetPolicy,
 };
 use arc_swap::ArcSwap;
 use broker::{HookEffects, MessageHandler, MessageHook, Progress, Publication, Republish, Trail};
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
 use parking_lot::Mutex;
-use rules_sql::{CompiledRule, Evaluation, Outcome, Output, Template};
+use rules_sql::{CompiledRule, Evaluation, Outcome, Output};
 use tokio::task::JoinSet;
 
 use super::counters::{ActionCounters, ActionStats, Counter, RuleCounters, RuleStats};
@@ -490,14 +490,7 @@ impl Rule {
         let mut requests = Vec::new();
         let mut failures = Vec::new();
         for (place, (loaded, running)) in self.loaded.actions.iter().zip(&self.actions).enumerate() {
-            let mut renderer = TemplateRenderer {
-                plan: &loaded.plan,
-                templates: &loaded.templates,
-                evaluation,
-                sql_output: Some(output),
-                output: OutputRef { bytes: output.bytes(), is_json: output.is_json() },
-            };
-            let failure = match loaded.plan.render(&mut renderer) {
+            let failure = match loaded.render(evaluation, output) {
                 Ok(Request::Republish(request)) => self.republish(shared, trail, running, request, effects),
                 Ok(request) => {
                     requests.push(Rendered { place, key: order_key(shared, facts, loaded), request });
@@ -612,7 +605,7 @@ impl Rule {
         &self,
         shared: &Shared,
         facts: &Facts<'_>,
-        output: OutputRef<'_>,
+        document: &Output,
     ) -> Result<Option<Request>, RenderError> {
         let (Some(loaded), Some(running)) = (&self.loaded.error_action, &self.error_action) else {
             return Ok(None);
@@ -620,14 +613,8 @@ impl Rule {
         let event = facts.event(&shared.secret);
         let mut evaluation = Evaluation::new(&event, shared.secret.seed(facts.id));
         evaluation.begin_rule_again(self.id);
-        let mut renderer = TemplateRenderer {
-            plan: &loaded.plan,
-            templates: &loaded.templates,
-            evaluation: &mut evaluation,
-            sql_output: None,
-            output,
-        };
-        loaded.plan.render(&mut renderer).map(Some).inspect_err(|_| running.counters.failed_render.raise())
+        let request = loaded.render(&mut evaluation, document);
+        request.map(Some).inspect_err(|_| running.counters.failed_render.raise())
     }
 
     /// Puts the error action's request into its queue.
@@ -778,33 +765,4 @@ fn encoded_properties(request: &RepublishRequest) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     properties.append_forward(&mut out).map_err(|error| error.to_string())?;
     Ok(out)
-}
-
-/// Renders an action's templates for one message.
-pub(super) struct TemplateRenderer<'r, 'e> {
-    pub(super) plan: &'r ActionPlan,
-    pub(super) templates: &'r [Template],
-    pub(super) evaluation: &'r mut Evaluation<'e>,
-    pub(super) sql_output: Option<&'r Output>,
-    pub(super) output: OutputRef<'r>,
-}
-
-impl Renderer for TemplateRenderer<'_, '_> {
-    fn render(&mut self, index: usize, out: &mut Vec<u8>) -> Result<(), RenderError> {
-        let field = || self.plan.templates().get(index).map(|spec| spec.field.clone()).unwrap_or_default();
-        let Some(template) = self.templates.get(index) else {
-            return Err(RenderError::Template { field: field(), problem: "was not compiled".to_owned() });
-        };
-        template.render(self.evaluation, self.sql_output, out).map_err(|error| {
-            let problem = match std::error::Error::source(&error) {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            };
-            RenderError::Template { field: field(), problem }
-        })
-    }
-
-    fn output(&mut self) -> OutputRef<'_> {
-        self.output
-    }
 }

@@ -1,6 +1,8 @@
 //! `tidegate rules`: work on rules without a server, one subcommand a file.
 
+mod explain;
 mod junit;
+mod new;
 mod test;
 
 use clap::{Args, Subcommand};
@@ -16,12 +18,18 @@ pub(super) struct RulesArgs {
 
 #[derive(Debug, Subcommand)]
 enum RulesCommand {
+    /// Say for one message what each rule makes of it, and why.
+    Explain(Box<explain::ExplainArgs>),
+    /// Print a rule file for a statement, to be completed.
+    New(new::NewArgs),
     /// Run test cases that are kept as data beside the rules.
     Test(test::TestArgs),
 }
 
 pub(super) fn run(args: RulesArgs, outer: &ConfigArgs, environment: &Environment) -> Result<Exit, Failure> {
     match args.command {
+        RulesCommand::Explain(args) => explain::run(&args.or(outer), environment),
+        RulesCommand::New(args) => new::run(&args),
         RulesCommand::Test(args) => test::run(&args.or(outer), environment),
     }
 }

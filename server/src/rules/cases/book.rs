@@ -68,6 +68,11 @@ impl Shelf {
         self.faults.append(&mut other.faults);
     }
 
+    /// Its rules, in the order in which they were read.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &LoadedRule> {
+        self.rules.iter().map(AsRef::as_ref)
+    }
+
     /// What is wrong with its files.
     pub(crate) fn faults(&self) -> &[RuleFileError] {
         &self.faults

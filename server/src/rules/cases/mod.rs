@@ -1,12 +1,10 @@
 //! Cases: tests of rules kept as data, one rule and one message in, one outcome out.
 //!
 //! - `json.rs`: JSON whose numbers keep their text;
-//! - `message.rs`: a message that nobody sent, as rules see it;
 //! - `model.rs`: one case, every field of it known and judged;
 //! - `read.rs`: case files, and which of them an argument stands for;
 //! - `book.rs`: the rules that a case may call by name;
 //! - `run.rs`: a case through the compiler, the evaluation and the templates that live messages go through;
-//! - `parameters.rs`: what an action would send, parameter by parameter;
 //! - `compare.rs`, `verdict.rs`: what came against what was expected;
 //! - `report.rs`: a verdict as a line of JSON.
 //!
@@ -17,9 +15,7 @@
 mod book;
 mod compare;
 mod json;
-mod message;
 mod model;
-mod parameters;
 mod read;
 mod report;
 mod run;
@@ -28,7 +24,6 @@ mod tests;
 mod verdict;
 
 pub(crate) use book::{Book, Shelf};
-pub(crate) use message::{SampleMessage, SampleProperties};
 pub(crate) use read::{CaseFile, case_files, read_cases};
 pub(crate) use report::line;
 pub(crate) use run::{Runner, Verdict};

@@ -8,8 +8,8 @@ use mqtt_protocol::QoS;
 use regex::Regex;
 use rules_sql::{Dialect, Evaluation, Event, Limits, Template, TemplateKind};
 
+use super::super::sample::{SampleMessage, SampleProperties};
 use super::json::Json;
-use super::message::{SampleMessage, SampleProperties};
 use crate::config::suggest;
 
 /// Most messages of one case.

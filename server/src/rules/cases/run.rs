@@ -2,17 +2,15 @@
 //!
 //! Random numbers begin from one seed and identifiers from one number, so that two runs of a case give the same.
 
-use actions::OutputRef;
 use rules_sql::{
     CompileError, CompiledRule, Evaluation, Limits, Outcome, Output, Template, TemplateKind, Warning,
 };
 
 use super::super::file::{LoadedAction, LoadedRule};
-use super::super::pipeline::TemplateRenderer;
+use super::super::parameters::{Sent, parameters};
 use super::book::{Book, Missing};
 use super::json::Json;
 use super::model::{Case, Expected, RuleOf, Stage, Test, Timed};
-use super::parameters::{Parameter, parameters};
 use super::verdict;
 use crate::config::suggest;
 
@@ -58,7 +56,7 @@ pub(super) struct Ran {
     /// What the template was rendered to, for the last message that had an output.
     pub(super) rendered: Option<Vec<u8>>,
     /// By name, what the actions would send for that message.
-    pub(super) actions: Vec<(String, Vec<Parameter>)>,
+    pub(super) actions: Vec<(String, Vec<Sent>)>,
     /// The first error.
     pub(super) error: Option<Fault>,
     warnings: Vec<String>,
@@ -278,17 +276,9 @@ impl Runner<'_> {
         }
         ran.actions.clear();
         for action in actions {
-            let mut renderer = TemplateRenderer {
-                plan: &action.plan,
-                templates: &action.templates,
-                evaluation: &mut evaluation,
-                sql_output: Some(&output),
-                output: OutputRef { bytes: output.bytes(), is_json: output.is_json() },
-            };
             let name = action.config.name();
             let request = action
-                .plan
-                .render(&mut renderer)
+                .render(&mut evaluation, &output)
                 .map_err(|error| Fault::at(Stage::Template, format!("action \"{name}\": {error}")))?;
             ran.actions.push((name.to_owned(), parameters(&request)));
         }

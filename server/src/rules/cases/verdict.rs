@@ -5,10 +5,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::super::parameters::Sent;
 use super::compare::{Comparison, shortened};
 use super::json::Json;
 use super::model::{Expected, Stage};
-use super::parameters::Parameter;
 use super::run::{Answer, Fault, Ran, Row};
 use crate::config::suggest;
 
@@ -184,8 +184,8 @@ impl Judge<'_> {
         Ok(())
     }
 
-    fn parameter(&self, name: &str, wanted: &Json, came: &[Parameter]) -> Result<(), String> {
-        let is_same = |(other, _): &&Parameter| match name.strip_prefix("headers.") {
+    fn parameter(&self, name: &str, wanted: &Json, came: &[Sent]) -> Result<(), String> {
+        let is_same = |(other, _): &&Sent| match name.strip_prefix("headers.") {
             Some(_) => other.eq_ignore_ascii_case(name),
             None => other == name,
         };

@@ -4,12 +4,12 @@ use actions::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// A parameter's name and what it was rendered to.
-pub(super) type Parameter = (String, Vec<u8>);
+/// A parameter's name and what would be sent for it.
+pub(crate) type Sent = (String, Vec<u8>);
 
 /// Takes a request apart. Header names are in lower case; Correlation Data is base64 text, as it is written.
-pub(super) fn parameters(request: &Request) -> Vec<Parameter> {
-    let mut all: Vec<Parameter> = Vec::new();
+pub(crate) fn parameters(request: &Request) -> Vec<Sent> {
+    let mut all: Vec<Sent> = Vec::new();
     let mut put = |name: &str, value: &[u8]| all.push((name.to_owned(), value.to_vec()));
     match request {
         Request::Republish(request) => {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use mqtt_protocol::{PublishProperties, QoS, UserPropertiesBuf, validate_topic_name};
 use rules_sql::Event;
 
-use super::super::message::Properties;
+use super::message::Properties;
 
 /// MQTT 5 properties of a message.
 #[derive(Debug, Clone, Default)]
