@@ -25,6 +25,7 @@ mod limits;
 mod meter;
 mod plan;
 pub mod reference;
+mod replacement;
 mod rule;
 mod syntax;
 mod template;
