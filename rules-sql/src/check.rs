@@ -59,7 +59,8 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
     }
     let mut guard = Vec::new();
     let mut condition = Vec::new();
-    let span = statement.select.condition.as_ref().map(|root| root.span).unwrap_or_default();
+    let mut condition_reads_payload = false;
+    let condition_span = statement.select.condition.as_ref().map(|root| root.span).unwrap_or_default();
     if let Some(root) = &statement.select.condition {
         let conjuncts = match &root.kind {
             ExprKind::And(operands) => operands.as_slice(),
@@ -67,23 +68,22 @@ pub(crate) fn statement(statement: &ast::Statement, limits: &Limits) -> Result<C
         };
         for conjunct in conjuncts {
             checker.reads_payload = false;
+            checker.reads_variable = false;
             let checked = checker.expr(conjunct)?;
             // A constant that is all of WHERE needs no type to be seen through.
             if conjuncts.len() > 1 || !matches!(checked.op, Op::Const(_)) {
                 certain::condition(&checked, "WHERE", &mut checker.warnings);
             }
-            if checker.reads_payload { condition.push(checked) } else { guard.push(checked) }
+            condition_reads_payload |= checker.reads_payload;
+            // A variable has one value for the whole evaluation; those of the guard don't outlive it.
+            let guards = !checker.reads_payload && !checker.reads_variable;
+            if guards { guard.push(checked) } else { condition.push(checked) }
         }
     }
     checker.reads_payload = false;
     let projection = checker.projection(&statement.select)?;
-    let plan = Plan {
-        variables,
-        guard: conjunction(guard, span),
-        condition: conjunction(condition, span),
-        projection,
-        projection_reads_payload: checker.reads_payload,
-    };
+    let reads_payload = condition_reads_payload || checker.reads_payload;
+    let plan = Plan { variables, guard, condition, condition_span, projection, reads_payload };
     Ok(Checked { filters, variables: checker.variables, plan, warnings: checker.warnings })
 }
 
@@ -121,10 +121,6 @@ enum Place {
     Template,
 }
 
-fn conjunction(mut conjuncts: Vec<Expr>, span: Span) -> Option<Expr> {
-    if conjuncts.len() > 1 { Some(Expr { op: Op::And(conjuncts), span }) } else { conjuncts.pop() }
-}
-
 fn filter(name: &Name) -> Result<String, Fault> {
     let text = &name.text;
     // `$share/…` is a way to subscribe, not a filter a rule could match messages with.
@@ -153,6 +149,8 @@ struct Checker<'l> {
     element: Option<Option<String>>,
     /// Set when what was just checked reads the payload.
     reads_payload: bool,
+    /// Set when what was just checked reads a variable.
+    reads_variable: bool,
     warnings: Vec<Fault>,
 }
 
@@ -166,6 +164,7 @@ impl<'l> Checker<'l> {
             deepest: 0,
             element: None,
             reads_payload: false,
+            reads_variable: false,
             warnings: Vec::new(),
         }
     }
@@ -377,6 +376,7 @@ impl<'l> Checker<'l> {
             fault.hint = nearest(name, known.iter().copied()).map(|near| format!("did you mean {near}?"));
             return Err(fault);
         };
+        self.reads_variable = true;
         if let Some(variable) = self.variables.get(place) {
             self.reads_payload |= variable.reads_payload;
             // Evaluation walks into variables, and what they build nests as they do.

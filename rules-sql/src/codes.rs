@@ -43,6 +43,8 @@ pub(crate) enum Example {
     Template(TemplateKind, &'static str),
     /// As `Limited`, for the text of a template.
     LimitedTemplate(&'static str, fn(&mut Limits), &'static str),
+    /// The template of a republish's topic, under a rule; the words name the rule.
+    Topic(&'static str, &'static str, &'static str),
 }
 
 impl Code {
@@ -53,7 +55,8 @@ impl Code {
             | Example::Limited(text, ..)
             | Example::Emqx(text)
             | Example::Template(_, text)
-            | Example::LimitedTemplate(text, ..) => text,
+            | Example::LimitedTemplate(text, ..)
+            | Example::Topic(text, ..) => text,
         }
     }
 
@@ -61,7 +64,9 @@ impl Code {
     pub(crate) fn condition(&self) -> Option<&'static str> {
         match self.example {
             Example::Statement(_) | Example::Template(..) => None,
-            Example::Limited(_, _, words) | Example::LimitedTemplate(_, _, words) => Some(words),
+            Example::Limited(_, _, words)
+            | Example::LimitedTemplate(_, _, words)
+            | Example::Topic(_, _, words) => Some(words),
             Example::Emqx(_) => Some("in dialect emqx"),
         }
     }
@@ -71,7 +76,7 @@ impl Code {
         let mut limits = Limits::default();
         match self.example {
             Example::Limited(_, lower, _) | Example::LimitedTemplate(_, lower, _) => lower(&mut limits),
-            Example::Statement(_) | Example::Emqx(_) | Example::Template(..) => {}
+            Example::Statement(_) | Example::Emqx(_) | Example::Template(..) | Example::Topic(..) => {}
         }
         let template = |kind| {
             let template = Template::compile(self.text(), kind, Dialect::Aws, &limits)?;
@@ -80,6 +85,11 @@ impl Code {
         let dialect = match self.example {
             Example::Template(kind, _) => return template(kind),
             Example::LimitedTemplate(..) => return template(TemplateKind::PlainText),
+            Example::Topic(_, sql, _) => {
+                let rule = compile(sql, Dialect::Aws, &limits)?;
+                let topic = rule.template(self.text(), TemplateKind::Topic, &limits)?;
+                return Ok(topic.warnings().iter().cloned().chain(rule.doubt_return(&topic)).collect());
+            }
             Example::Emqx(_) => Dialect::Emqx,
             Example::Statement(_) | Example::Limited(..) => Dialect::Aws,
         };
@@ -353,6 +363,64 @@ codes! {
         "The output is what the SELECT makes; only the templates of actions come after it.",
         "Use SET for a value that is needed twice.",
         Example::Statement("SELECT output() AS x FROM 't'"),
+    );
+    PAYLOAD_PATH = warning(
+        "R0900",
+        "`payload.x` is a field of a field named payload",
+        "Fields of the payload stand by themselves. EMQX writes `payload.x` for the field that is `x` here.",
+        "Write the field without `payload.`; if a field is named payload, put that name into backticks.",
+        Example::Statement("SELECT payload.t AS t FROM 't'"),
+    );
+    UNTRUSTED = warning(
+        "R0901",
+        "a condition on a field that looks like the publisher or the message",
+        "A bare name is a field of the payload, which whoever writes the payload chooses. As a check of who publishes, \
+         or on which topic, the condition can be met by anyone.",
+        "Use the function that the hint names; if the field is meant, put its name into backticks.",
+        Example::Statement("SELECT * FROM 't' WHERE clientid = 'dev-1'"),
+    );
+    FOREIGN_FORM = warning(
+        "R0902",
+        "written the way of EMQX",
+        "In EMQX the name is a column of the message or an event of the broker; here it is a field of the payload.",
+        "The hint has the way to write it here; if the field is meant, put its name into backticks.",
+        Example::Template(TemplateKind::Topic, "alarms/${clientid}"),
+    );
+    ALIAS_IN_WHERE = warning(
+        "R0903",
+        "WHERE uses the name of an item of SELECT",
+        "WHERE is evaluated before SELECT and sees the payload, not the names that SELECT gives.",
+        "Use the field itself, or compute the value with SET before SELECT.",
+        Example::Statement("SELECT temperature AS t FROM 'a' WHERE t > 30"),
+    );
+    ALIAS_IN_TEMPLATE = warning(
+        "R0904",
+        "a template uses the name of an item of SELECT",
+        "A template sees the original message, not the names that SELECT gives.",
+        "Use the field itself, a variable of SET, or `output().name`.",
+        Example::Topic("alarms/${site}", "SELECT topic(2) AS site FROM 'a/+'", "of the rule `SELECT topic(2) AS site FROM 'a/+'`"),
+    );
+    CONSTANT_CONDITION = warning(
+        "R0905",
+        "a condition that is the same for every message",
+        "The condition, or a part of it that AND or OR joins to the rest, reads nothing of the message.",
+        "Leave it out, or name the field that it was to read.",
+        Example::Statement("SELECT * FROM 't' WHERE a = 1 OR 1 = 1"),
+    );
+    QUOTED_NAME = warning(
+        "R0906",
+        "a String in double quotes compared with a constant",
+        "Double quotes make a String. Where they make a name, this would read a field.",
+        "Write the field without quotes, or in backticks.",
+        Example::Statement("SELECT * FROM 't' WHERE \"temperature\" = '60'"),
+    );
+    RETURNS = warning(
+        "R0907",
+        "a republish may come back to its own rule",
+        "The topic may be one that FROM selects. The rule does not run for messages that it had a part in making, so \
+         nothing runs in circles, but the message is not handled again either.",
+        "Republish to a topic that no filter of the rule matches.",
+        Example::Topic("sensors/${topic(2)}/f", "SELECT * FROM 'sensors/#'", "of the rule `SELECT * FROM 'sensors/#'`"),
     );
     USELESS_ARGUMENT = warning(
         "R0930",

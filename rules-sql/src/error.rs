@@ -127,12 +127,6 @@ impl Fault {
         self.hint = Some(hint.into());
         self
     }
-
-    /// The same fault in a text that holds this one from byte `offset` on.
-    pub(crate) fn shifted(mut self, offset: usize) -> Fault {
-        self.span = Span { start: self.span.start + offset, end: self.span.end + offset };
-        self
-    }
 }
 
 /// Why one evaluation was given up. Bad data is Undefined and never ends here.
@@ -166,6 +160,12 @@ pub enum TemplateError {
     /// An expression in the template went past a budget.
     #[error("template could not be evaluated")]
     Evaluation(#[source] EvalError),
+    /// An expression is Undefined where the template says that it may not be.
+    #[error("{expression} is Undefined")]
+    Undefined {
+        /// The expression as written.
+        expression: String,
+    },
     /// The rendered text does not fit the parameter's kind.
     #[error("rendered {kind} is not valid: {reason}")]
     Invalid {

@@ -18,6 +18,7 @@ use crate::plan::{
 };
 use crate::replacement::expand;
 use crate::syntax::ast::{ArithmeticOp, CompareOp};
+use crate::trace::{ELEMENTS_MAX, Trace};
 use crate::value::number::Num;
 use crate::value::{Object, Type, Value};
 
@@ -37,18 +38,24 @@ pub(crate) struct Scope<'s, 'v> {
     pub(crate) element: Option<&'s Value<'v>>,
     /// The SELECT's result, in templates.
     pub(crate) output: Option<&'v Output>,
+    /// What takes note of every step, when somebody wants to know why.
+    pub(crate) trace: Option<&'s Trace<'v>>,
 }
 
 /// SET variables, each computed when first needed.
+///
+/// Each has random numbers of its own, which begin where the rule's do: WHERE, SELECT and the templates of a rule's
+/// actions are evaluated one after the other, and a variable has the same value in all of them.
 #[derive(Debug)]
 pub(crate) struct Variables<'v> {
     exprs: &'v [Expr],
+    seed: u64,
     values: Vec<OnceCell<Value<'v>>>,
 }
 
 impl<'v> Variables<'v> {
-    pub(crate) fn new(exprs: &'v [Expr]) -> Variables<'v> {
-        Variables { exprs, values: exprs.iter().map(|_| OnceCell::new()).collect() }
+    pub(crate) fn new(exprs: &'v [Expr], seed: u64) -> Variables<'v> {
+        Variables { exprs, seed, values: exprs.iter().map(|_| OnceCell::new()).collect() }
     }
 }
 
@@ -82,6 +89,18 @@ impl<'s, 'v> Scope<'s, 'v> {
         if !self.meter.step() {
             return Value::Undefined;
         }
+        match self.trace {
+            None => self.compute(expr),
+            Some(trace) => {
+                let entry = trace.open(expr);
+                let value = self.compute(expr);
+                trace.close(entry, &value);
+                value
+            }
+        }
+    }
+
+    fn compute(&self, expr: &'v Expr) -> Value<'v> {
         match &expr.op {
             Op::Const(constant) => constant.value(),
             Op::Star => self.star(),
@@ -125,9 +144,9 @@ impl<'s, 'v> Scope<'s, 'v> {
         }
     }
 
-    /// Whether a condition lets a message pass.
-    pub(crate) fn passes(&self, condition: Option<&'v Expr>) -> bool {
-        condition.is_none_or(|expr| self.eval(expr).to_bool() == Some(true))
+    /// Whether conditions let a message pass: all of them, in order, up to the first that doesn't.
+    pub(crate) fn passes(&self, conditions: impl IntoIterator<Item = &'v Expr>) -> bool {
+        conditions.into_iter().all(|expr| self.eval(expr).to_bool() == Some(true))
     }
 
     /// Evaluates an argument to a number.
@@ -170,7 +189,8 @@ impl<'s, 'v> Scope<'s, 'v> {
             return value.copy(self.meter);
         }
         // A variable belongs to the rule, not to the element it is used beside.
-        let value = Scope { element: None, ..*self }.eval(expr);
+        let random = Random::new(self.variables.seed ^ Random::new(place as u64).next());
+        let value = Scope { element: None, random: &random, ..*self }.eval(expr);
         cell.get_or_init(|| value).clone()
     }
 
@@ -388,8 +408,12 @@ impl<'s, 'v> Scope<'s, 'v> {
             Type::Array => {
                 let Some(elements) = source.elements(self.meter) else { return Value::Undefined };
                 let mut rows = Vec::new();
-                for element in &elements {
-                    let row = self.row(query, element);
+                for (place, element) in elements.iter().enumerate() {
+                    let trace = self.trace.filter(|_| place < ELEMENTS_MAX);
+                    if let Some(trace) = trace {
+                        trace.element(place, element);
+                    }
+                    let row = Scope { trace, ..*self }.row(query, element);
                     if !row.is_undefined() {
                         rows.push(row);
                     }
@@ -511,7 +535,7 @@ impl<'s, 'v> Scope<'s, 'v> {
 
     /// Writes one expression as JSON. `None`: a budget ran out; false: Undefined, nothing written.
     fn write(&self, expr: &'v Expr, out: &mut Vec<u8>) -> Option<bool> {
-        if let Op::Field(path) = &expr.op {
+        if let (Op::Field(path), None) = (&expr.op, self.trace) {
             // What is only copied is not decoded.
             let Some(node) = self.field(path) else { return Some(false) };
             if !self.meter.build(out.len() + node.text_len()) {
@@ -674,41 +698,49 @@ pub(crate) fn like(pattern: &str, escape: Option<char>) -> Option<LikePattern> {
 impl LikePattern {
     /// Part by part, each at its first place: no back-tracking over more than one part.
     fn matches(&self, text: &str, meter: &Meter<'_>) -> bool {
-        let chars: Vec<char> = text.chars().collect();
         let Some((first, rest)) = self.parts.split_first() else { return false };
-        let Some((last, middle)) = rest.split_last() else {
-            return chars.len() == first.len() && part_at(first, &chars);
-        };
-        if chars.len() < first.len() + last.len() || !part_at(first, &chars) {
-            return false;
-        }
-        let end = chars.len() - last.len();
-        if !chars.get(end..).is_some_and(|tail| part_at(last, tail)) {
-            return false;
-        }
-        let mut at = first.len();
+        let Some(text) = after_part(first, text) else { return false };
+        let Some((last, middle)) = rest.split_last() else { return text.is_empty() };
+        let Some(mut text) = before_part(last, text) else { return false };
         for part in middle {
             loop {
-                if !meter.bytes(part.len() + 16) || at + part.len() > end {
+                if !meter.bytes(part.len() + 16) {
                     return false;
                 }
-                if chars.get(at..).is_some_and(|tail| part_at(part, tail)) {
-                    at += part.len();
+                if let Some(after) = after_part(part, text) {
+                    text = after;
                     break;
                 }
-                at += 1;
+                let mut chars = text.chars();
+                if chars.next().is_none() {
+                    return false;
+                }
+                text = chars.as_str();
             }
         }
         true
     }
 }
 
-fn part_at(part: &[LikeChar], chars: &[char]) -> bool {
-    part.len() <= chars.len()
-        && part.iter().zip(chars).all(|(wanted, char)| match wanted {
-            LikeChar::Any => true,
-            LikeChar::One(one) => one == char,
-        })
+impl LikeChar {
+    fn fits(self, char: Option<char>) -> bool {
+        match self {
+            LikeChar::Any => char.is_some(),
+            LikeChar::One(one) => char == Some(one),
+        }
+    }
+}
+
+/// The text behind a part that it begins with.
+fn after_part<'t>(part: &[LikeChar], text: &'t str) -> Option<&'t str> {
+    let mut chars = text.chars();
+    part.iter().all(|wanted| wanted.fits(chars.next())).then_some(chars.as_str())
+}
+
+/// The text before a part that it ends with.
+fn before_part<'t>(part: &[LikeChar], text: &'t str) -> Option<&'t str> {
+    let mut chars = text.chars();
+    part.iter().rev().all(|wanted| wanted.fits(chars.next_back())).then_some(chars.as_str())
 }
 
 /// Whether a value is an Array of a document or a built one.

@@ -1,6 +1,7 @@
 //! One message under evaluation, and what comes out.
 
 use crate::error::EvalError;
+use crate::eval::Random;
 use crate::event::Event;
 use crate::json::Document;
 
@@ -9,6 +10,9 @@ use crate::json::Document;
 pub struct Evaluation<'a> {
     event: &'a Event<'a>,
     payload: Payload<'a>,
+    seed: u64,
+    /// Where the current rule's random numbers begin.
+    pub(crate) rule_seed: u64,
     /// State of the random generator.
     pub(crate) random: u64,
 }
@@ -25,7 +29,15 @@ impl<'a> Evaluation<'a> {
     /// Starts with a message; `seed` feeds `rand()` and `newuuid()` and should be unpredictable.
     #[must_use]
     pub fn new(event: &'a Event<'a>, seed: u64) -> Self {
-        Evaluation { event, payload: Payload::Unread, random: seed }
+        Evaluation { event, payload: Payload::Unread, seed, rule_seed: seed, random: seed }
+    }
+
+    /// Says that a rule comes next, under a number that no other rule of the message has. What `rand()` and `newuuid()`
+    /// answer it and its templates from here on is then its own: it doesn't depend on which rules came before.
+    pub fn begin_rule(&mut self, number: u32) {
+        // The numbers are neighbours, the streams must not be: the generator scatters them.
+        self.rule_seed = Random::new(self.seed ^ Random::new(u64::from(number)).next()).next();
+        self.random = self.rule_seed;
     }
 
     /// The message under evaluation.
@@ -94,6 +106,13 @@ impl Output {
     #[must_use]
     pub fn is_json(&self) -> bool {
         self.is_json
+    }
+
+    /// Whether the output is an Object without members.
+    #[must_use]
+    pub fn is_empty_object(&self) -> bool {
+        // `SELECT *` hands on the white space of the payload.
+        self.is_json && self.bytes.iter().filter(|byte| !byte.is_ascii_whitespace()).take(3).eq(b"{}".iter())
     }
 
     /// The bytes themselves.

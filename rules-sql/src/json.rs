@@ -100,6 +100,11 @@ impl<'d> Node<'d> {
         self.document.nodes.get(self.index as usize).copied().unwrap_or(NOTHING)
     }
 
+    /// Its place among the nodes, which is their order in the text.
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+
     pub(crate) fn kind(self) -> Kind {
         self.raw().kind
     }
@@ -213,25 +218,34 @@ impl<'d> Node<'d> {
 
     /// Appends the value as compact JSON, repeated keys settled.
     pub(crate) fn write(self, out: &mut Vec<u8>) {
+        self.write_if(&|_| true, out);
+    }
+
+    /// As [`Self::write`], with only those values, members and elements that are `wanted`.
+    pub(crate) fn write_if(self, wanted: &impl Fn(Node<'d>) -> bool, out: &mut Vec<u8>) {
+        if !wanted(self) {
+            return;
+        }
         match self.kind() {
             Kind::Array => {
                 out.push(b'[');
-                for (position, child) in self.children().enumerate() {
+                for (position, child) in self.children().filter(|child| wanted(*child)).enumerate() {
                     if position > 0 {
                         out.push(b',');
                     }
-                    child.write(out);
+                    child.write_if(wanted, out);
                 }
                 out.push(b']');
             }
             Kind::Object => {
                 out.push(b'{');
-                for (position, child) in self.members().into_iter().enumerate() {
+                let members = self.members().into_iter().filter(|child| wanted(*child));
+                for (position, child) in members.enumerate() {
                     if position > 0 {
                         out.push(b',');
                     }
                     child.write_key(out);
-                    child.write(out);
+                    child.write_if(wanted, out);
                 }
                 out.push(b'}');
             }
@@ -246,6 +260,11 @@ impl<'d> Node<'d> {
         out.push(b'"');
         out.extend_from_slice(self.raw_key().as_bytes());
         out.extend_from_slice(b"\":");
+    }
+
+    /// Where the value's text begins.
+    pub(crate) fn start(self) -> usize {
+        self.raw().start as usize
     }
 
     /// Bytes of the value's text.

@@ -13,12 +13,15 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) variables: Vec<Expr>,
-    /// The conjuncts of WHERE that need no payload: they decide first.
-    pub(crate) guard: Option<Expr>,
+    /// The conjuncts of WHERE that need neither payload nor variables: they decide first.
+    pub(crate) guard: Vec<Expr>,
     /// The other conjuncts.
-    pub(crate) condition: Option<Expr>,
+    pub(crate) condition: Vec<Expr>,
+    /// Where the whole of WHERE stands.
+    pub(crate) condition_span: Span,
     pub(crate) projection: Projection,
-    pub(crate) projection_reads_payload: bool,
+    /// Whether the condition or the projection looks into the payload.
+    pub(crate) reads_payload: bool,
 }
 
 /// How the output is made.

@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use crate::check::{self, Checked, Variable};
 use crate::codes;
+use crate::doubts::{self, Alias};
 use crate::error::{CompileError, EvalError, Fault, Warning};
 use crate::eval::{Random, Scope, Variables};
 use crate::evaluation::{Evaluation, Outcome, Output};
+use crate::explain::Explanation;
 use crate::limits::{Dialect, Limits};
 use crate::meter::{Budget, Meter};
 use crate::plan::{Expr, Plan, Projection};
+use crate::predicates::{self, Predicate};
 use crate::syntax::ast::Span;
 use crate::syntax::{parse_statement, printer};
 use crate::template::{Template, TemplateKind};
+use crate::trace::Trace;
 use crate::value::Value;
 
 /// Compiles one statement.
@@ -28,10 +32,23 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
     refuse_emqx(dialect)?;
     let statement = parse_statement(sql, limits)?;
     let Checked { filters, variables, plan, warnings } = check::statement(&statement, limits)?;
-    let warnings = warnings.into_iter().map(|fault| Warning::new(fault, sql)).collect();
-    let needs_payload = plan.condition.is_some() || plan.projection_reads_payload;
+    let mut doubts = doubts::statement(&statement, sql);
+    // A place that is doubtful already needs no second word.
+    let told: Vec<usize> = doubts.iter().map(|doubt| doubt.span.start).collect();
+    doubts.extend(warnings.into_iter().filter(|warning| !told.contains(&warning.span.start)));
+    doubts.sort_by_key(|doubt| doubt.span.start);
+    let warnings = doubts.into_iter().map(|fault| Warning::new(fault, sql)).collect();
+    let needs_payload = plan.reads_payload;
     let canonical = printer::print(&statement);
-    let program = Program { plan, variables, budget: Budget::new(limits) };
+    let predicates = predicates::of(&plan);
+    let program = Program {
+        plan,
+        variables,
+        predicates,
+        budget: Budget::new(limits),
+        source: sql.into(),
+        aliases: doubts::aliases(&statement, sql),
+    };
     Ok(CompiledRule { filters, needs_payload, canonical, warnings, program: Arc::new(program) })
 }
 
@@ -46,9 +63,14 @@ pub(crate) fn refuse_emqx(dialect: Dialect) -> Result<(), Fault> {
 /// What a rule and its templates share.
 #[derive(Debug)]
 pub(crate) struct Program {
-    plan: Plan,
+    pub(crate) plan: Plan,
     pub(crate) variables: Vec<Variable>,
+    predicates: Box<[Predicate]>,
     budget: Budget,
+    /// The statement as written, which places are places in.
+    pub(crate) source: Box<str>,
+    /// What a template may be tempted to use.
+    pub(crate) aliases: Vec<Alias>,
 }
 
 impl Program {
@@ -86,38 +108,105 @@ impl CompiledRule {
         &self.canonical
     }
 
-    /// What the statement's author may not have meant, in the order of the checks.
+    /// The statement as written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.program.source
+    }
+
+    /// What the statement's author may not have meant, in the order of the text.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
+    /// What an index over many rules can use of WHERE.
+    pub(crate) fn predicates(&self) -> &[Predicate] {
+        &self.program.predicates
+    }
+
+    /// Nesting of JSON that the rule reads.
+    pub(crate) fn json_depth(&self) -> usize {
+        self.program.budget.json_depth
+    }
+
     /// Evaluates WHERE and then SELECT. FROM is the caller's business: it matched the filters already.
     #[must_use]
     pub fn evaluate(&self, ev: &mut Evaluation<'_>) -> Outcome {
-        let Program { plan, budget, .. } = &*self.program;
+        self.run(ev, None)
+    }
+
+    /// As [`Self::evaluate`], with the reasons: FROM, WHERE, variables and items as they were computed.
+    ///
+    /// The outcome is that of [`Self::evaluate`], except that a message that no filter matches is no match here.
+    #[must_use]
+    pub fn explain(&self, ev: &mut Evaluation<'_>) -> Explanation {
+        let mut explanation = Explanation::new(&self.filters, ev.event());
+        explanation.outcome = if explanation.filters.iter().any(|filter| filter.is_match) {
+            self.run(ev, Some(&mut explanation))
+        } else {
+            Outcome::NoMatch
+        };
+        explanation.complete(&self.program);
+        explanation
+    }
+
+    fn run(&self, ev: &mut Evaluation<'_>, mut explanation: Option<&mut Explanation>) -> Outcome {
+        let Program { plan, budget, source, .. } = &*self.program;
         let random = Random::new(ev.random);
         let meter = Meter::new(budget);
-        let outcome = {
-            let variables = Variables::new(&plan.variables);
-            match decide(plan, &scope(ev, &meter, &random, &variables)) {
-                Decision::Refuse => refusal(&meter),
-                Decision::Accept => {
-                    if self.needs_payload {
-                        ev.read_payload(budget.json_depth);
-                    }
-                    let variables = Variables::new(&plan.variables);
-                    let scope = scope(ev, &meter, &random, &variables);
-                    if scope.passes(plan.condition.as_ref()) && !meter.has_failed() {
-                        project(&plan.projection, &scope)
-                    } else {
-                        refusal(&meter)
-                    }
-                }
-            }
+        let trace = explanation.is_some().then(Trace::default);
+        let accepted = {
+            let variables = Variables::new(&plan.variables, ev.rule_seed);
+            let scope = Scope { trace: trace.as_ref(), ..scope(ev, &meter, &random, &variables) };
+            scope.passes(&plan.guard) && !meter.has_failed()
         };
+        if let (Some(explanation), Some(trace)) = (explanation.as_deref_mut(), &trace) {
+            explanation.note_guard(trace, source, ev);
+        }
+        let outcome = if accepted { self.select(ev, &meter, &random, explanation) } else { refusal(&meter) };
         ev.random = random.state();
         outcome
+    }
+
+    /// The part of WHERE that may look into the payload, and SELECT.
+    fn select(
+        &self,
+        ev: &mut Evaluation<'_>,
+        meter: &Meter<'_>,
+        random: &Random,
+        explanation: Option<&mut Explanation>,
+    ) -> Outcome {
+        let Program { plan, budget, source, .. } = &*self.program;
+        if self.needs_payload {
+            ev.read_payload(budget.json_depth);
+        }
+        let (condition, items) = (Trace::default(), Trace::default());
+        let trace = |trace| explanation.is_some().then_some(trace);
+        let variables = Variables::new(&plan.variables, ev.rule_seed);
+        let scope = Scope { trace: trace(&condition), ..scope(ev, meter, random, &variables) };
+        let outcome = if scope.passes(&plan.condition) && !meter.has_failed() {
+            project(&plan.projection, &Scope { trace: trace(&items), ..scope })
+        } else {
+            refusal(meter)
+        };
+        if let Some(explanation) = explanation {
+            explanation.note_condition(&condition, source, ev);
+            explanation.note_items(&items, source, ev);
+        }
+        outcome
+    }
+
+    /// Warns of a republish to `topic` that this rule may select again.
+    #[must_use]
+    pub fn doubt_return(&self, topic: &Template) -> Option<Warning> {
+        let filter = self.filters.iter().find(|filter| topic.may_match(filter))?;
+        let text = topic.source();
+        let span = Span { start: 0, end: text.len() };
+        let fault =
+            Fault::new(codes::RETURNS, span, format!("this topic may be one that FROM '{filter}' selects"))
+                .with_hint("a rule does not run for messages that it had a part in making");
+        Some(Warning::new(fault, text))
     }
 
     /// Compiles a template that may also use this rule's SET variables.
@@ -131,20 +220,6 @@ impl CompiledRule {
         limits: &Limits,
     ) -> Result<Template, CompileError> {
         Template::with_program(text, kind, limits, Some(&self.program))
-    }
-}
-
-enum Decision {
-    Accept,
-    Refuse,
-}
-
-/// The part of WHERE that needs no payload.
-fn decide<'v>(plan: &'v Plan, scope: &Scope<'_, 'v>) -> Decision {
-    if scope.passes(plan.guard.as_ref()) && !scope.meter.has_failed() {
-        Decision::Accept
-    } else {
-        Decision::Refuse
     }
 }
 
@@ -166,6 +241,7 @@ fn scope<'s, 'v>(
         variables,
         element: None,
         output: None,
+        trace: None,
     }
 }
 

@@ -8,18 +8,27 @@ use std::sync::Arc;
 
 use crate::check;
 use crate::codes;
+use crate::doubts;
 use crate::error::{CompileError, Fault, TemplateError, Warning};
 use crate::eval::{Random, Scope, Variables};
 use crate::evaluation::{Evaluation, Output};
+use crate::explain;
 use crate::json::{Document, write_escaped};
 use crate::limits::{Dialect, Limits};
 use crate::meter::{Budget, Meter};
 use crate::plan::{Expr, Op};
+use crate::reach;
 use crate::rule::{Program, refuse_emqx, template_scope};
 use crate::syntax::ast::Span;
 use crate::syntax::parse_expression;
+use crate::trace::{Step, Trace, text};
 use crate::value::Value;
 use crate::value::number::Num;
+
+/// Nesting of a JSON template: beyond any limit on payloads, for this is the rule's own text.
+const TEMPLATE_DEPTH: usize = 512;
+/// Nesting of what a JSON template is rendered to: values of payloads stand in it.
+const RENDERED_DEPTH: usize = TEMPLATE_DEPTH + 128;
 
 /// What a parameter's text is for, and so how a value is escaped and what the result must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,15 +71,40 @@ impl TemplateKind {
     }
 }
 
+/// What becomes of a `${…}` that is Undefined for a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Undefined {
+    /// Nothing in text; `null` at a value's place of a JSON template.
+    #[default]
+    Blank,
+    /// Nothing in text; at a value's place of a JSON template the member or element is left out.
+    Omit,
+    /// The rendering fails.
+    Fail,
+}
+
 /// A compiled template. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Template {
     constant: Option<Vec<u8>>,
+    undefined: Undefined,
     inner: Arc<Inner>,
+}
+
+/// How a template was rendered for one message.
+#[derive(Clone, Debug)]
+pub struct TemplateExplanation {
+    /// Each `${…}` in order, without its brackets.
+    pub steps: Vec<Step>,
+    /// What came of the whole.
+    pub rendered: Result<Vec<u8>, TemplateError>,
 }
 
 #[derive(Debug)]
 struct Inner {
+    /// The template as written, which places are places in.
+    source: Box<str>,
     kind: TemplateKind,
     parts: Vec<Part>,
     reads_payload: bool,
@@ -79,15 +113,16 @@ struct Inner {
     program: Option<Arc<Program>>,
 }
 
+/// A piece of a compiled template.
 #[derive(Debug)]
-enum Part {
+pub(crate) enum Part {
     Literal(String),
     Value { expr: Expr, form: Form },
 }
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     Plain,
     Percent,
     /// Inside a JSON string.
@@ -144,6 +179,7 @@ impl Template {
         let pieces = cut(text, kind)?;
         let forms = forms(&pieces, kind);
         let variables = program.map(|program| program.variables.as_slice()).unwrap_or_default();
+        let aliases = program.map(|program| program.aliases.as_slice()).unwrap_or_default();
         let mut parts = Vec::new();
         let mut reads_payload = false;
         let mut warnings = Vec::new();
@@ -151,11 +187,13 @@ impl Template {
             parts.push(match piece {
                 Piece::Literal(text) => Part::Literal(text),
                 Piece::Source { text, offset } => {
-                    let compiled = parse_expression(&text, limits)
-                        .and_then(|expr| check::template_expression(&expr, variables, limits))
-                        .map_err(|fault| fault.shifted(offset))?;
+                    // Blanks in front give every place in the expression its place in the template.
+                    let text = " ".repeat(offset) + &text;
+                    let expr = parse_expression(&text, limits)?;
+                    let compiled = check::template_expression(&expr, variables, limits)?;
                     reads_payload |= compiled.reads_payload;
-                    warnings.extend(compiled.warnings.into_iter().map(|fault| fault.shifted(offset)));
+                    warnings.extend(doubts::template(&expr, &text, aliases));
+                    warnings.extend(compiled.warnings);
                     Part::Value { expr: compiled.expr, form }
                 }
             });
@@ -178,8 +216,22 @@ impl Template {
         };
         let budget = Budget::new(limits);
         let warnings = warnings.into_iter().map(|fault| Warning::new(fault, text)).collect();
-        let inner = Inner { kind, parts, reads_payload, budget, warnings, program: program.cloned() };
-        Ok(Template { constant, inner: Arc::new(inner) })
+        let inner = Inner {
+            source: text.into(),
+            kind,
+            parts,
+            reads_payload,
+            budget,
+            warnings,
+            program: program.cloned(),
+        };
+        Ok(Template { constant, undefined: Undefined::default(), inner: Arc::new(inner) })
+    }
+
+    /// The same template with another answer to Undefined.
+    #[must_use]
+    pub fn with_undefined(self, undefined: Undefined) -> Template {
+        Template { undefined, ..self }
     }
 
     /// Appends the rendered text to `out`; on an error `out` is as before.
@@ -196,6 +248,27 @@ impl Template {
             out.extend_from_slice(constant);
             return Ok(());
         }
+        out.extend_from_slice(&self.run(ev, output, None)?);
+        Ok(())
+    }
+
+    /// As [`Self::render`], with what became of each `${…}`.
+    #[must_use]
+    pub fn explain(&self, ev: &mut Evaluation<'_>, output: Option<&Output>) -> TemplateExplanation {
+        if let Some(constant) = &self.constant {
+            return TemplateExplanation { steps: Vec::new(), rendered: Ok(constant.clone()) };
+        }
+        let mut steps = Vec::new();
+        let rendered = self.run(ev, output, Some(&mut steps));
+        TemplateExplanation { steps, rendered }
+    }
+
+    fn run(
+        &self,
+        ev: &mut Evaluation<'_>,
+        output: Option<&Output>,
+        steps: Option<&mut Vec<Step>>,
+    ) -> Result<Vec<u8>, TemplateError> {
         let inner = &*self.inner;
         if inner.reads_payload {
             ev.read_payload(inner.budget.json_depth);
@@ -204,21 +277,40 @@ impl Template {
         let rendered = {
             let meter = Meter::new(&inner.budget);
             let exprs = inner.program.as_ref().map(|program| program.variable_exprs()).unwrap_or_default();
-            let variables = Variables::new(exprs);
-            let scope = template_scope(ev, &meter, &random, &variables, output);
-            inner.write(&scope)
+            let variables = Variables::new(exprs, ev.rule_seed);
+            let trace = Trace::default();
+            let scope = Scope {
+                trace: steps.is_some().then_some(&trace),
+                ..template_scope(ev, &meter, &random, &variables, output)
+            };
+            let rendered = inner.write(&scope, self.undefined);
+            if let Some(steps) = steps {
+                *steps = trace.steps(&explain::tree(&inner.source, ev));
+            }
+            rendered
         };
         ev.random = random.state();
-        let bytes = finish(inner.kind, rendered?)
-            .map_err(|reason| TemplateError::Invalid { kind: inner.kind.word(), reason })?;
-        out.extend_from_slice(&bytes);
-        Ok(())
+        finish(inner.kind, rendered?)
+            .map_err(|reason| TemplateError::Invalid { kind: inner.kind.word(), reason })
     }
 
     /// What the template's author may not have meant.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.inner.warnings
+    }
+
+    /// The template as written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.inner.source
+    }
+
+    /// Whether the template, taken as a topic, may turn out as one that a Topic Filter matches. True when in doubt: a
+    /// `${…}` may be any text, unless it is `topic(n)`, which is one level.
+    #[must_use]
+    pub fn may_match(&self, filter: &str) -> bool {
+        reach::reaches(&self.inner.parts, filter)
     }
 
     /// True when the text holds no `${…}`.
@@ -235,7 +327,7 @@ impl Template {
 }
 
 impl Inner {
-    fn write<'v>(&'v self, scope: &Scope<'_, 'v>) -> Result<Vec<u8>, TemplateError> {
+    fn write<'v>(&'v self, scope: &Scope<'_, 'v>, undefined: Undefined) -> Result<Vec<u8>, TemplateError> {
         if let ([Part::Value { expr: Expr { op: Op::Output, .. }, .. }], Some(output)) =
             (self.parts.as_slice(), scope.output)
         {
@@ -245,18 +337,47 @@ impl Inner {
             }
         }
         let mut out = Vec::with_capacity(64);
+        // Where values stand that are to be left out.
+        let mut omitted = Vec::new();
         for part in &self.parts {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Value { expr, form } => write_value(&scope.eval(expr), *form, scope, &mut out),
+                Part::Value { expr, form } => {
+                    let value = scope.eval(expr);
+                    if value.is_undefined() && !scope.meter.has_failed() {
+                        match undefined {
+                            Undefined::Fail => {
+                                let expression = text(&self.source, expr.span);
+                                return Err(TemplateError::Undefined { expression });
+                            }
+                            Undefined::Omit if *form == Form::JsonValue => omitted.push(out.len()),
+                            Undefined::Omit | Undefined::Blank => {}
+                        }
+                    }
+                    write_value(&value, *form, scope, &mut out);
+                }
             }
             scope.meter.build(out.len());
         }
         match scope.meter.take_error() {
             Some(error) => Err(TemplateError::Evaluation(error)),
-            None => Ok(out),
+            None if omitted.is_empty() => Ok(out),
+            None => Ok(without(&out, &omitted)),
         }
     }
+}
+
+/// A JSON text without the members and elements whose values begin at these places, as compact JSON.
+///
+/// The text is what a JSON template was rendered to, so it is JSON; should it ever not be, it stays as it is. When the
+/// whole text is one value to be left out, nothing stays.
+fn without(text: &[u8], omitted: &[usize]) -> Vec<u8> {
+    let Some(document) = Document::scan(text, RENDERED_DEPTH) else { return text.to_vec() };
+    let mut out = Vec::with_capacity(text.len());
+    if let Some(root) = document.root() {
+        root.write_if(&|node| omitted.binary_search(&node.start()).is_err(), &mut out);
+    }
+    out
 }
 
 fn write_value(value: &Value<'_>, form: Form, scope: &Scope<'_, '_>, out: &mut Vec<u8>) {
@@ -412,6 +533,5 @@ fn forms(pieces: &[Piece], kind: TemplateKind) -> Vec<Form> {
             }
         }
     }
-    // A depth beyond any limit on payloads: this is the rule's own text.
-    if Document::scan_text(&sample, 512).is_some() { forms } else { all(Form::Plain) }
+    if Document::scan_text(&sample, TEMPLATE_DEPTH).is_some() { forms } else { all(Form::Plain) }
 }

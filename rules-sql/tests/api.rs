@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use rules_sql::{
     CompiledRule, Dialect, EvalError, Evaluation, Event, EventProperties, Limits, Outcome, Output, Template,
-    TemplateKind, compile,
+    TemplateKind, Undefined, compile,
 };
 
 fn rule(sql: &str) -> CompiledRule {
@@ -205,4 +205,135 @@ fn wide_objects_cost_steps() {
     let rule = rule("SET @all = {'all': *} SELECT (SELECT VALUE @all.all.k7 FROM list) AS v FROM '#'");
     let outcome = rule.evaluate(&mut Evaluation::new(&event, 1));
     assert!(matches!(outcome, Outcome::Failed(EvalError::Steps { .. })), "{outcome:?}");
+}
+
+#[test]
+fn a_variable_has_one_value_in_where_and_select() {
+    let sql = "SET @r = rand() SELECT VALUE @r < 0.5 FROM '#' WHERE @r < 0.5 AND topic() = 'a'";
+    let rule = compile(sql, Dialect::Aws, &Limits::default()).unwrap();
+    assert!(!rule.needs_payload());
+    let event = Event::new("a", b"{}");
+    let outcomes: Vec<Outcome> =
+        (0..64).map(|seed| rule.evaluate(&mut Evaluation::new(&event, seed))).collect();
+    let passed = outcomes.iter().filter(|outcome| **outcome != Outcome::NoMatch).count();
+    assert!((8..56).contains(&passed), "{passed}");
+    for outcome in outcomes {
+        match outcome {
+            Outcome::NoMatch => {}
+            Outcome::Output(output) => assert_eq!(output.bytes(), b"true"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn undefined_in_a_template_is_blank_or_left_out_or_a_failure() {
+    let event = Event::new("a", br#"{"t": 1, "o": {"k": [1, {"x": null}]}}"#);
+    let render = |text: &str, undefined| {
+        let template = Template::compile(text, TemplateKind::Text, Dialect::Aws, &Limits::default()).unwrap();
+        let mut out = Vec::new();
+        let rendered =
+            template.with_undefined(undefined).render(&mut Evaluation::new(&event, 1), None, &mut out);
+        rendered.map(|()| String::from_utf8(out).unwrap()).map_err(|error| error.to_string())
+    };
+    let json =
+        r#"{"a": ${t}, "b": ${x}, "c": [${x}, ${t}, ${o.y}], "d": {"e": ${x}}, "f": "${x}", "g": ${o}}"#;
+    let blank =
+        r#"{"a": 1, "b": null, "c": [null, 1, null], "d": {"e": null}, "f": "", "g": {"k":[1,{"x":null}]}}"#;
+    let omitted = r#"{"a":1,"c":[1],"d":{},"f":"","g":{"k":[1,{"x":null}]}}"#;
+    for (text, with_blank, with_omit, with_fail) in [
+        (json, blank, omitted, Err("x is Undefined")),
+        ("${x}", "null", "", Err("x is Undefined")),
+        ("[${x}]", "[null]", "[]", Err("x is Undefined")),
+        ("${t}${x}", "1", "1", Err("x is Undefined")),
+        ("t ${t}, ${o.y.z}", "t 1, ", "t 1, ", Err("o.y.z is Undefined")),
+        ("{\"a\": ${t}}", "{\"a\": 1}", "{\"a\": 1}", Ok("{\"a\": 1}")),
+        // Null is a value.
+        ("${get(o.k, 1).x}", "null", "null", Ok("null")),
+    ] {
+        assert_eq!(render(text, Undefined::Blank).as_deref(), Ok(with_blank), "{text}");
+        assert_eq!(render(text, Undefined::Omit).as_deref(), Ok(with_omit), "{text}");
+        assert_eq!(
+            render(text, Undefined::Fail),
+            with_fail.map(str::to_owned).map_err(str::to_owned),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_template_is_explained_by_what_it_was_rendered_from() {
+    let rule = rule("SET @site = topic(1) SELECT t * 2 AS twice FROM '#'");
+    let event = Event::new("hall", br#"{"t": 4}"#);
+    let mut ev = Evaluation::new(&event, 1);
+    let made = output(&rule, &mut ev);
+    let text = "${@site}/é/${output().twice}${missing}";
+    let template = rule.template(text, TemplateKind::Topic, &Limits::default()).unwrap();
+    let explanation = template.explain(&mut ev, Some(&made));
+    assert_eq!(explanation.rendered.unwrap(), "hall/é/8".as_bytes());
+    let steps: Vec<&str> = explanation.steps.iter().map(|step| step.sql.as_str()).collect();
+    assert_eq!(steps, ["@site", "output().twice", "missing"]);
+    assert_eq!(explanation.steps[2].because.as_deref(), Some("the payload has no field missing"));
+
+    let strict = template.with_undefined(Undefined::Fail).explain(&mut ev, Some(&made));
+    assert_eq!(strict.rendered.unwrap_err().to_string(), "missing is Undefined");
+    let fault = rule.template("é${t} ${nope()}", TemplateKind::Text, &Limits::default()).unwrap_err();
+    assert_eq!((fault.code, fault.line, fault.column), ("R0202", 1, 9));
+}
+
+#[test]
+fn a_template_knows_which_filters_it_may_come_back_to() {
+    let may = |text: &str, filter: &str| {
+        let kind = TemplateKind::Topic;
+        Template::compile(text, kind, Dialect::Aws, &Limits::default()).unwrap().may_match(filter)
+    };
+    for (text, filter, expected) in [
+        ("alarms/${topic(2)}", "sensors/+/temp", false),
+        ("sensors/${topic(2)}/temp", "sensors/+/temp", true),
+        ("sensors/${topic(2)}", "sensors/+/temp", false),
+        // A field may hold a slash.
+        ("sensors/${site}", "sensors/+/temp", true),
+        ("${topic()}/out", "sensors/#", true),
+        ("out/${topic()}", "sensors/#", false),
+        ("out/${topic()}", "#", true),
+        ("a", "a/#", true),
+        ("ab", "a/#", false),
+        ("a/b", "a/#", true),
+        ("${x}", "a/+/b", true),
+        ("x${topic(1)}", "+", true),
+        ("x${topic(1)}/y", "+", false),
+        ("$$SYS/x", "#", false),
+        ("$$SYS/x", "$SYS/#", true),
+        ("$$x/${y}", "+/+", false),
+        ("a/b", "a/b", true),
+        ("a/b", "a/c", false),
+        ("a//b", "a/+/b", true),
+    ] {
+        assert_eq!(may(text, filter), expected, "{text} and {filter}");
+    }
+}
+
+#[test]
+fn a_variable_has_one_value_in_the_templates_too() {
+    let rule = rule("SET @id = newuuid() SELECT @id AS id, newuuid() AS other FROM '#' WHERE @id <> rand()");
+    let event = Event::new("a", b"{}");
+    let mut ev = Evaluation::new(&event, 3);
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0..3 {
+        ev.begin_rule(number);
+        let made = output(&rule, &mut ev);
+        let made_json: serde_json::Value = serde_json::from_slice(made.bytes()).unwrap();
+        for _ in 0..2 {
+            let template =
+                rule.template("${@id} ${newuuid()}", TemplateKind::PlainText, &Limits::default()).unwrap();
+            let mut out = Vec::new();
+            template.render(&mut ev, Some(&made), &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let (id, other) = text.split_once(' ').unwrap();
+            assert_eq!(id, made_json["id"]);
+            assert!(seen.insert(other.to_owned()), "{other} twice");
+        }
+        assert!(seen.insert(made_json["id"].to_string()));
+        assert!(seen.insert(made_json["other"].to_string()));
+    }
 }

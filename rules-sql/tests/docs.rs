@@ -65,6 +65,8 @@ fn examples_of_rules() {
     assert!(count >= 12, "only {count} examples");
 }
 
+/// The page is that of a program with all features.
+#[cfg(feature = "tzdb")]
 #[test]
 fn examples_of_expressions() {
     let page = page("rules-sql.md");

@@ -94,19 +94,39 @@ fn error() {
     });
 }
 
+/// Lines after the statement are templates of the rule's actions.
 #[test]
 fn warn() {
     check("warn", |input, _| {
-        let rule = compile(input, Dialect::Aws, &Limits::default())
-            .unwrap_or_else(|error| panic!("{}", error.render(input)));
-        let told: Vec<String> = rule.warnings().iter().map(|warning| warning.render(input)).collect();
-        if told.is_empty() { "none".to_owned() } else { told.concat() }
+        let (sql, templates) = input.split_once("\n${}").unwrap_or((input, ""));
+        let rule = compile(sql, Dialect::Aws, &Limits::default())
+            .unwrap_or_else(|error| panic!("{}", error.render(sql)));
+        let mut found: Vec<String> = rule.warnings().iter().map(|warning| warning.render(sql)).collect();
+        for text in templates.lines().filter(|line| !line.is_empty()) {
+            let template = rule
+                .template(text, TemplateKind::PlainText, &Limits::default())
+                .unwrap_or_else(|error| panic!("{}", error.render(text)));
+            found.extend(template.warnings().iter().map(|warning| warning.render(text)));
+        }
+        if found.is_empty() { "none".to_owned() } else { found.concat() }
     });
 }
 
 #[test]
 fn eval() {
-    check("eval", |input, message| {
+    check_eval("eval");
+}
+
+/// What needs the database of time zones.
+#[cfg(feature = "tzdb")]
+#[test]
+fn eval_tzdb() {
+    check_eval("eval_tzdb");
+}
+
+#[track_caller]
+fn check_eval(folder: &str) {
+    check(folder, |input, message| {
         let sql = settings(input, message);
         let mut event = Event::new(&message.topic, &message.payload);
         event.client_id = message.client_id.as_deref();

@@ -356,4 +356,30 @@ proptest! {
             let _rendered = template.render(&mut Evaluation::new(&event, 1), None, &mut Vec::new());
         }
     }
+
+    #[test]
+    fn a_template_may_match_whatever_its_renderings_match(
+        pieces in prop::collection::vec(prop::sample::select(vec!["a", "b", "/", "${x}", "${topic(1)}", "${y}", "$$"]), 1..6),
+        filter in prop::collection::vec(prop::sample::select(vec!["a", "b", "+", "", "$"]), 1..4),
+        rest in any::<bool>(),
+        x in "[ab/]{0,4}",
+        y in "[ab/$]{0,3}",
+    ) {
+        let mut filter = filter.join("/");
+        if rest {
+            filter.push_str("/#");
+        }
+        prop_assume!(mqtt_protocol::validate_topic_filter(&filter).is_ok());
+        let text = pieces.concat();
+        let Ok(template) = Template::compile(&text, TemplateKind::Topic, Dialect::Aws, &Limits::default()) else {
+            return Ok(());
+        };
+        let payload = serde_json::json!({"x": x, "y": y}).to_string();
+        let event = Event::new("b/a", payload.as_bytes());
+        let mut out = Vec::new();
+        if template.render(&mut Evaluation::new(&event, 1), None, &mut out).is_ok() {
+            let topic = String::from_utf8(out).unwrap();
+            prop_assert!(!mqtt_protocol::matches(&filter, &topic) || template.may_match(&filter), "{text} as {topic}, {filter}");
+        }
+    }
 }

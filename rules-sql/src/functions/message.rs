@@ -13,6 +13,8 @@ use crate::value::{Object, Value};
 
 /// The version that this dialect follows.
 const SQL_VERSION: &str = "2016-03-23";
+/// What `clientid()` answers for a message that did not come over MQTT.
+pub(crate) const NO_CLIENT_ID: &str = "n/a";
 
 pub(super) const GROUP: Group = Group {
     title: "The message",
@@ -28,7 +30,7 @@ const FUNCTIONS: &[Function] = &[
     })
     .note("A fixed text."),
     function("clientid", &[], Gives::String, &[("clientid()", "\"dev-1\"")], |s, _| {
-        text(Some(s.event.client_id.unwrap_or("n/a")))
+        text(Some(s.event.client_id.unwrap_or(NO_CLIENT_ID)))
     })
     .note("The Client Identifier of the publisher; `n/a` when the message did not come over MQTT."),
     function(

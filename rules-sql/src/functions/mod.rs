@@ -6,12 +6,16 @@
 
 mod elsewhere;
 mod encoding;
+mod iana;
 mod message;
 mod numbers;
 mod pattern;
 mod strings;
 mod time;
 mod values;
+mod zone;
+
+pub(crate) use message::NO_CLIENT_ID;
 
 use crate::certain::Types;
 use crate::eval::Scope;
@@ -356,6 +360,16 @@ pub(crate) fn find(name: &str) -> Option<&'static Function> {
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     let functions = GROUPS.iter().flat_map(|group| group.functions);
     functions.flat_map(|function| std::iter::once(function.name).chain(function.aliases.iter().copied()))
+}
+
+/// Whether a function's result depends on its arguments alone, not on message, clock or chance. False for a name that is
+/// no function's.
+pub(crate) fn is_pure(name: &str) -> bool {
+    let of_clock_or_chance = ["now_rfc3339", "now_timestamp", "rand", "timestamp"];
+    find(name).is_some_and(|function| {
+        let is_of_message = message::GROUP.functions.iter().any(|known| known.name == function.name);
+        !is_of_message && !of_clock_or_chance.contains(&function.name)
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! `parse_time` and `time_to_epoch`: time by letter patterns, Joda's for writing, the JDK's for reading.
 //!
-//! Zones are UTC and fixed offsets; a name that needs a time-zone database is Undefined. Texts are English.
+//! Texts are English; an unknown zone is Undefined.
 
 use super::time::{SECONDS, civil, days};
+use super::zone::{self, Zone};
 use super::{Function, Gives, function, text, whole};
 use crate::eval::Scope;
 use crate::plan::Expr;
@@ -10,6 +11,9 @@ use crate::value::Value;
 
 /// Letters of one run in a pattern; more would only pad.
 const RUN_MAX: usize = 64;
+
+/// Bytes of work that finding a zone by name counts as.
+const ZONE_BYTES: usize = 512;
 
 pub(super) const FUNCTIONS: &[Function] = &[
     function(
@@ -91,36 +95,6 @@ fn pieces(pattern: &str) -> Option<Vec<Piece>> {
     Some(result)
 }
 
-/// Seconds east of UTC of `UTC`, `Z`, `+08:00`, `UTC+01:00`, `GMT-3`.
-fn offset(zone: &str) -> Option<i64> {
-    let rest = ["UTC", "GMT", "UT", "Z"].iter().find_map(|name| zone.strip_prefix(name)).unwrap_or(zone);
-    if rest.is_empty() {
-        return if zone.is_empty() { None } else { Some(0) };
-    }
-    let (sign, digits) = match rest.split_at_checked(1)? {
-        ("+", digits) => (1, digits),
-        ("-", digits) => (-1, digits),
-        _ => return None,
-    };
-    let (hours, minutes) = match (digits.split_once(':'), digits.len()) {
-        (Some((hours, minutes)), _) if minutes.len() == 2 => (hours, minutes),
-        (None, 1 | 2) => (digits, "0"),
-        (None, 4) => digits.split_at_checked(2)?,
-        _ => return None,
-    };
-    let number = |text: &str, high: i64| {
-        let plain = !text.is_empty() && text.len() <= 2 && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<i64>().ok().filter(|value| plain && *value <= high)
-    };
-    Some(sign * (number(hours, 18)? * 3_600 + number(minutes, 59)? * 60))
-}
-
-fn offset_text(seconds: i64, colon: &str) -> String {
-    let sign = if seconds < 0 { '-' } else { '+' };
-    let minutes = seconds.abs() / 60;
-    format!("{sign}{:02}{colon}{:02}", minutes / 60, minutes % 60)
-}
-
 // ---- writing ----
 
 fn parse_time<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
@@ -129,19 +103,21 @@ fn parse_time<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
     else {
         return Value::Undefined;
     };
-    let zone = match args.get(2).map(|e| scope.text(e)) {
-        None => Some(0),
-        Some(zone) => zone.and_then(|zone| offset(&zone)),
-    };
-    let (Some(zone), Some(pieces)) = (zone, pieces(&pattern)) else { return Value::Undefined };
-    if !scope.meter.build(pattern.len()) {
+    if !scope.meter.build(pattern.len()) || !scope.meter.bytes(ZONE_BYTES) {
         return Value::Undefined;
     }
-    format(&pieces, time.floor_i64(), zone).map_or(Value::Undefined, Value::string)
+    let zone = match args.get(2).map(|e| scope.text(e)) {
+        None => Some(Zone::Fixed(0)),
+        Some(zone) => zone.and_then(|zone| Zone::find(&zone)),
+    };
+    let (Some(zone), Some(pieces)) = (zone, pieces(&pattern)) else { return Value::Undefined };
+    format(&pieces, time.floor_i64(), &zone).map_or(Value::Undefined, Value::string)
 }
 
-fn format(pieces: &[Piece], milliseconds: i64, zone: i64) -> Option<String> {
-    let seconds = milliseconds.div_euclid(1_000).checked_add(zone)?;
+fn format(pieces: &[Piece], milliseconds: i64, zone: &Zone) -> Option<String> {
+    let instant = milliseconds.div_euclid(1_000);
+    let moment = zone.at(instant)?;
+    let seconds = instant.checked_add(moment.offset)?;
     if !SECONDS.contains(&seconds) {
         return None;
     }
@@ -183,11 +159,11 @@ fn format(pieces: &[Piece], milliseconds: i64, zone: i64) -> Option<String> {
                 let digits = format!("{:03}", milliseconds.rem_euclid(1_000));
                 digits.chars().chain(std::iter::repeat('0')).take(count).collect()
             }
-            'z' | 'V' if zone == 0 => "UTC".to_owned(),
-            'z' | 'V' => offset_text(zone, ":"),
-            'Z' if count == 1 => offset_text(zone, ""),
-            'Z' if count >= 3 && zone == 0 => "UTC".to_owned(),
-            'Z' => offset_text(zone, ":"),
+            'z' if count >= 4 => zone::long_name(&moment).to_owned(),
+            'z' => moment.short.clone(),
+            'Z' if count == 1 => zone::offset_text(moment.offset, ""),
+            'Z' if count == 2 => zone::offset_text(moment.offset, ":"),
+            'Z' | 'V' => zone.id(),
             _ => return None,
         });
     }
@@ -208,7 +184,7 @@ fn time_to_epoch<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
     else {
         return Value::Undefined;
     };
-    if !scope.meter.build(text.len() + pattern.len()) {
+    if !scope.meter.build(text.len() + pattern.len()) || !scope.meter.bytes(ZONE_BYTES) {
         return Value::Undefined;
     }
     pieces(&pattern).and_then(|pieces| read(&pieces, &text)).map_or(Value::Undefined, Value::Int)
@@ -227,7 +203,9 @@ struct Fields {
     minute: i64,
     second: i64,
     nanosecond: i64,
-    zone: i64,
+    /// Seconds east of UTC; goes before the zone.
+    offset: Option<i64>,
+    zone: Option<Zone>,
 }
 
 /// The text must be used up. A number in one letter takes what digits there are, in more letters so many.
@@ -261,11 +239,20 @@ fn read(pieces: &[Piece], text: &str) -> Option<i64> {
                 let value = number(&mut rest, count, count)?;
                 fields.nanosecond = value * 10_i64.pow(u32::try_from(9 - count).ok()?);
             }
-            'z' | 'V' | 'v' | 'Z' | 'X' | 'x' | 'O' => {
-                let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-:_/".contains(c)));
-                let (zone, after) = rest.split_at_checked(length.unwrap_or(rest.len()))?;
-                fields.zone = offset(zone)?;
-                rest = after;
+            'Z' | 'X' | 'x' | 'O' => fields.offset = Some(zone::offset(zone_text(&mut rest)?)?),
+            'V' if count == 2 => fields.zone = Some(Zone::find(zone_text(&mut rest)?)?),
+            'z' | 'v' => {
+                let long = if count >= 4 { zone::by_long_name(rest) } else { None };
+                fields.zone = Some(match long {
+                    Some((zone, after)) => {
+                        rest = after;
+                        zone
+                    }
+                    None => {
+                        let name = zone_text(&mut rest)?;
+                        zone::by_short_name(name).or_else(|| Zone::find(name))?
+                    }
+                });
             }
             _ => return None,
         }
@@ -299,7 +286,12 @@ impl Fields {
             }
             _ => return None,
         };
-        let seconds = date * 86_400 + hour * 3_600 + self.minute * 60 + self.second - self.zone;
+        let local = date * 86_400 + hour * 3_600 + self.minute * 60 + self.second;
+        let seconds = match (self.offset, &self.zone) {
+            (Some(offset), _) => local - offset,
+            (None, Some(zone)) => zone.instant(local)?,
+            (None, None) => local,
+        };
         Some(seconds * 1_000 + self.nanosecond / 1_000_000)
     }
 }
@@ -317,6 +309,14 @@ fn number(rest: &mut &str, min: usize, max: usize) -> Option<i64> {
     let (number, after) = rest.split_at_checked(digits)?;
     *rest = after;
     number.parse().ok()
+}
+
+/// The name of a zone or an offset that a text begins with; may be empty.
+fn zone_text<'t>(rest: &mut &'t str) -> Option<&'t str> {
+    let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-:_/".contains(c)));
+    let (zone, after) = rest.split_at_checked(length.unwrap_or(rest.len()))?;
+    *rest = after;
+    Some(zone)
 }
 
 fn word(rest: &mut &str, names: &[&str], count: usize) -> Option<i64> {

@@ -1,4 +1,4 @@
-//! Time: the message's clock, and RFC 3339 text both ways. UTC and fixed offsets; no time-zone database.
+//! Time: the message's clock, and RFC 3339 text both ways. UTC and fixed offsets; zones are in `zone`.
 
 use super::{Function, Gives, Origin, Param, Takes, function, param, whole};
 use crate::eval::Scope;

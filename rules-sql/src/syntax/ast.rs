@@ -225,3 +225,69 @@ impl ArithmeticOp {
         )
     }
 }
+
+impl Expr {
+    /// Calls `visit` with every expression right below this one that sees the same names: of a nested SELECT, only
+    /// what it runs over.
+    pub(crate) fn for_each_part<'e>(&'e self, visit: &mut dyn FnMut(&'e Expr)) {
+        match &self.kind {
+            ExprKind::Null
+            | ExprKind::Bool(_)
+            | ExprKind::Number(_)
+            | ExprKind::String(_)
+            | ExprKind::Name(_)
+            | ExprKind::Variable(_)
+            | ExprKind::Star => {}
+            ExprKind::Array(items)
+            | ExprKind::And(items)
+            | ExprKind::Or(items)
+            | ExprKind::Call { args: items, .. } => items.iter().for_each(visit),
+            ExprKind::Object(members) => members.iter().for_each(|(_, value)| visit(value)),
+            ExprKind::Cast { value, .. }
+            | ExprKind::Negate(value)
+            | ExprKind::Plus(value)
+            | ExprKind::Not(value) => visit(value),
+            ExprKind::Case { subject, branches, otherwise } => {
+                subject.iter().for_each(|subject| visit(subject));
+                for (when, then) in branches {
+                    visit(when);
+                    visit(then);
+                }
+                otherwise.iter().for_each(|otherwise| visit(otherwise));
+            }
+            ExprKind::Path { root, steps } => {
+                visit(root);
+                for step in steps {
+                    if let Step::Element(index) = step {
+                        visit(index);
+                    }
+                }
+            }
+            ExprKind::Compare { left, right, .. } => {
+                visit(left);
+                visit(right);
+            }
+            ExprKind::Arithmetic { first, rest } => {
+                visit(first);
+                rest.iter().for_each(|(_, operand)| visit(operand));
+            }
+            ExprKind::In { value, among, .. } => {
+                visit(value);
+                match among {
+                    Among::List(items) => items.iter().for_each(visit),
+                    Among::Value(array) => visit(array),
+                }
+            }
+            ExprKind::Between { value, low, high, .. } => {
+                visit(value);
+                visit(low);
+                visit(high);
+            }
+            ExprKind::Like { value, pattern, .. } => {
+                visit(value);
+                visit(pattern);
+            }
+            ExprKind::Exists(query) | ExprKind::Subquery(query) => visit(&query.source.value),
+        }
+    }
+}

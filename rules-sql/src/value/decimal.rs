@@ -13,7 +13,7 @@ pub(crate) const DIGITS: u32 = 34;
 const EXPONENT_MAX: i32 = 999;
 
 /// A finite decimal number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Decimal {
     high: u64,
     low: u64,

@@ -1,4 +1,4 @@
-//! `tidegate check`: everything that `serve` would refuse, without starting anything.
+//! `tidegate check`: everything that `serve` would refuse, and what it would warn of, without starting anything.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -19,6 +19,9 @@ pub(super) struct CheckArgs {
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
+    /// Take warnings for errors.
+    #[arg(long)]
+    deny_warnings: bool,
 }
 
 impl CheckArgs {
@@ -32,32 +35,46 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
     let path = args.config.path(environment);
     let out = Output::stdout();
     let name = path.as_ref().map(|path| path.display().to_string());
-    let refused = |errors: Vec<Value>| {
-        out.json(&json!({ "ok": false, "config": name, "errors": errors, "warnings": [] }))?;
+    let refused = |errors: Vec<Value>, warnings: Vec<Value>| {
+        out.json(&json!({ "ok": false, "config": name, "errors": errors, "warnings": warnings }))?;
         Ok(Exit::Refused)
     };
     let loaded = match config::load(path.as_deref(), environment) {
         Ok(loaded) => loaded,
-        Err(errors) if args.json => return refused(config_errors(&errors)),
+        Err(errors) if args.json => return refused(config_errors(&errors), Vec::new()),
         Err(errors) => return Err(Failure::rendered(Exit::Refused, errors.render())),
     };
     let rules = match server::load_rules(&loaded.config, &serve::home(&loaded, environment)) {
         Ok(rules) => rules,
-        Err(error) if args.json => return refused(rules_errors(&error)),
+        Err(error) if args.json => return refused(rules_errors(&error), Vec::new()),
         Err(error) => return Err(Failure::rendered(Exit::Refused, serve::render(&error))),
     };
+    let count = loaded.warnings.len() + rules.warnings().count();
+    let denied = args.deny_warnings && count > 0;
     if args.json {
+        let of_config = loaded.warnings.iter().map(|warning| json!({ "message": warning }));
+        let warnings = of_config.chain(rules.warnings().map(rule_finding)).collect();
+        if denied {
+            return refused(Vec::new(), warnings);
+        }
         out.json(&json!({
             "ok": true,
             "config": name,
             "errors": [],
-            "warnings": loaded.warnings,
+            "warnings": warnings,
             "rules": rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
         }))?;
         return Ok(Exit::Success);
     }
     for warning in &loaded.warnings {
         notice(&format!("warning: {warning}"));
+    }
+    for warning in rules.warnings() {
+        notice(serve::render_finding("warning", warning).trim_end());
+    }
+    if denied {
+        let warnings = if count == 1 { "1 warning".to_owned() } else { format!("{count} warnings") };
+        return Err(Failure::new(Exit::Refused, format!("{warnings}, and --deny-warnings lets none pass")));
     }
     if args.effective {
         let text = toml::to_string(&loaded.config).map_err(|error| {
@@ -89,16 +106,18 @@ fn config_errors(errors: &ConfigErrors) -> Vec<Value> {
 
 fn rules_errors(error: &RulesError) -> Vec<Value> {
     let RulesError::Faults { faults } = error else { return vec![json!({ "message": error.to_string() })] };
-    let as_json = |fault: &RuleFileError| {
-        json!({
-            "origin": fault.file.display().to_string(),
-            "line": fault.line,
-            "column": fault.column,
-            "rule": fault.rule,
-            "action": fault.action,
-            "message": fault.message,
-            "help": fault.detail,
-        })
-    };
-    faults.iter().map(as_json).collect()
+    faults.iter().map(rule_finding).collect()
+}
+
+fn rule_finding(finding: &RuleFileError) -> Value {
+    json!({
+        "origin": finding.file.display().to_string(),
+        "line": finding.line,
+        "column": finding.column,
+        "rule": finding.rule,
+        "action": finding.action,
+        "code": finding.code,
+        "message": finding.message,
+        "help": finding.detail,
+    })
 }

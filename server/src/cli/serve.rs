@@ -13,7 +13,7 @@ use super::output::notice;
 use super::signals::{reload_signal, stop_signal};
 use super::{ConfigArgs, Exit, Failure, Threads, block_on};
 use crate::config::{self, Environment, Loaded};
-use crate::rules::RuleSet;
+use crate::rules::{RuleFileError, RuleSet};
 use crate::server::{self, RulesError, Server, StartError};
 
 /// Time that clients have to go when the server stops.
@@ -66,14 +66,16 @@ pub(super) fn load_rules(loaded: &Loaded, environment: &Environment) -> Result<R
 /// Every fault as text of one line or several.
 pub(super) fn render(error: &RulesError) -> String {
     match error {
-        RulesError::Faults { faults } => {
-            let texts = faults.iter().map(|fault| match &fault.detail {
-                Some(detail) => format!("error: {fault}\n{}\n", detail.trim_end()),
-                None => format!("error: {fault}\n"),
-            });
-            texts.collect()
-        }
+        RulesError::Faults { faults } => faults.iter().map(|fault| render_finding("error", fault)).collect(),
         other => format!("error: {other}\n"),
+    }
+}
+
+/// One fault, or one doubt, as text of one line or several.
+pub(super) fn render_finding(word: &str, finding: &RuleFileError) -> String {
+    match &finding.detail {
+        Some(detail) => format!("{word}: {finding}\n{}\n", detail.trim_end()),
+        None => format!("{word}: {finding}\n"),
     }
 }
 
@@ -90,6 +92,9 @@ async fn serve(loaded: &Loaded, environment: &Environment) -> Result<Exit, Failu
         warn!("{warning}");
     }
     let rules = load_rules(loaded, environment)?;
+    for warning in rules.warnings() {
+        warn!("{warning}");
+    }
     let server = Server::start(config, &rules).await.map_err(cannot_start)?;
     info!(rules = rules.len(), "rules loaded");
     warn!("sessions and retained messages are kept in memory: a restart loses them");
@@ -128,6 +133,9 @@ fn reload_rules(server: &Server, loaded: &Loaded, environment: &Environment) {
             return;
         }
     };
+    for warning in rules.warnings() {
+        warn!("{warning}");
+    }
     match server.rules().replace(&rules) {
         Ok(()) => info!(rules = rules.len(), "rules reloaded"),
         Err(error) => error!(error = chain(&error), "the rules that ran go on"),

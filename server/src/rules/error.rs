@@ -1,9 +1,10 @@
-//! What is wrong with a rule file, and where.
+//! What is wrong with a rule file, or doubtful in it, and where.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One fault in a rule file, in words that name the place and what was expected.
+/// One fault in a rule file, in words that name the place and what was expected; as a warning, what is allowed there but
+/// hardly meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleFileError {
     /// The file, or the folder when it can't be read.
@@ -16,6 +17,8 @@ pub struct RuleFileError {
     pub rule: Option<String>,
     /// Name of the action, when the fault lies in one.
     pub action: Option<String>,
+    /// The code of SQL's faults and doubts, which the message begins with.
+    pub code: Option<&'static str>,
     /// What is wrong and what was expected.
     pub message: String,
     /// The text with the fault marked, when it helps: several lines, for a terminal.
@@ -30,6 +33,7 @@ impl RuleFileError {
             column: None,
             rule: None,
             action: None,
+            code: None,
             message: message.into(),
             detail: None,
         }

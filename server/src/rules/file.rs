@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use actions::{ActionConfig, ActionConfigError, ActionPlan, Slot};
-use rules_sql::{CompileError, CompiledRule, Dialect, Limits, Template, TemplateKind};
+use rules_sql::{CompileError, CompiledRule, Dialect, Limits, Template, TemplateKind, Undefined};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 use toml::Spanned;
@@ -50,6 +50,10 @@ pub struct LoadedRule {
     pub description: String,
     /// Words to find it by.
     pub tags: Vec<String>,
+    /// What is allowed in it but hardly meant.
+    pub warnings: Vec<RuleFileError>,
+    /// Whether an output without any member counts as none.
+    pub(super) skip_empty: bool,
     pub(super) compiled: CompiledRule,
     pub(super) actions: Vec<LoadedAction>,
     pub(super) error_action: Option<LoadedAction>,
@@ -82,6 +86,11 @@ impl RuleSet {
     /// Returns the rules in the order of their files, and within a file in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &LoadedRule> {
         self.rules.iter().map(AsRef::as_ref)
+    }
+
+    /// Returns what is allowed in the rules but hardly meant, in their order.
+    pub fn warnings(&self) -> impl Iterator<Item = &RuleFileError> {
+        self.iter().flat_map(|rule| &rule.warnings)
     }
 
     /// Returns how many rules there are, those that are not enabled included.
@@ -158,6 +167,8 @@ struct Head {
     description: String,
     #[serde(default)]
     tags: Vec<String>,
+    #[serde(default)]
+    skip_empty: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -270,16 +281,26 @@ impl<'l> Loader<'l> {
         let compiled = match rules_sql::compile(&sql, dialect, limits) {
             Ok(compiled) => compiled,
             Err(error) => {
-                let mut fault = source.fault(&sql_span, compile_message(&error)).in_rule(name);
-                fault = fault.at(source.inside(&sql_span, error.line, error.column));
-                fault.detail = Some(error.render(&sql));
-                self.errors.push(fault);
+                let fault = source.compile_fault(&sql_span, "", &error, error.render(&sql));
+                self.errors.push(fault.in_rule(name));
                 return;
             }
         };
-        let mut maker = ActionMaker { source, rule: name, compiled: &compiled, limits, errors: Vec::new() };
+        let mut maker = ActionMaker {
+            source,
+            rule: name,
+            compiled: &compiled,
+            limits,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        };
+        for warning in compiled.warnings() {
+            let fault = source.compile_fault(&sql_span, "", warning.details(), warning.render(&sql));
+            maker.warnings.push(fault.in_rule(name));
+        }
         let actions = actions.map(|value| maker.all(value)).unwrap_or_default();
         let error_action = error_action.and_then(|value| maker.one(value, Some(ERROR_ACTION)));
+        let warnings = maker.warnings;
         self.errors.append(&mut maker.errors);
         if actions.is_empty() && self.errors.len() == before {
             self.errors.push(fault(&place, format!("has no action; expected [[rules.{name}.actions]]")));
@@ -294,6 +315,8 @@ impl<'l> Loader<'l> {
             enabled: head.enabled,
             description: head.description,
             tags: head.tags,
+            warnings,
+            skip_empty: head.skip_empty,
             compiled,
             actions,
             error_action,
@@ -317,6 +340,7 @@ struct ActionMaker<'a> {
     compiled: &'a CompiledRule,
     limits: &'a Limits,
     errors: Vec<RuleFileError>,
+    warnings: Vec<RuleFileError>,
 }
 
 impl ActionMaker<'_> {
@@ -372,9 +396,10 @@ impl ActionMaker<'_> {
             self.fault(&place, &name, "an error action has no name of its own".to_owned());
             return None;
         }
+        let undefined = self.undefined(&keys, &name)?;
         let mut settings = DeTable::new();
         for (key, value) in table {
-            if key.get_ref().as_ref() != "type" {
+            if !["type", "strict", "undefined"].contains(&key.get_ref().as_ref()) {
                 settings.insert(key, value);
             }
         }
@@ -408,8 +433,33 @@ impl ActionMaker<'_> {
                 return None;
             }
         };
-        let templates = self.templates(&plan, &keys, &span)?;
+        let templates = self.templates(&plan, &keys, &span, undefined)?;
         Some(LoadedAction { config, plan, templates })
+    }
+
+    /// Reads what becomes of Undefined in the action's templates: `strict` and `undefined`, which every kind has.
+    fn undefined(&mut self, keys: &DeTable<'_>, action: &str) -> Option<Undefined> {
+        let strict = match keys.get("strict") {
+            None => false,
+            Some(value) => match value.get_ref().as_bool() {
+                Some(strict) => strict,
+                None => {
+                    self.fault(&value.span(), action, "strict: expected true or false".to_owned());
+                    return None;
+                }
+            },
+        };
+        let Some(value) = keys.get("undefined") else {
+            return Some(if strict { Undefined::Fail } else { Undefined::Blank });
+        };
+        let problem = match value.get_ref().as_str() {
+            Some(_) if strict => "strict = true lets nothing be undefined",
+            Some("null") => return Some(Undefined::Blank),
+            Some("omit") => return Some(Undefined::Omit),
+            _ => "expected \"null\" or \"omit\"",
+        };
+        self.fault(&value.span(), action, format!("undefined: {problem}"));
+        None
     }
 
     fn templates(
@@ -417,21 +467,29 @@ impl ActionMaker<'_> {
         plan: &ActionPlan,
         keys: &DeTable<'_>,
         span: &Range<usize>,
+        undefined: Undefined,
     ) -> Option<Vec<Template>> {
         let before = self.errors.len();
         let mut templates = Vec::with_capacity(plan.templates().len());
         for spec in plan.templates() {
+            let place = || find(keys, &spec.field).unwrap_or_else(|| span.clone());
+            let fault = |error: &CompileError, rendered: String| {
+                let fault =
+                    self.source.compile_fault(&place(), &format!("{}: ", spec.field), error, rendered);
+                fault.in_rule(self.rule).in_action(plan.name())
+            };
             match self.compiled.template(&spec.text, template_kind(spec.slot), self.limits) {
-                Ok(template) => templates.push(template),
-                Err(error) => {
-                    let place = find(keys, &spec.field).unwrap_or_else(|| span.clone());
-                    let message = format!("{}: {}", spec.field, compile_message(&error));
-                    let mut fault =
-                        self.source.fault(&place, message).in_rule(self.rule).in_action(plan.name());
-                    fault = fault.at(self.source.inside(&place, error.line, error.column));
-                    fault.detail = Some(error.render(&spec.text));
-                    self.errors.push(fault);
+                Ok(template) => {
+                    let returns = match (plan.kind(), spec.field.as_str()) {
+                        ("republish", "topic") => self.compiled.doubt_return(&template),
+                        _ => None,
+                    };
+                    for warning in template.warnings().iter().chain(&returns) {
+                        self.warnings.push(fault(warning.details(), warning.render(&spec.text)));
+                    }
+                    templates.push(template.with_undefined(undefined));
                 }
+                Err(error) => self.errors.push(fault(&error, error.render(&spec.text))),
             }
         }
         (self.errors.len() == before).then_some(templates)
@@ -534,6 +592,22 @@ impl Source<'_> {
 
     fn toml_in(&self, error: &toml::de::Error, within: &Range<usize>) -> RuleFileError {
         self.fault(&error.span().unwrap_or_else(|| within.clone()), error.message())
+    }
+
+    /// A fault, or a doubt, of SQL that is the string value at `span`; `prefix` says which.
+    fn compile_fault(
+        &self,
+        span: &Range<usize>,
+        prefix: &str,
+        error: &CompileError,
+        rendered: String,
+    ) -> RuleFileError {
+        let mut fault = self.fault(span, format!("{prefix}{}", compile_message(error)));
+        fault = fault.at(self.inside(span, error.line, error.column));
+        fault.code = Some(error.code);
+        // Its first line says what the message says.
+        fault.detail = rendered.split_once('\n').map(|(_, marked)| marked.to_owned());
+        fault
     }
 
     /// Line and column, from 1, of a byte offset.

@@ -408,6 +408,10 @@ impl Rule {
                 }
                 return true;
             }
+            Outcome::Output(output) if self.loaded.skip_empty && output.is_empty_object() => {
+                self.counters.no_output.raise();
+                return false;
+            }
             Outcome::Output(output) => output,
         };
         self.counters.passed.raise();

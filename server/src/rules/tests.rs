@@ -935,3 +935,50 @@ fn the_document_is_what_the_manual_says() {
         json!([{ "failedAction": "ops", "failedResource": "https://ops.example", "errorMessage": "no" }])
     );
 }
+
+#[tokio::test]
+async fn undefined_in_an_action_is_blank_omitted_or_a_failure() {
+    let rule = "[rules.r]\nsql = \"SELECT * FROM 'in'\"\n[[rules.r.actions]]\nname = 'a'\ntype = 'republish'\n\
+                topic = 'out'\npayload = '{\"t\": ${t}, \"x\": ${x}}'\n";
+    for (keys, expected) in [
+        ("", Some(r#"{"t": 1, "x": null}"#)),
+        ("undefined = 'null'", Some(r#"{"t": 1, "x": null}"#)),
+        ("undefined = 'omit'", Some(r#"{"t":1}"#)),
+        ("strict = false", Some(r#"{"t": 1, "x": null}"#)),
+        ("strict = true", None),
+    ] {
+        let pipeline = pipeline(&format!("{rule}{keys}"));
+        let made = Message::new("in", br#"{"t": 1}"#).run(&pipeline);
+        let payloads: Vec<&[u8]> = made.iter().map(|republish| &*republish.payload).collect();
+        assert_eq!(payloads, expected.iter().map(|text| text.as_bytes()).collect::<Vec<_>>(), "{keys}");
+        let failed = stats(&pipeline, "r").actions[0].failed_render;
+        assert_eq!(failed, u64::from(expected.is_none()), "{keys}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_output_fires_unless_the_rule_says_otherwise() {
+    let rule = |sql: &str, keys: &str| {
+        format!(
+            "[rules.r]\nsql = \"{sql}\"\n{keys}\n[[rules.r.actions]]\nname = 'a'\ntype = 'republish'\ntopic = 'out'\n"
+        )
+    };
+    for (sql, keys, payload, fires) in [
+        ("SELECT x FROM 'in'", "", "{}", 1),
+        ("SELECT x FROM 'in'", "skip_empty = false", "{}", 1),
+        ("SELECT x FROM 'in'", "skip_empty = true", "{}", 0),
+        ("SELECT x FROM 'in'", "skip_empty = true", r#"{"x":null}"#, 1),
+        ("SELECT * FROM 'in'", "skip_empty = true", " { } ", 0),
+        ("SELECT * FROM 'in'", "skip_empty = true", "{}x", 1),
+        ("SELECT VALUE [] FROM 'in'", "skip_empty = true", "{}", 1),
+    ] {
+        let pipeline = pipeline(&rule(sql, keys));
+        assert_eq!(
+            Message::new("in", payload.as_bytes()).run(&pipeline).len(),
+            fires,
+            "{sql} {keys} {payload}"
+        );
+        let stats = stats(&pipeline, "r");
+        assert_eq!((stats.matched, stats.passed, stats.no_output), (1, fires as u64, 1 - fires as u64));
+    }
+}

@@ -1,0 +1,117 @@
+//! `tidegate check` from outside: what is allowed in rules but hardly meant.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that can't go on fails")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const RULES: &str = r#"
+[rules.hot]
+sql = '''
+SELECT payload.temperature AS t
+FROM 'sensors/#' WHERE clientid = 'dev-1' AND t > 60
+'''
+dialect = "aws"
+
+[[rules.hot.actions]]
+name = "again"
+type = "republish"
+topic = "sensors/${topic(2)}/${t}"
+
+[rules.fine]
+sql = "SELECT * FROM 'a'"
+
+[[rules.fine.actions]]
+name = "elsewhere"
+type = "republish"
+topic = "b/${topic()}"
+strict = true
+"#;
+
+fn check(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
+        command.env_remove(name);
+    }
+    let config = folder.join("tidegate.toml");
+    command.args(["check", "--config"]).arg(config).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn folder(rules: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("rules.d")).unwrap();
+    std::fs::write(folder.path().join("rules.d/hot.toml"), rules).unwrap();
+    let listener = "[[listeners]]\nname = 'tcp'\naddress = '127.0.0.1:0'\nallow_anonymous = true\n";
+    std::fs::write(folder.path().join("tidegate.toml"), listener).unwrap();
+    folder
+}
+
+#[test]
+fn warnings_are_told_with_place_code_and_remedy_and_let_the_rules_pass() {
+    let folder = folder(RULES);
+    let output = check(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stderr).unwrap();
+    for part in [
+        "hot.toml:4:8: rule \"hot\": [R0900] payload.temperature is the field temperature of a field named payload",
+        "hot.toml:5:24: rule \"hot\": [R0901] clientid is a field of the payload, which its author controls",
+        "write clientid()",
+        "hot.toml:5:47: rule \"hot\": [R0903] t is the name of an item of SELECT",
+        "hot.toml:12:32: rule \"hot\", action \"again\": topic: [R0904] t is the name of an item",
+        "output().t",
+        "hot.toml:12:10: rule \"hot\", action \"again\": topic: [R0907] this topic may be one that FROM 'sensors/#' selects",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert_eq!(text.matches("warning: ").count(), 5, "{text}");
+    assert!(!text.contains("\"fine\""), "{text}");
+}
+
+#[test]
+fn deny_warnings_refuses_them() {
+    let folder = folder(RULES);
+    let output = check(folder.path(), &["--deny-warnings"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("5 warnings"));
+
+    let output = check(folder.path(), &["--deny-warnings", "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["ok"], false);
+    let codes: Vec<&str> = answer["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|warning| warning["code"].as_str().unwrap())
+        .collect();
+    assert_eq!(codes, ["R0900", "R0901", "R0903", "R0904", "R0907"]);
+    assert_eq!(answer["warnings"][3]["action"], "again");
+}
+
+#[test]
+fn nothing_doubtful_passes_deny_warnings() {
+    let (_, fine) = RULES.split_once("[rules.fine]").unwrap();
+    let folder = folder(&format!("[rules.fine]{fine}"));
+    let output = check(folder.path(), &["--deny-warnings"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn what_becomes_of_undefined_is_refused_when_it_makes_no_sense() {
+    for (keys, expected) in [
+        ("strict = \"yes\"", "strict: expected true or false"),
+        ("undefined = \"drop\"", "undefined: expected \"null\" or \"omit\""),
+        ("undefined = 1", "undefined: expected \"null\" or \"omit\""),
+        ("strict = true\nundefined = \"omit\"", "undefined: strict = true lets nothing be undefined"),
+    ] {
+        let folder = folder(&RULES.replace("strict = true", keys));
+        let output = check(folder.path(), &[]);
+        assert_eq!(output.status.code(), Some(3));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(expected), "{expected}\n{text}");
+        assert!(text.contains("rule \"fine\", action \"elsewhere\""), "{text}");
+    }
+}
