@@ -40,6 +40,13 @@ impl<'a> Evaluation<'a> {
         self.random = self.rule_seed;
     }
 
+    /// As [`Self::begin_rule`], for templates of a rule that was evaluated before, in another [`Evaluation`] of the same
+    /// seed: SET variables have the values that they had, and what else is random is random anew.
+    pub fn begin_rule_again(&mut self, number: u32) {
+        self.begin_rule(number);
+        self.random = Random::new(!self.rule_seed).next();
+    }
+
     /// The message under evaluation.
     #[must_use]
     pub fn event(&self) -> &'a Event<'a> {

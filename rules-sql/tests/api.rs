@@ -333,6 +333,18 @@ fn a_variable_has_one_value_in_the_templates_too() {
             assert_eq!(id, made_json["id"]);
             assert!(seen.insert(other.to_owned()), "{other} twice");
         }
+        // In another evaluation of the same message, as for an error action.
+        let mut again = Evaluation::new(&event, 3);
+        again.begin_rule_again(number);
+        let template =
+            rule.template("${@id} ${newuuid()}", TemplateKind::PlainText, &Limits::default()).unwrap();
+        let mut out = Vec::new();
+        template.render(&mut again, None, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.starts_with(made_json["id"].as_str().unwrap()) && seen.insert(text[37..].to_owned()),
+            "{text}"
+        );
         assert!(seen.insert(made_json["id"].to_string()));
         assert!(seen.insert(made_json["other"].to_string()));
     }

@@ -1,8 +1,11 @@
 //! What is counted, per rule and per action.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use actions::Snapshot;
+use parking_lot::Mutex;
+use rules_sql::EvalError;
 
 /// A counter that any thread may raise.
 #[derive(Debug, Default)]
@@ -38,12 +41,74 @@ impl LogGate {
     }
 }
 
+/// How many messages came to a rule, read off the counter that it shares with the rules on the same filters: that counter's
+/// value less its value when the rule joined, and what was counted in other groups before.
+#[derive(Debug, Default)]
+pub(super) struct Matched(Mutex<Membership>);
+
+#[derive(Debug, Default)]
+struct Membership {
+    before: u64,
+    /// The shared counter, and its value when the rule joined.
+    group: Option<(Arc<Counter>, u64)>,
+}
+
+impl Membership {
+    fn value(&self) -> u64 {
+        // A counter only grows.
+        let here = self.group.as_ref().map_or(0, |(counter, joined)| counter.value().saturating_sub(*joined));
+        self.before + here
+    }
+}
+
+impl Matched {
+    /// Counts with the given group from now on, or no more. To stay in a group changes nothing.
+    pub(super) fn join(&self, group: Option<&Arc<Counter>>) {
+        let mut membership = self.0.lock();
+        let stays = match (&membership.group, group) {
+            (Some((old, _)), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !stays {
+            membership.before = membership.value();
+            membership.group = group.map(|counter| (Arc::clone(counter), counter.value()));
+        }
+    }
+
+    pub(super) fn value(&self) -> u64 {
+        self.0.lock().value()
+    }
+}
+
+/// Messages for which evaluation went past a budget, in all and by budget.
+#[derive(Debug, Default)]
+pub(super) struct FailedEvaluations {
+    pub(super) all: Counter,
+    pub(super) steps: Counter,
+    pub(super) array_steps: Counter,
+    pub(super) output_bytes: Counter,
+}
+
+impl FailedEvaluations {
+    pub(super) fn raise(&self, error: &EvalError) {
+        self.all.raise();
+        match error {
+            EvalError::Steps { .. } => self.steps.raise(),
+            EvalError::ArraySteps { .. } => self.array_steps.raise(),
+            EvalError::OutputBytes { .. } => self.output_bytes.raise(),
+            // A budget that has no counter of its own yet.
+            _ => {}
+        }
+    }
+}
+
+/// What WHERE holds back isn't counted but told from the rest, so that it costs nothing.
 #[derive(Debug, Default)]
 pub(super) struct RuleCounters {
+    pub(super) matched: Matched,
     pub(super) passed: Counter,
-    pub(super) no_match: Counter,
     pub(super) no_output: Counter,
-    pub(super) failed_evaluation: Counter,
+    pub(super) failed: FailedEvaluations,
     pub(super) looped: Counter,
     pub(super) error_actions: Counter,
     pub(super) error_actions_failed: Counter,
@@ -68,14 +133,20 @@ pub struct RuleStats {
     pub matched: u64,
     /// Messages that WHERE let pass and that gave an output.
     pub passed: u64,
-    /// Messages that WHERE held back.
+    /// Messages that WHERE held back; one whose turn is still to come counts here until then.
     pub no_match: u64,
     /// Messages that passed, but whose `SELECT VALUE` was Undefined: no action ran.
     pub no_output: u64,
     /// Messages for which evaluation went past a budget.
     pub failed_evaluation: u64,
-    /// Messages that this rule had a part in making, and that it therefore left alone.
+    /// Messages that WHERE might have let pass, but that this rule had a part in making: it left them alone.
     pub looped: u64,
+    /// Of the failed evaluations, those that took more steps than allowed.
+    pub failed_steps: u64,
+    /// Of the failed evaluations, those that visited more array elements than allowed.
+    pub failed_array_steps: u64,
+    /// Of the failed evaluations, those whose output, or a value on the way to it, was longer than allowed.
+    pub failed_output_bytes: u64,
     /// Times that the error action was set off, by messages that were admitted.
     pub error_actions: u64,
     /// Times that the error action itself failed.

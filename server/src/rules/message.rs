@@ -153,9 +153,9 @@ impl KeptMessage {
 pub(super) struct Secret(RandomState);
 
 impl Secret {
-    /// The seed of `rand()` and `newuuid()` for one message and one rule.
-    pub(super) fn seed(&self, id: ItemId, rule: u32) -> u64 {
-        self.0.hash_one((id, rule, "seed"))
+    /// The seed of `rand()` and `newuuid()` for the rules of one message.
+    pub(super) fn seed(&self, id: ItemId) -> u64 {
+        self.0.hash_one((id, "seed"))
     }
 
     /// A number for traces: its high half can't be guessed, its low half differs for each sequence number.

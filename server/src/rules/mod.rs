@@ -1,7 +1,8 @@
 //! Rules: from files to what happens to a message.
 //!
 //! - `file.rs`: rule files into a [`RuleSet`], everything checked and compiled;
-//! - `topic_index.rs`: which rules a topic concerns;
+//! - `topic_index.rs`: which Topic Filters a topic fits;
+//! - `groups.rs`: the rules behind the same filters, and which of them a message is worth showing to;
 //! - `pipeline.rs`: [`RulePipeline`], the broker's hook: evaluate, render, republish or enqueue;
 //! - `message.rs`: a message as rules and error documents see it;
 //! - `error_action.rs`: what happens when actions fail;
@@ -14,6 +15,7 @@ mod counters;
 mod error;
 mod error_action;
 mod file;
+mod groups;
 mod message;
 mod pipeline;
 #[cfg(test)]

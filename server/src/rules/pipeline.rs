@@ -1,12 +1,10 @@
 //! The broker's hook: which rules a message concerns, and what they make of it.
 //!
 //! A message's topic is looked up once per topic and generation ([`broker::MessageHook::candidates`]); the handler that
-//! comes back holds the rules of that topic. Topics with the same rules share one handler. For each message the handler
-//! walks its rules: evaluate, render every action, hand republishes to the broker and keep the rest ready, to be queued
-//! once the message is admitted. After [`STEP_BUDGET`] it yields and goes on where it was.
-//!
-//! The walk is a plain loop. An index over the rules' predicates, which narrows ten thousand rules on one topic to the
-//! few whose WHERE can be true, belongs behind [`Candidates`]: it is the only place that decides which rule comes next.
+//! comes back holds the groups of rules of that topic. Topics with the same groups share one handler. For each message the
+//! handler asks the groups which rules may want it ([`Candidates`] alone decides that) and walks them in the order of
+//! all rules: evaluate, render every action, hand republishes to the broker and keep the rest ready, to be queued once
+//! the message is admitted. After [`STEP_BUDGET`] it yields and goes on at the place of the next rule.
 //!
 //! Loops: a rule is not evaluated for a message that it had a part in making, and a message that as many rules
 //! have made in turn as [`PipelineSettings::hops`] says is not republished again.
@@ -14,6 +12,7 @@
 //! Changing rules ([`RulePipeline::replace`]) checks everything first, then swaps one pointer. Rules keep their number
 //! and counters by name, actions their queue.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -27,12 +26,13 @@ use arc_swap::ArcSwap;
 use broker::{HookEffects, MessageHandler, MessageHook, Progress, Publication, Republish, Trail};
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
 use parking_lot::Mutex;
-use rules_sql::{Evaluation, Outcome, Output, Template};
+use rules_sql::{CompiledRule, Evaluation, Outcome, Output, Template};
 use tokio::task::JoinSet;
 
-use super::counters::{ActionCounters, ActionStats, RuleCounters, RuleStats};
+use super::counters::{ActionCounters, ActionStats, Counter, RuleCounters, RuleStats};
 use super::error_action::{self, Collector, ErrorJobs, FailedAction, Publisher};
 use super::file::{LoadedAction, LoadedRule, RuleSet};
+use super::groups::{self, Candidates, Group, Line};
 use super::message::{Facts, KeptMessage, Secret};
 use super::topic_index::TopicIndex;
 
@@ -89,19 +89,23 @@ pub(super) struct Shared {
     pub(super) error_jobs: ErrorJobs,
 }
 
-/// Numbers and counters of every rule that was ever loaded: they outlive a removal, so that trails stay unambiguous.
 #[derive(Debug, Default)]
 struct Registry {
+    /// Numbers and counters of every rule that was ever loaded: they outlive a removal, so that trails stay unambiguous.
     by_name: HashMap<String, (u32, Arc<RuleCounters>)>,
+    /// Counters of the groups that are there, by their filters.
+    groups: HashMap<groups::Filters, Arc<Counter>>,
 }
 
 /// One version of the rules.
 #[derive(Debug)]
 struct Active {
     generation: u64,
-    index: TopicIndex,
     rules: Vec<Arc<Rule>>,
-    /// Handlers by the places of their rules, while any route holds them.
+    groups: Vec<Arc<Group>>,
+    /// From topics to places of groups.
+    index: TopicIndex,
+    /// Handlers by the places of their groups, while any route holds them.
     handlers: Mutex<HashMap<Box<[u32]>, Weak<RuleHandler>>>,
 }
 
@@ -136,8 +140,9 @@ impl RulePipeline {
         };
         let empty = Active {
             generation: 0,
-            index: TopicIndex::default(),
             rules: Vec::new(),
+            groups: Vec::new(),
+            index: TopicIndex::default(),
             handlers: Mutex::default(),
         };
         let shared = Arc::new(Shared {
@@ -184,12 +189,19 @@ impl RulePipeline {
                 &mut registry,
             )?));
         }
-        let filters = running.iter().zip(0..).flat_map(|(rule, place)| {
-            rule.loaded.filters().iter().map(move |filter| (filter.as_str(), place))
-        });
-        let index = TopicIndex::new(filters);
-        let new =
-            Active { generation: old.generation + 1, index, rules: running, handlers: Mutex::default() };
+        let groups = Group::all(&running, &mut registry.groups);
+        registry.count_with(&groups);
+        let filters = groups
+            .iter()
+            .zip(0..)
+            .flat_map(|((filters, _), place)| filters.iter().map(move |filter| (filter.as_str(), place)));
+        let new = Active {
+            generation: old.generation + 1,
+            index: TopicIndex::new(filters),
+            rules: running,
+            groups: groups.into_iter().map(|(_, group)| group).collect(),
+            handlers: Mutex::default(),
+        };
         let kept: HashSet<*const Outlet> = new.outlets().map(Arc::as_ptr).collect();
         shared.active.store(Arc::new(new));
         for outlet in old.outlets() {
@@ -263,11 +275,12 @@ impl Active {
         if handlers.len() == handlers.capacity() {
             handlers.retain(|_, handler| handler.strong_count() > 0);
         }
-        let rules = places
+        let groups = places
             .iter()
-            .filter_map(|place| self.rules.get(usize::try_from(*place).ok()?).cloned())
+            .filter_map(|place| self.groups.get(usize::try_from(*place).ok()?).cloned())
             .collect();
-        let handler = Arc::new(RuleHandler { shared: Arc::clone(shared), candidates: Candidates { rules } });
+        let candidates = Candidates::new(groups);
+        let handler = Arc::new(RuleHandler { shared: Arc::clone(shared), candidates });
         handlers.insert(places, Arc::downgrade(&handler));
         handler
     }
@@ -322,16 +335,22 @@ impl Shared {
     }
 }
 
-/// The rules of one topic, in the order in which they run.
-#[derive(Debug)]
-struct Candidates {
-    rules: Box<[Arc<Rule>]>,
-}
-
-impl Candidates {
-    /// The next rule that may concern a message, and the cursor behind it.
-    fn next(&self, cursor: usize) -> Option<(&Arc<Rule>, usize)> {
-        Some((self.rules.get(cursor)?, cursor + 1))
+impl Registry {
+    /// Lets every rule count with its group, and those that don't run with none. Around the moment of the change a message
+    /// may be counted for a rule that it never came to, or the other way round.
+    fn count_with(&self, groups: &[(groups::Filters, Arc<Group>)]) {
+        let mut counted: HashSet<u32> = HashSet::new();
+        for (_, group) in groups {
+            for rule in group.rules() {
+                counted.insert(rule.id);
+                rule.counters.matched.join(Some(group.matched()));
+            }
+        }
+        for (id, counters) in self.by_name.values() {
+            if !counted.contains(id) {
+                counters.matched.join(None);
+            }
+        }
     }
 }
 
@@ -342,32 +361,74 @@ struct RuleHandler {
     candidates: Candidates,
 }
 
+thread_local! {
+    /// Buffers for the message at hand.
+    static LINE: Cell<Line> = Cell::default();
+}
+
 impl MessageHandler for RuleHandler {
     fn handle(&self, message: &Publication<'_>, cursor: &mut usize, effects: &mut HookEffects) -> Progress {
-        let started = Instant::now();
         let facts = Facts::of(message);
         let event = facts.event(&self.shared.secret);
-        let seed = self.shared.secret.seed(facts.id, u32::try_from(*cursor).unwrap_or(u32::MAX));
-        let mut evaluation = Evaluation::new(&event, seed);
+        let mut evaluation = Evaluation::new(&event, self.shared.secret.seed(facts.id));
+        if *cursor == 0 {
+            self.candidates.count();
+        }
+        let mut line = LINE.take();
+        let progress = self.run(&facts, message.trail, &mut evaluation, &mut line, cursor, effects);
+        line.trim();
+        LINE.set(line);
+        progress
+    }
+}
+
+impl RuleHandler {
+    /// Shows a message to the rules that may want it, from the place at `cursor` on.
+    fn run(
+        &self,
+        facts: &Facts<'_>,
+        trail: &Trail,
+        evaluation: &mut Evaluation<'_>,
+        line: &mut Line,
+        cursor: &mut usize,
+        effects: &mut HookEffects,
+    ) -> Progress {
+        let started = Instant::now();
         let mut since_clock = 0;
-        while let Some((rule, next)) = self.candidates.next(*cursor) {
-            *cursor = next;
-            let acted = rule.handle(&self.shared, &facts, message.trail, &mut evaluation, effects);
-            since_clock += 1;
-            if acted || since_clock == RULES_PER_CLOCK_READING {
-                since_clock = 0;
-                if started.elapsed() >= STEP_BUDGET && self.candidates.next(*cursor).is_some() {
-                    return Progress::Yield;
+        loop {
+            let Ok(from) = u32::try_from(*cursor) else { return Progress::Done };
+            self.candidates.line_up(from, evaluation, line);
+            let mut left = line.len();
+            for (place, rule) in self.candidates.rules(line) {
+                *cursor = usize::try_from(place).map_or(usize::MAX, |place| place + 1);
+                let acted = rule.handle(&self.shared, facts, trail, evaluation, effects);
+                left -= 1;
+                since_clock += 1;
+                if acted || since_clock == RULES_PER_CLOCK_READING {
+                    since_clock = 0;
+                    if started.elapsed() >= STEP_BUDGET && (left > 0 || line.is_cut()) {
+                        return Progress::Yield;
+                    }
                 }
             }
+            if !line.is_cut() {
+                return Progress::Done;
+            }
         }
-        Progress::Done
     }
 }
 
 impl Rule {
     pub(super) fn name(&self) -> &str {
         &self.loaded.name
+    }
+
+    pub(super) fn filters(&self) -> &[String] {
+        self.loaded.filters()
+    }
+
+    pub(super) fn compiled(&self) -> &CompiledRule {
+        &self.loaded.compiled
     }
 
     fn running(&self, action: &str) -> Option<(&LoadedAction, &RunningAction)> {
@@ -392,17 +453,15 @@ impl Rule {
             self.counters.looped.raise();
             return false;
         }
+        evaluation.begin_rule(self.id);
         let output = match self.loaded.compiled.evaluate(evaluation) {
-            Outcome::NoMatch => {
-                self.counters.no_match.raise();
-                return false;
-            }
+            Outcome::NoMatch => return false,
             Outcome::NoOutput => {
                 self.counters.no_output.raise();
                 return false;
             }
             Outcome::Failed(error) => {
-                self.counters.failed_evaluation.raise();
+                self.counters.failed.raise(&error);
                 if self.counters.log.opens(facts.received_at_ms) {
                     tracing::warn!(rule = self.name(), %error, "rule could not be evaluated for a message");
                 }
@@ -559,7 +618,8 @@ impl Rule {
             return Ok(None);
         };
         let event = facts.event(&shared.secret);
-        let mut evaluation = Evaluation::new(&event, shared.secret.seed(facts.id, self.id));
+        let mut evaluation = Evaluation::new(&event, shared.secret.seed(facts.id));
+        evaluation.begin_rule_again(self.id);
         let mut renderer = TemplateRenderer {
             plan: &loaded.plan,
             templates: &loaded.templates,
@@ -588,19 +648,25 @@ impl Rule {
 
     fn stats(&self) -> RuleStats {
         let counters = &self.counters;
-        let (passed, no_match) = (counters.passed.value(), counters.no_match.value());
-        let (no_output, looped) = (counters.no_output.value(), counters.looped.value());
-        let failed_evaluation = counters.failed_evaluation.value();
+        // A message is counted before its rules run, so this order of reading finds no more decided than counted.
+        let (passed, no_output) = (counters.passed.value(), counters.no_output.value());
+        let (looped, failed_evaluation) = (counters.looped.value(), counters.failed.all.value());
+        let decided = passed + no_output + looped + failed_evaluation;
+        // A message that was on its way while FROM changed may have been decided and not counted.
+        let matched = counters.matched.value().max(decided);
         let loaded = self.loaded.actions.iter().chain(&self.loaded.error_action);
         let running = self.actions.iter().chain(&self.error_action);
         RuleStats {
             name: self.name().to_owned(),
-            matched: passed + no_match + no_output + looped + failed_evaluation,
+            matched,
             passed,
-            no_match,
+            no_match: matched - decided,
             no_output,
             failed_evaluation,
             looped,
+            failed_steps: counters.failed.steps.value(),
+            failed_array_steps: counters.failed.array_steps.value(),
+            failed_output_bytes: counters.failed.output_bytes.value(),
             error_actions: counters.error_actions.value(),
             error_actions_failed: counters.error_actions_failed.value(),
             actions: loaded.zip(running).map(|(loaded, running)| running.stats(loaded)).collect(),

@@ -509,11 +509,145 @@ async fn many_rules_yield_and_go_on_where_they_were() {
         turns += 1;
     }
     assert!(turns > 1, "3,000 rules don't fit 50 µs");
-    let mut topics: Vec<&str> = effects.republish.iter().map(|republish| republish.topic.as_str()).collect();
-    assert_eq!(topics.len(), 3_000);
-    topics.sort_unstable();
-    topics.dedup();
-    assert_eq!(topics.len(), 3_000, "each rule once");
+    let topics: Vec<&str> = effects.republish.iter().map(|republish| republish.topic.as_str()).collect();
+    let stats = pipeline.stats();
+    let expected: Vec<String> = stats.iter().map(|rule| rule.name.replace('r', "out/")).collect();
+    assert_eq!(topics, expected, "each rule once, in the order of the rules");
+    assert!(stats.iter().all(|rule| (rule.matched, rule.passed, rule.no_match) == (1, 1, 0)));
+}
+
+/// A rule that republishes to `out/<name>`.
+fn plain(name: &str, sql: &str) -> String {
+    format!(
+        "[rules.{name}]\nsql = \"{sql}\"\n[[rules.{name}.actions]]\nname = 'a'\ntype = 'republish'\ntopic = 'out/{name}'\n"
+    )
+}
+
+/// The names of the rules that republish a message, in order.
+fn ran(pipeline: &RulePipeline, message: &Message<'_>) -> Vec<String> {
+    message.run(pipeline).iter().map(|republish| republish.topic.replace("out/", "")).collect()
+}
+
+/// Matched, passed, no match and looped of a rule.
+fn counted(pipeline: &RulePipeline, rule: &str) -> (u64, u64, u64, u64) {
+    let stats = stats(pipeline, rule);
+    let parts = [stats.passed, stats.no_match, stats.no_output, stats.failed_evaluation, stats.looped];
+    assert_eq!(stats.matched, parts.iter().sum::<u64>(), "{stats:?}");
+    (stats.matched, stats.passed, stats.no_match, stats.looped)
+}
+
+#[tokio::test]
+async fn rules_on_different_filters_run_in_the_order_of_all_and_each_once() {
+    let filters = ["'in/+'", "'in/1'", "'in/+', 'in/1'", "'#'", "'in/1', 'in/+', '#'", "'other'"];
+    let text: String = (0..60)
+        .map(|n| {
+            let condition = ["v = 1", "v = 2", "v >= 1", "v IN (1, 3)", "NOT v = 2"][n % 5];
+            plain(&format!("r{n:02}"), &format!("SELECT v FROM {} WHERE {condition}", filters[n % 6]))
+        })
+        .collect();
+    let pipeline = pipeline(&text);
+    for (payload, holding) in [(&br#"{"v":1}"#[..], &[0, 2, 3, 4][..]), (br#"{"v":2}"#, &[1, 2]), (b"-", &[])]
+    {
+        let expected: Vec<String> = (0..60)
+            .filter(|n| n % 6 != 5 && holding.contains(&(n % 5)))
+            .map(|n| format!("r{n:02}"))
+            .collect();
+        assert_eq!(ran(&pipeline, &Message::new("in/1", payload)), expected);
+    }
+    for n in 0..60_usize {
+        let passed = [[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0], [1, 0, 0]][n % 5].iter().sum();
+        let expected = if n % 6 == 5 { (0, 0, 0, 0) } else { (3, passed, 3 - passed, 0) };
+        assert_eq!(counted(&pipeline, &format!("r{n:02}")), expected, "r{n:02}");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_the_index_leaves_out_is_counted_with_its_group() {
+    let text: String =
+        (0..200).map(|n| plain(&format!("r{n}"), &format!("SELECT v FROM 'in' WHERE v = {n}"))).collect();
+    let pipeline = pipeline(&text);
+    let [republish] = Message::new("in", br#"{"v":7}"#).run(&pipeline).try_into().unwrap();
+    assert_eq!(republish.topic, "out/r7");
+    assert!(ran(&pipeline, &Message::new("in", br#"{"v":200}"#)).is_empty());
+    let mut again = Message::new("in", br#"{"v":7}"#);
+    again.trail = Trail::default().with(republish.rule);
+    assert!(ran(&pipeline, &again).is_empty());
+    again.payload = br#"{"v":8}"#;
+    assert_eq!(ran(&pipeline, &again), ["r8"], "a rule that wouldn't match isn't held back");
+    assert_eq!(counted(&pipeline, "r7"), (4, 1, 2, 1));
+    assert_eq!(counted(&pipeline, "r8"), (4, 1, 3, 0));
+    assert_eq!(counted(&pipeline, "r199"), (4, 0, 4, 0));
+}
+
+#[tokio::test]
+async fn counters_go_on_through_changes_of_the_rules() {
+    let rule = |name: &str, from: &str| plain(name, &format!("SELECT v FROM {from} WHERE v = 1"));
+    let replace =
+        |pipeline: &RulePipeline, text: &[String]| pipeline.replace(&rules(&text.concat())).unwrap();
+    let pipeline = pipeline(&[rule("a", "'x'"), rule("b", "'x'")].concat());
+    let yes = |topic| Message::new(topic, br#"{"v":1}"#);
+    let no = |topic| Message::new(topic, br#"{"v":2}"#);
+    ran(&pipeline, &yes("x"));
+    ran(&pipeline, &no("x"));
+    assert_eq!(counted(&pipeline, "a"), (2, 1, 1, 0));
+
+    // One leaves the group, one joins it late; who stays goes on.
+    replace(&pipeline, &[rule("a", "'y', 'x'"), rule("b", "'x'"), rule("c", "'x'")]);
+    assert_eq!(counted(&pipeline, "a"), (2, 1, 1, 0));
+    assert_eq!(counted(&pipeline, "c"), (0, 0, 0, 0));
+    ran(&pipeline, &yes("x"));
+    ran(&pipeline, &no("y"));
+    assert_eq!(counted(&pipeline, "a"), (4, 2, 2, 0));
+    assert_eq!(counted(&pipeline, "b"), (3, 2, 1, 0));
+    assert_eq!(counted(&pipeline, "c"), (1, 1, 0, 0));
+
+    // The same filters in another order are the same group, and a group that was gone begins anew.
+    replace(&pipeline, &[rule("a", "'x', 'y'"), rule("c", "'x', 'y', 'x'")]);
+    ran(&pipeline, &no("x"));
+    assert_eq!(counted(&pipeline, "a"), (5, 2, 3, 0));
+    assert_eq!(counted(&pipeline, "c"), (2, 1, 1, 0));
+    replace(&pipeline, &[rule("b", "'x'")]);
+    assert_eq!(counted(&pipeline, "b"), (3, 2, 1, 0), "nothing was counted while it was away");
+    ran(&pipeline, &yes("x"));
+    replace(&pipeline, &[rule("a", "'x', 'y'"), rule("b", "'x'")]);
+    assert_eq!((counted(&pipeline, "a"), counted(&pipeline, "b")), ((5, 2, 3, 0), (4, 3, 1, 0)));
+}
+
+#[tokio::test]
+async fn a_message_that_a_change_overtakes_leaves_no_negative_count() {
+    let rule = |from: &str| plain("a", &format!("SELECT v FROM '{from}'"));
+    let pipeline = pipeline(&rule("x"));
+    let message = Message::new("x", br#"{"v":1}"#);
+    let handler = pipeline.candidates("x").unwrap();
+    pipeline.replace(&rules(&rule("y"))).unwrap();
+    let mut effects = HookEffects::default();
+    assert_eq!(handler.handle(&message.publication(), &mut 0, &mut effects), Progress::Done);
+    assert_eq!(effects.republish.len(), 1);
+    assert_eq!(counted(&pipeline, "a"), (1, 1, 0, 0));
+}
+
+#[tokio::test]
+async fn each_budget_has_a_counter() {
+    let text = [
+        plain("steps", "SELECT VALUE a + a + a + a + a + a + a + a + a FROM 'in'"),
+        plain("elements", "SELECT VALUE 5 IN a FROM 'in'"),
+        plain("bytes", "SELECT VALUE concat(b, b, b) FROM 'in'"),
+        plain("fine", "SELECT VALUE 1 FROM 'in'"),
+    ]
+    .concat();
+    let limits = Limits { steps: 12, array_steps: 2, output_bytes: 40, ..Limits::default() };
+    let set = RuleSet::from_texts([(Path::new("test.toml"), text.as_str())], &limits).unwrap();
+    let pipeline = RulePipeline::new(&set, &PipelineSettings::default()).unwrap();
+    let payload = br#"{"a":[1,2,3,4,5],"b":"0123456789012345"}"#;
+    assert_eq!(ran(&pipeline, &Message::new("in", payload)), ["fine"]);
+    let by_kind = |rule: &str| {
+        let stats = stats(&pipeline, rule);
+        (stats.failed_evaluation, stats.failed_steps, stats.failed_array_steps, stats.failed_output_bytes)
+    };
+    assert_eq!(by_kind("steps"), (1, 1, 0, 0));
+    assert_eq!(by_kind("elements"), (1, 0, 1, 0));
+    assert_eq!(by_kind("bytes"), (1, 0, 0, 1));
+    assert_eq!(by_kind("fine"), (0, 0, 0, 0));
 }
 
 #[tokio::test]

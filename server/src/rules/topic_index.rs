@@ -1,4 +1,4 @@
-//! Which rules a topic concerns: an immutable trie over the Topic Filters of every FROM.
+//! Which groups of rules a topic concerns: an immutable trie over the Topic Filters of every FROM.
 //!
 //! Built when rules are loaded and never changed, so that readers need no lock. A look-up costs the topic's levels times
 //! the filters' branches that fit, not the number of rules. It agrees with `mqtt_protocol::matches` (a property test
