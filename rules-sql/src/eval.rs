@@ -16,6 +16,7 @@ use crate::plan::{
     Content, Expr, Item, LikeChar, LikePattern, Member, Op, Pattern, Query, QueryProjection, RegexAction,
     Step, Target,
 };
+use crate::replacement::expand;
 use crate::syntax::ast::{ArithmeticOp, CompareOp};
 use crate::trace::{ELEMENTS_MAX, Trace};
 use crate::value::number::Num;
@@ -599,9 +600,13 @@ impl<'s, 'v> Scope<'s, 'v> {
                 for captures in regex.captures_iter(&text) {
                     let Some(found) = captures.get(0) else { continue };
                     out.push_str(text.get(last..found.start()).unwrap_or(""));
-                    captures.expand(&replacement, &mut out);
+                    expand(&captures, &replacement, &mut out);
                     last = found.end();
-                    if !self.meter.step() || (out.len() > 4096 && !self.meter.build(out.len())) {
+                    // A replacement may be read for nothing: its groups may be empty.
+                    if !self.meter.bytes(replacement.len())
+                        || !self.meter.step()
+                        || (out.len() > 4096 && !self.meter.build(out.len()))
+                    {
                         return Value::Undefined;
                     }
                 }

@@ -10,7 +10,9 @@
 //! ```
 //!
 //! Invariants: nothing of `sqlparser` leaves `syntax::driver`; `check` alone refuses well-formed statements; every
-//! conversion between types is in `value`; bad data is Undefined and only a budget makes an evaluation fail.
+//! conversion between types is in `value`; bad data is Undefined and only a budget makes an evaluation fail. `certain` and
+//! `doubts` tell of what is hardly meant and refuse nothing. What the checker, the evaluator and the manual say of a
+//! function or a code comes from one table each, in `functions` and `codes`; [`mod@reference`] hands them on.
 
 mod certain;
 mod check;
@@ -29,6 +31,7 @@ mod plan;
 mod predicates;
 mod reach;
 pub mod reference;
+mod replacement;
 mod rule;
 mod syntax;
 mod template;

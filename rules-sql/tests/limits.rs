@@ -192,6 +192,17 @@ fn regular_expressions() {
     let many = format!("{{\"p\":[{}]}}", vec!["\"a{50}\""; 9_000].join(","));
     let sql = "SELECT VALUE (SELECT VALUE regexp_matches('b', x) FROM p AS x) FROM 't'";
     assert!(matches!(run(sql, many.as_bytes(), &limits), Outcome::Failed(EvalError::Steps { .. })));
+    // A replacement that comes to nothing is read at each match all the same.
+    let limits = Limits { steps: 100_000, ..Limits::default() };
+    let sql = "SELECT regexp_replace(a, 'x', r) AS v FROM 't'";
+    for empty in ["${none}", "$9"] {
+        let (text, replacement) = ("x".repeat(30_000), empty.repeat(10_000));
+        let payload = format!("{{\"a\":\"{text}\",\"r\":\"{replacement}\"}}");
+        assert!(matches!(run(sql, payload.as_bytes(), &limits), Outcome::Failed(EvalError::Steps { .. })));
+    }
+    // Braces without an end are not searched for one again and again.
+    let payload = format!("{{\"a\":\"x\",\"r\":\"{}\"}}", "${".repeat(50_000));
+    assert!(matches!(run(sql, payload.as_bytes(), &limits), Outcome::Output(_)));
 }
 
 #[test]

@@ -9,27 +9,13 @@
     reason = "a test ends at the first fault"
 )]
 
-use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
+mod pages;
 
+use std::fmt::Write as _;
+
+use pages::{GENERATED, check};
 use rules_sql::reference::{Function, Origin, Severity, codes, functions};
 use rules_sql::{Dialect, Evaluation, Event, EventProperties, Limits, Outcome, compile};
-
-/// How a page says that it is not written by hand.
-const GENERATED: &str =
-    "<!-- Made by `RULES_SQL_REWRITE=1 cargo test -p rules-sql --test reference`; a test compares. -->";
-
-#[track_caller]
-fn check(name: &str, page: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
-    if std::env::var_os("RULES_SQL_REWRITE").is_some() {
-        fs::write(&path, page).unwrap();
-    }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    let differing = written.lines().zip(page.lines()).find(|(written, made)| written != made);
-    assert!(written == page, "docs/{name} is out of date: {differing:?}");
-}
 
 #[test]
 fn page_of_codes() {

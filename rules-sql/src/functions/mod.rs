@@ -137,7 +137,8 @@ static GROUPS: [Group; 7] = [
     },
     Group {
         title: "Time by patterns",
-        intro: "Letters of a pattern stand for parts of the time, other text stands in single quotes.",
+        intro: "Letters of a pattern stand for parts of the time, other text stands in single quotes. What a zone may be: \
+                [Time zones](rules-sql.md#time-zones).",
         functions: pattern::FUNCTIONS,
     },
 ];

@@ -100,7 +100,7 @@ const FUNCTIONS: &[Function] = &[
         &[("regexp_replace('dev-12', 'dev-([0-9]+)', 'd$1')", "\"d12\"")],
         |s, a| s.dynamic_regex(RegexAction::Replace, a),
     )
-    .note("All matches; `$1` is the first group."),
+    .note("All matches; `$1` is the first group, `${name}` a named one, `$$` a dollar."),
     function(
         "regexp_substr",
         &[TEXT, PATTERN],

@@ -191,8 +191,13 @@ fn get<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
     }
 }
 
+/// The default is handed on as it is, Null included.
 fn get_or_default<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
-    first_there(scope, args)
+    let Some(value) = args.first().map(|e| scope.eval(e)) else { return Value::Undefined };
+    match value.kind() {
+        Type::Undefined | Type::Null => args.get(1).map_or(Value::Undefined, |e| scope.eval(e)),
+        _ => value,
+    }
 }
 
 fn first_there<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
