@@ -68,17 +68,17 @@ impl Explanation {
     }
 
     pub(crate) fn note_guard(&mut self, trace: &Trace<'_>, source: &str, ev: &Evaluation<'_>) {
-        self.notes.guard = trace.steps(&tree(source, ev));
+        self.notes.guard = trace.steps(&tree(source, source, ev));
     }
 
     pub(crate) fn note_condition(&mut self, trace: &Trace<'_>, source: &str, ev: &Evaluation<'_>) {
-        let tree = tree(source, ev);
+        let tree = tree(source, source, ev);
         self.notes.condition = trace.steps(&tree);
         self.notes.variables.extend(trace.variables(&tree));
     }
 
     pub(crate) fn note_items(&mut self, trace: &Trace<'_>, source: &str, ev: &Evaluation<'_>) {
-        let tree = tree(source, ev);
+        let tree = tree(source, source, ev);
         self.notes.items = trace.steps(&tree);
         self.notes.variables.extend(trace.variables(&tree));
     }
@@ -101,8 +101,9 @@ impl Explanation {
     }
 }
 
-pub(crate) fn tree<'t, 'd>(text: &'t str, ev: &'t Evaluation<'d>) -> Tree<'t, 'd> {
-    Tree { text, document: ev.document(), payload_is_empty: ev.event().payload.is_empty() }
+/// What puts the notes on an expression in order, which stands in `text` and uses the variables of `statement`.
+pub(crate) fn tree<'t, 'd>(text: &'t str, statement: &'t str, ev: &'t Evaluation<'d>) -> Tree<'t, 'd> {
+    Tree { text, statement, document: ev.document(), payload_is_empty: ev.event().payload.is_empty() }
 }
 
 /// WHERE as one step. Its parts may have been evaluated in another order than they are written in: those that need no

@@ -285,7 +285,8 @@ impl Template {
             };
             let rendered = inner.write(&scope, self.undefined);
             if let Some(steps) = steps {
-                *steps = trace.steps(&explain::tree(&inner.source, ev));
+                let statement = inner.program.as_ref().map(|program| &*program.source).unwrap_or_default();
+                *steps = trace.steps(&explain::tree(&inner.source, statement, ev));
             }
             rendered
         };

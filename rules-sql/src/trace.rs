@@ -228,9 +228,12 @@ pub(crate) fn text(source: &str, span: Span) -> String {
 }
 
 /// What puts notes in order, and words to them.
+#[derive(Clone, Copy)]
 pub(crate) struct Tree<'t, 'd> {
     /// What the expressions' places are places in.
     pub(crate) text: &'t str,
+    /// The same for the expressions of variables: the rule's statement.
+    pub(crate) statement: &'t str,
     /// The payload, when it is JSON.
     pub(crate) document: Option<&'t Document<'d>>,
     pub(crate) payload_is_empty: bool,
@@ -296,7 +299,11 @@ impl Tree<'_, '_> {
         };
         let missing = self.not_reached(expr, &operands);
         let in_order = matches!(expr.op, Op::And(_) | Op::Or(_) | Op::Not(_));
-        let mut steps = self.level(notes, depth + 1, in_order);
+        let below = match expr.op {
+            Op::Variable(_) => Tree { text: self.statement, ..*self },
+            _ => *self,
+        };
+        let mut steps = below.level(notes, depth + 1, in_order);
         steps.extend(missing);
         Step { sql: self.sql(expr.span), result: result.clone(), because, decides: false, steps }
     }

@@ -45,19 +45,22 @@ pub(crate) struct ActionExplanation<'r> {
 /// Parts of a header's name that say that its value is a secret.
 const SECRET_HEADERS: [&str; 6] = ["auth", "cookie", "key", "password", "secret", "token"];
 
+/// What stands for a secret.
+const HIDDEN: &str = "***";
+
+/// Whether a parameter is a header that usually holds a secret.
+fn is_secret(field: &str) -> bool {
+    let Some(header) = field.strip_prefix("headers.").map(str::to_ascii_lowercase) else { return false };
+    // The key of a repeated request is no secret, though it is called a key.
+    header != "idempotency-key" && SECRET_HEADERS.iter().any(|part| header.contains(part))
+}
+
 impl ActionExplanation<'_> {
-    /// What would be sent, parameter by parameter; `***` for headers that usually hold secrets.
+    /// What would be sent, parameter by parameter, without secrets.
     pub(crate) fn sent(&self, request: &Request) -> Vec<Sent> {
         let mut sent = parameters(request);
-        for (name, value) in &mut sent {
-            let header = name.strip_prefix("headers.").map(str::to_ascii_lowercase);
-            // The key of a repeated request is no secret, though it is called one.
-            let is_secret = |header: &String| {
-                header != "idempotency-key" && SECRET_HEADERS.iter().any(|part| header.contains(part))
-            };
-            if header.as_ref().is_some_and(is_secret) {
-                *value = b"***".to_vec();
-            }
+        for (_, value) in sent.iter_mut().filter(|(name, _)| is_secret(name)) {
+            *value = HIDDEN.into();
         }
         sent
     }
@@ -72,7 +75,12 @@ impl LoadedRule {
         if let Outcome::Output(output) = &sql.outcome {
             is_skipped = self.skip_empty && output.is_empty_object();
             for action in self.actions.iter().filter(|_| !is_skipped) {
-                let (request, parameters) = action.explain_rendering(evaluation, output);
+                let (request, mut parameters) = action.explain_rendering(evaluation, output);
+                for parameter in parameters.iter_mut().filter(|parameter| is_secret(parameter.field)) {
+                    parameter.template = HIDDEN;
+                    parameter.steps.clear();
+                    parameter.rendered = Ok(HIDDEN.into());
+                }
                 actions.push(ActionExplanation {
                     name: action.config.name(),
                     kind: action.config.kind(),
