@@ -231,7 +231,7 @@ fn every_byte_at_every_place_of_a_string_and_of_a_number_is_judged_as_serde_json
     let rule = compile("SELECT * FROM '#'", Dialect::Aws, &Limits::default()).unwrap();
     for (before, inside, after) in [("\"", "abcdefghijklmnopqrs", "\""), ("[", "1234567890123456789", "]")] {
         for len in 1..=inside.len() {
-            let text = format!("{before}{}{after}", &inside[..len]);
+            let text = format!("{before}{}{after}", inside.get(..len).unwrap());
             for place in before.len()..before.len() + len {
                 for byte in 0..=u8::MAX {
                     let mut bytes = text.clone().into_bytes();
