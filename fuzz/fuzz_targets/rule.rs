@@ -1,10 +1,11 @@
-//! A rule against a message: nothing panics; a failure is a budget; JSON output is JSON; printed SQL means the same.
+//! A rule against a message: nothing panics; a failure is a budget; JSON output is JSON; printed SQL means the same; the
+//! index leaves out no rule that matches.
 //!
 //! The input is the statement, a zero byte, the payload.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rules_sql::{Dialect, Evaluation, Event, Limits, Outcome, compile};
+use rules_sql::{Dialect, Evaluation, Event, Limits, Outcome, PredicateIndex, compile};
 
 fuzz_target!(|data: &[u8]| {
     let mut parts = data.splitn(2, |byte| *byte == 0);
@@ -32,6 +33,11 @@ fuzz_target!(|data: &[u8]| {
                 assert!(error.contains("out of range") || error.contains("recursion"), "{error}: {text}");
             }
         }
+    }
+    if matches!(first, Outcome::Output(_) | Outcome::NoOutput) {
+        let mut found = Vec::new();
+        PredicateIndex::new([&rule]).candidates(&mut Evaluation::new(&event, 1), 0, &mut found);
+        assert_eq!(found, [0], "{sql}");
     }
     let printed = rule.to_sql();
     match compile(printed, Dialect::Aws, &limits) {

@@ -9,7 +9,9 @@ use crate::json::Document;
 #[derive(Debug)]
 pub struct Evaluation<'a> {
     event: &'a Event<'a>,
-    payload: Payload<'a>,
+    payload: Payload,
+    /// The payload, when it is JSON.
+    document: Document<'a>,
     seed: u64,
     /// Where the current rule's random numbers begin.
     pub(crate) rule_seed: u64,
@@ -17,11 +19,11 @@ pub struct Evaluation<'a> {
     pub(crate) random: u64,
 }
 
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one per message, and the large one is the common one")]
-enum Payload<'a> {
+/// What is known of the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Payload {
     Unread,
-    Json(Document<'a>),
+    Json,
     Other,
 }
 
@@ -29,7 +31,14 @@ impl<'a> Evaluation<'a> {
     /// Starts with a message; `seed` feeds `rand()` and `newuuid()` and should be unpredictable.
     #[must_use]
     pub fn new(event: &'a Event<'a>, seed: u64) -> Self {
-        Evaluation { event, payload: Payload::Unread, seed, rule_seed: seed, random: seed }
+        Evaluation {
+            event,
+            payload: Payload::Unread,
+            document: Document::default(),
+            seed,
+            rule_seed: seed,
+            random: seed,
+        }
     }
 
     /// Says that a rule comes next, under a number that no other rule of the message has. What `rand()` and `newuuid()`
@@ -55,20 +64,15 @@ impl<'a> Evaluation<'a> {
 
     /// Parses the payload unless that was done; the first caller's `depth` holds for the message.
     pub(crate) fn read_payload(&mut self, depth: usize) {
-        if matches!(self.payload, Payload::Unread) {
-            self.payload = match Document::scan(self.event.payload, depth) {
-                Some(document) => Payload::Json(document),
-                None => Payload::Other,
-            };
+        if self.payload == Payload::Unread {
+            let scanned = self.document.fill(self.event.payload, depth);
+            self.payload = if scanned.is_some() { Payload::Json } else { Payload::Other };
         }
     }
 
     /// The payload, if it was read and is JSON.
     pub(crate) fn document(&self) -> Option<&Document<'a>> {
-        match &self.payload {
-            Payload::Json(document) => Some(document),
-            Payload::Unread | Payload::Other => None,
-        }
+        (self.payload == Payload::Json).then_some(&self.document)
     }
 }
 

@@ -7,6 +7,7 @@
 //! SQL ── syntax (sqlparser's tokenizer and operator loop) ─► tree as written ── check ─► plan
 //! payload ── json (scanned once, lazily) ─► nodes ─┐
 //! plan, message ──────────────────────────────── eval ─► output bytes ── template ─► action parameters
+//! plans of many rules ── predicates (an index) ─► for a message: which rules are worth evaluating
 //! ```
 //!
 //! Invariants: nothing of `sqlparser` leaves `syntax::driver`; `check` alone refuses well-formed statements; every

@@ -373,7 +373,8 @@ impl Inner {
 /// The text is what a JSON template was rendered to, so it is JSON; should it ever not be, it stays as it is. When the
 /// whole text is one value to be left out, nothing stays.
 fn without(text: &[u8], omitted: &[usize]) -> Vec<u8> {
-    let Some(document) = Document::scan(text, RENDERED_DEPTH) else { return text.to_vec() };
+    let document = std::str::from_utf8(text).ok().and_then(|text| Document::scan_text(text, RENDERED_DEPTH));
+    let Some(document) = document else { return text.to_vec() };
     let mut out = Vec::with_capacity(text.len());
     if let Some(root) = document.root() {
         root.write_if(&|node| omitted.binary_search(&node.start()).is_err(), &mut out);

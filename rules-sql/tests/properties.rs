@@ -225,6 +225,30 @@ fn token() -> impl Strategy<Value = String> {
     prop::sample::select(words.to_vec()).prop_map(str::to_owned)
 }
 
+/// Strings and digits are passed over in words of eight bytes: each byte is tried at each place of more than two words.
+#[test]
+fn every_byte_at_every_place_of_a_string_and_of_a_number_is_judged_as_serde_json_does() {
+    let rule = compile("SELECT * FROM '#'", Dialect::Aws, &Limits::default()).unwrap();
+    for (before, inside, after) in [("\"", "abcdefghijklmnopqrs", "\""), ("[", "1234567890123456789", "]")] {
+        for len in 1..=inside.len() {
+            let text = format!("{before}{}{after}", inside.get(..len).unwrap());
+            for place in before.len()..before.len() + len {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = text.clone().into_bytes();
+                    bytes[place] = byte;
+                    let event = Event::new("a", &bytes);
+                    let outcome = rule.evaluate(&mut Evaluation::new(&event, 1));
+                    let Outcome::Output(output) = outcome else { panic!("no output") };
+                    // What is ignored is not checked to be UTF-8.
+                    let reference = std::str::from_utf8(&bytes)
+                        .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
+                    assert_eq!(output.is_json(), reference, "{:?}", String::from_utf8_lossy(&bytes));
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -12,6 +12,9 @@ pub(crate) const DIGITS: u32 = 34;
 /// The adjusted exponent (that of the first digit) lies within plus and minus this.
 const EXPONENT_MAX: i32 = 999;
 
+/// Largest difference of exponents that is compared in 128 bits without a second thought.
+const SMALL_SHIFT: i32 = 18;
+
 /// A finite decimal number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Decimal {
@@ -154,6 +157,11 @@ impl Decimal {
         // Far outside the range on either side, and far enough from overflow for what follows.
         let exponent = exponent.saturating_add(reader.exponent).clamp(-1_000_000_000, 1_000_000_000);
         Self::rounded(negative, reader.coefficient, exponent, reader.sticky)
+    }
+
+    /// The value `coefficient × 10^-places` for a coefficient that no zero ends and at most 18 places.
+    pub(crate) fn with_places(negative: bool, coefficient: u64, places: i16) -> Decimal {
+        Decimal { high: 0, low: coefficient, exponent: -places, negative }
     }
 
     pub(crate) fn from_i64(value: i64) -> Decimal {
@@ -384,8 +392,37 @@ impl Decimal {
     }
 }
 
+/// Compares where neither side needs more than 64 bits and their exponents are close; `None` elsewhere.
+fn compare_small(left: (i128, i16), right: (i128, i16)) -> Option<Ordering> {
+    let shift = i32::from(left.1) - i32::from(right.1);
+    if !(-SMALL_SHIFT..=SMALL_SHIFT).contains(&shift) {
+        return None;
+    }
+    // 2^64 × 10^18 fits: it is below 2^124.
+    let scale = |value: i128, shift: i32| value * i128::try_from(pow10(shift.max(0))).unwrap_or(0);
+    Some(scale(left.0, shift).cmp(&scale(right.0, -shift)))
+}
+
+impl Decimal {
+    /// The signed coefficient and the exponent, if the coefficient fits 64 bits.
+    fn small(self) -> Option<(i128, i16)> {
+        let coefficient = i128::from(self.low);
+        (self.high == 0).then_some((if self.negative { -coefficient } else { coefficient }, self.exponent))
+    }
+
+    pub(crate) fn cmp_i64(self, other: i64) -> Ordering {
+        let small = self.small().and_then(|own| compare_small(own, (i128::from(other), 0)));
+        small.unwrap_or_else(|| self.cmp(&Decimal::from_i64(other)))
+    }
+}
+
 impl Ord for Decimal {
     fn cmp(&self, other: &Self) -> Ordering {
+        if let (Some(left), Some(right)) = (self.small(), other.small())
+            && let Some(order) = compare_small(left, right)
+        {
+            return order;
+        }
         match (self.negative, other.negative) {
             (false, true) => return Ordering::Greater,
             (true, false) => return Ordering::Less,
@@ -568,8 +605,20 @@ fn digits(value: u128) -> i32 {
     i32::try_from(value.checked_ilog10().unwrap_or(0)).unwrap_or(0) + 1
 }
 
-/// 10^`power` for 0 to 38.
-#[expect(clippy::cast_sign_loss, reason = "clamped to 0..=38")]
+/// The powers of ten that fit.
+#[expect(clippy::indexing_slicing, reason = "in a constant, where a fault ends the build")]
+const POWERS_OF_TEN: [u128; 39] = {
+    let mut powers = [1; 39];
+    let mut power = 1;
+    while power < powers.len() {
+        powers[power] = powers[power - 1] * 10;
+        power += 1;
+    }
+    powers
+};
+
+/// 10^`power` for 0 to 38, clamped to that.
 fn pow10(power: i32) -> u128 {
-    10_u128.pow(power.clamp(0, 38) as u32)
+    let [.., largest] = POWERS_OF_TEN;
+    POWERS_OF_TEN.get(usize::try_from(power).unwrap_or(0)).copied().unwrap_or(largest)
 }

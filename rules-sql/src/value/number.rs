@@ -7,6 +7,9 @@ use std::cmp::Ordering;
 
 use super::decimal::{Decimal, Rounding};
 
+/// Bytes of number text, without its sign, that are read the short way.
+const SHORT_DIGITS: usize = 18;
+
 /// A number that was computed, or is about to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Num {
@@ -20,23 +23,49 @@ pub(crate) enum Num {
 impl Num {
     /// Reads JSON number text. `None`: out of the range of a Decimal.
     pub(crate) fn parse(text: &str) -> Option<Num> {
-        if text.len() <= 18 {
-            let (negative, digits) = match text.strip_prefix('-') {
-                Some(rest) => (true, rest),
-                None => (false, text),
-            };
-            let mut value = 0_i64;
-            if !digits.is_empty()
-                && digits.bytes().all(|b| {
-                    // At most 18 digits: no overflow.
-                    value = value * 10 + i64::from(b.wrapping_sub(b'0') & 0x0f);
-                    b.is_ascii_digit()
-                })
-            {
-                return Some(Num::Int(if negative { -value } else { value }));
+        match Num::parse_short(text) {
+            Some(num) => Some(num),
+            None => Decimal::parse(text).map(Num::from_decimal),
+        }
+    }
+
+    /// Reads what sensors send: a few digits, perhaps with a point among them. `None`: to be read with more care.
+    fn parse_short(text: &str) -> Option<Num> {
+        let (negative, digits) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        if digits.len() > SHORT_DIGITS {
+            return None;
+        }
+        let mut value = 0_u64;
+        let mut places = None;
+        for byte in digits.bytes() {
+            let digit = byte.wrapping_sub(b'0');
+            if digit <= 9 {
+                // At most 18 digits: no overflow.
+                value = value * 10 + u64::from(digit);
+                places = places.map(|places| places + 1);
+            } else if byte == b'.' && places.is_none() && !digits.starts_with('.') {
+                places = Some(0_i16);
+            } else {
+                return None;
             }
         }
-        Decimal::parse(text).map(Num::from_decimal)
+        let mut places = match places {
+            None if !digits.is_empty() => 0,
+            Some(places) if places > 0 => places,
+            _ => return None,
+        };
+        while places > 0 && value.is_multiple_of(10) {
+            value /= 10;
+            places -= 1;
+        }
+        if places > 0 {
+            return Some(Num::Decimal(Decimal::with_places(negative, value, places)));
+        }
+        let value = i64::try_from(value).ok()?;
+        Some(Num::Int(if negative { -value } else { value }))
     }
 
     /// Reads a String that is number text as the dialect has it: no spaces, no leading `+`, no `.5`, no `5.`, no `E+5`.
@@ -107,8 +136,8 @@ impl Num {
             (Num::Double(a), Num::Double(b)) => a.partial_cmp(&b).unwrap_or(Ordering::Equal),
             (Num::Double(a), b) => compare_exact(b, a).reverse(),
             (a, Num::Double(b)) => compare_exact(a, b),
-            (Num::Int(a), Num::Decimal(b)) => Decimal::from_i64(a).cmp(&b),
-            (Num::Decimal(a), Num::Int(b)) => a.cmp(&Decimal::from_i64(b)),
+            (Num::Int(a), Num::Decimal(b)) => b.cmp_i64(a).reverse(),
+            (Num::Decimal(a), Num::Int(b)) => a.cmp_i64(b),
             (Num::Decimal(a), Num::Decimal(b)) => a.cmp(&b),
         }
     }
