@@ -336,6 +336,33 @@ fn sql_reads_the_payload_from_standard_input_and_from_files() {
 }
 
 #[test]
+fn sql_can_be_given_every_property_of_a_message() {
+    let statement = "SELECT get_mqtt_property('content_type') AS ct, get_mqtt_property('response_topic') AS rt, \
+         get_mqtt_property('correlation_data') AS cd, get_mqtt_property('format_indicator') AS f, \
+         get_user_properties('k') AS k, isUndefined(traceid()) AS untraced FROM 't'";
+    let message =
+        ["--response-topic", "r/1", "--correlation-data-base64", "AP8=", "--payload-format-indicator", "1"];
+    let more = ["--content-type", "text/plain", "--message-expiry-interval", "60", "--user-property", "k=v"];
+    let output = run(&[&["sql", statement, "-t", "t", "--json"][..], &message, &more].concat());
+    assert_exit(&output, 0);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let properties = json!({
+        "ct": "text/plain", "rt": "r/1", "cd": "AP8=", "f": "UTF8_DATA", "k": ["v"], "untraced": false,
+    });
+    assert_eq!(answer["output"], properties);
+    assert_eq!(answer["warnings"], json!([]));
+    for wrong in [
+        ["--response-topic", "r/#"],
+        ["--correlation-data-base64", "?"],
+        ["--payload-format-indicator", "2"],
+        ["--message-expiry-interval", "-1"],
+    ] {
+        let output = run(&[&["sql", statement, "-t", "t"][..], &wrong].concat());
+        assert_exit(&output, 2);
+    }
+}
+
+#[test]
 fn sql_points_at_the_fault() {
     let statement = "SELECT nosuch(a) FROM 't'";
     let output = run(&["sql", statement, "--topic", "t"]);

@@ -135,7 +135,9 @@ fn collect(prefix: &str, value: &toml::Value, keys: &mut BTreeSet<String>) {
 fn every_example_in_the_documentation_is_read() {
     let docs = folder().join("../docs");
     let mut seen = 0;
-    for page in ["configuration.md", "cli.md", "getting-started.md", "rules.md", "actions.md"] {
+    let pages =
+        ["configuration.md", "cli.md", "getting-started.md", "rules.md", "actions.md", "testing-rules.md"];
+    for page in pages {
         let text = std::fs::read_to_string(docs.join(page)).unwrap();
         for block in text.split("```toml\n").skip(1) {
             let block = block.split("```").next().unwrap();

@@ -259,6 +259,7 @@ mod tests {
         let mut names: Vec<_> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".toml"))
             .collect();
         names.sort();
         assert_eq!(names, RULES.map(|(name, _)| name));

@@ -95,11 +95,10 @@ pub(super) fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fa
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
     let runner = Runner { limits: &limits, now_ms, deny_warnings: args.deny_warnings };
-    let mut session =
-        Session { args, runner, named: &named, configured: &configured, beside: HashMap::new() };
+    let mut bench = Bench { args, runner, named: &named, configured: &configured, beside: HashMap::new() };
     let mut reports = Vec::new();
     for file in &files {
-        reports.push(session.run(file)?);
+        reports.push(bench.run(file)?);
     }
     if let Some(path) = &args.junit
         && let Err(error) = fs::write(path, junit::report(&reports))
@@ -115,7 +114,7 @@ pub(super) fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fa
 }
 
 /// Runs files one after the other and prints what comes of them.
-struct Session<'s> {
+struct Bench<'s> {
     args: &'s TestArgs,
     runner: Runner<'s>,
     named: &'s Shelf,
@@ -124,7 +123,7 @@ struct Session<'s> {
     beside: HashMap<PathBuf, Shelf>,
 }
 
-impl Session<'_> {
+impl Bench<'_> {
     fn run(&mut self, file: &CaseFile) -> Result<Report, Failure> {
         let folder = folder_of(&file.path);
         let limits = self.runner.limits;

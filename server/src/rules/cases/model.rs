@@ -18,7 +18,7 @@ pub(super) const MESSAGES_MAX: usize = 10_000;
 /// Fields for the reader alone.
 const IGNORED: [&str; 5] = ["level", "source", "confidence", "conflict", "note"];
 /// Every other field of a case.
-const KNOWN: [&str; 38] = [
+const KNOWN: [&str; 39] = [
     "id",
     "group",
     "dialect",
@@ -57,6 +57,7 @@ const KNOWN: [&str; 38] = [
     "no_match",
     "error",
     "error_stage",
+    "error_code",
 ];
 /// Fields that each of `messages` may have.
 const KNOWN_OF_MESSAGE: [&str; 12] = [
@@ -159,6 +160,7 @@ pub(super) struct Expected {
     pub(super) no_match: bool,
     pub(super) error: bool,
     pub(super) error_stage: Option<Stage>,
+    pub(super) error_code: Option<String>,
 }
 
 impl Expected {
@@ -251,8 +253,11 @@ impl Test {
         if expected.actions.is_some() && matches!(self.rule, RuleOf::Sql(..)) {
             return Err("expect_actions needs a rule by name: SQL alone has no actions".to_owned());
         }
-        if expected.error_stage.is_some() && !expected.error {
+        if !expected.error && expected.error_stage.is_some() {
             return Err("error_stage needs error".to_owned());
+        }
+        if !expected.error && expected.error_code.is_some() {
+            return Err("error_code needs error".to_owned());
         }
         if expected.omit_empty && expected.sequence.is_none() {
             return Err("omit_empty needs expect_seq".to_owned());
@@ -501,6 +506,7 @@ fn expected(fields: &mut Fields) -> Result<Expected, String> {
         no_match: fields.only_true("no_match")?,
         error: fields.only_true("error")?,
         error_stage,
+        error_code: fields.text("error_code")?,
     })
 }
 

@@ -324,6 +324,8 @@ fn errors_are_expected_by_their_stage() {
     let create = |more| json_with(json!({ "sql": "SELECT a FROM" }), more);
     passes(create(json!({ "error": true })));
     passes(create(json!({ "error": true, "error_stage": "create" })));
+    passes(create(json!({ "error": true, "error_code": "R0101" })));
+    fails(create(json!({ "error": true, "error_code": "R0102" })), "expected the error R0102, R0101 came");
     fails(create(json!({ "error": true, "error_stage": "run" })), "expected an error of stage run");
     fails(create(json!({ "no_match": true })), "expected no error");
     let run = |more| {
@@ -333,6 +335,7 @@ fn errors_are_expected_by_their_stage() {
     let answer = passes(run(json!({ "error": true, "error_stage": "run" })));
     assert_eq!(answer["outcome"], json!("error"));
     fails(run(json!({ "error": true, "error_stage": "create" })), "one of stage run came");
+    fails(run(json!({ "error": true, "error_code": "R0101" })), "expected the error R0101, no code came");
     fails(sql("SELECT 1 AS a FROM 'a/b'", json!({ "error": true, "error_stage": "run" })), "{\"a\":1} came");
 }
 
@@ -378,6 +381,7 @@ fn a_case_never_tests_less_than_it_says() {
     refused(case(json!({ "no_match": false })), "no_match: expected true");
     refused(case(json!({ "no_match": "yes" })), "expected true or false");
     refused(case(json!({ "error_stage": "run" })), "error_stage needs error");
+    refused(case(json!({ "error_code": "R0101" })), "error_code needs error");
     refused(case(json!({ "error": true, "error_stage": "runtime" })), "expected create, run or template");
     refused(case(json!({ "expect_text": "x" })), "need a template");
     refused(case(json!({ "template_field": "topic" })), "template_field without template");

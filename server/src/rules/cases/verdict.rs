@@ -44,15 +44,26 @@ impl Judge<'_> {
                 let stage = self.expected.error_stage.map(|stage| format!(" of stage {}", stage.word()));
                 Err(format!("expected an error{}, {} came", stage.unwrap_or_default(), self.what_came()))
             }
-            (true, Some(fault)) => match self.expected.error_stage {
-                Some(stage) if !is_of(fault, stage) => Err(format!(
-                    "expected an error of stage {}, one of stage {} came: {}",
-                    stage.word(),
-                    fault.stage(),
-                    fault.message
-                )),
-                _ => Ok(()),
-            },
+            (true, Some(fault)) => self.error_of(fault),
+        }
+    }
+
+    /// Whether an error that was expected is the right one.
+    fn error_of(&self, fault: &Fault) -> Result<(), String> {
+        if let Some(stage) = self.expected.error_stage
+            && !is_of(fault, stage)
+        {
+            let (wanted, came) = (stage.word(), fault.stage());
+            return Err(format!(
+                "expected an error of stage {wanted}, one of stage {came} came: {}",
+                fault.message
+            ));
+        }
+        match (&self.expected.error_code, fault.code.unwrap_or("no code")) {
+            (Some(wanted), came) if wanted != came => {
+                Err(format!("expected the error {wanted}, {came} came: {}", fault.message))
+            }
+            _ => Ok(()),
         }
     }
 
