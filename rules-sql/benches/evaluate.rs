@@ -66,6 +66,14 @@ fn main() {
         "LIKE and regexp",
         "SELECT id FROM 'sensors/#' WHERE id LIKE 'dev-%' AND regexp_matches(id, '^dev-[0-9]+$')",
     );
+    evaluate(
+        "regexp whose pattern is no literal",
+        "SELECT id FROM 'sensors/#' WHERE regexp_matches(id, '^dev-' || '[0-9]+$')",
+    );
+    evaluate(
+        "time in a zone",
+        "SELECT parse_time('yyyy-MM-dd HH:mm:ss z', ts, 'Europe/Berlin') AS t FROM 'sensors/#'",
+    );
 
     let thousand: Vec<CompiledRule> =
         (0..1000).map(|n| rule(&format!("SELECT id FROM 'sensors/#' WHERE id = 'dev-{}'", n + 5))).collect();

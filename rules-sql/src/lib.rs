@@ -22,6 +22,7 @@ mod json;
 mod limits;
 mod meter;
 mod plan;
+mod regex_cache;
 mod rule;
 mod syntax;
 mod template;
