@@ -164,6 +164,18 @@ mod one_rule {
     }
 
     #[divan::bench]
+    fn regexp_whose_pattern_is_no_literal(bencher: Bencher<'_, '_>) {
+        let sql = "SELECT id FROM 'sensors/#' WHERE regexp_matches(id, '^dev-' || '[0-9]+$')";
+        evaluate(bencher, &payload(Size::B200), sql, true);
+    }
+
+    #[divan::bench]
+    fn time_in_a_zone(bencher: Bencher<'_, '_>) {
+        let sql = "SELECT parse_time('yyyy-MM-dd HH:mm:ss z', ts, 'Europe/Berlin') AS t FROM 'sensors/#'";
+        evaluate(bencher, &payload(Size::B200), sql, true);
+    }
+
+    #[divan::bench]
     fn template_of_a_topic(bencher: Bencher<'_, '_>) {
         let payload = payload(Size::B200);
         let template = Template::compile(

@@ -7,7 +7,6 @@ use std::cmp::Ordering;
 use regex::Regex;
 use smallvec::SmallVec;
 
-use crate::check;
 use crate::evaluation::Output;
 use crate::event::Event;
 use crate::json::{Document, Kind, Node};
@@ -16,6 +15,7 @@ use crate::plan::{
     Content, Expr, Item, LikeChar, LikePattern, Member, Op, Pattern, Query, QueryProjection, RegexAction,
     Step, Target,
 };
+use crate::regex_cache;
 use crate::replacement::expand;
 use crate::syntax::ast::{ArithmeticOp, CompareOp};
 use crate::trace::{ELEMENTS_MAX, Trace};
@@ -621,13 +621,13 @@ impl<'s, 'v> Scope<'s, 'v> {
         let (Some(text), Some(pattern)) = (args.first(), args.get(1)) else { return Value::Undefined };
         let text = self.eval(text);
         let Some(pattern) = self.text(pattern) else { return Value::Undefined };
-        // Compiling costs far more than a search: some 20 µs for a short pattern, a millisecond at the size allowed.
+        // Compiling costs far more than a search: some 20 µs for a short pattern, a millisecond at the size allowed. It is
+        // charged when the pattern is found compiled too.
         if !self.meter.bytes(65_536 + pattern.len() * 4_096) {
             return Value::Undefined;
         }
-        let Ok(regex) = check::regex(&pattern, self.meter.limits().regex_bytes / DYNAMIC_REGEX_PART) else {
-            return Value::Undefined;
-        };
+        let size = self.meter.limits().regex_bytes / DYNAMIC_REGEX_PART;
+        let Some(regex) = regex_cache::compiled(&pattern, size) else { return Value::Undefined };
         let replacement = args.get(2).map(|e| self.eval(e));
         self.regex(action, &text, &regex, replacement.as_ref())
     }

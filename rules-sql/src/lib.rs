@@ -32,6 +32,7 @@ mod plan;
 mod predicates;
 mod reach;
 pub mod reference;
+mod regex_cache;
 mod replacement;
 mod rule;
 mod syntax;

@@ -206,6 +206,45 @@ fn regular_expressions() {
 }
 
 #[test]
+fn a_pattern_seen_before_changes_no_outcome() {
+    let sql = "SELECT regexp_matches(a, p) AS m, regexp_substr(a, p) AS s, regexp_replace(a, p, '<$1>') AS r FROM 't'";
+    let patterns = [
+        "[0-9]+",
+        "(b+)",
+        "",
+        "(",
+        "(?=a)",
+        "\\\\w{200}{100}{10}",
+        "^a|c$",
+        "a{50}",
+        "é",
+        "(?i)B",
+        "\\u0000",
+    ];
+    // Enough others in between to drive each of them out.
+    let others: Vec<String> = (0..100).map(|n| format!("x{n}")).collect();
+    let payload = |pattern: &str| format!("{{\"a\":\"abbc 12é\",\"p\":\"{pattern}\"}}");
+    // The budget runs out at the same place, cold or warm: from none to enough.
+    for steps in (0..40_000).step_by(613).chain([1_000_000]) {
+        let limits = Limits { steps, ..Limits::default() };
+        for pattern in patterns {
+            let cold = run(sql, payload(pattern).as_bytes(), &limits);
+            let warm = run(sql, payload(pattern).as_bytes(), &limits);
+            assert_eq!(cold, warm, "{pattern} with {steps} steps");
+        }
+    }
+    let outcomes = || patterns.map(|pattern| run(sql, payload(pattern).as_bytes(), &Limits::default()));
+    let warm = outcomes();
+    for other in &others {
+        run(sql, payload(other).as_bytes(), &Limits::default());
+    }
+    assert_eq!(outcomes(), warm);
+    let other_thread = std::thread::scope(|scope| scope.spawn(outcomes).join().unwrap());
+    assert_eq!(other_thread, warm);
+    assert!(warm.iter().any(|outcome| *outcome != warm[3]), "{warm:?}");
+}
+
+#[test]
 fn deep_payloads_are_text() {
     let json = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
     let is_json = |n: usize| match run("SELECT * FROM 't'", json(n).as_bytes(), &Limits::default()) {
