@@ -44,8 +44,33 @@ pub(crate) struct Shared {
     pub(crate) work: Condvar,
     /// Something waits for the maintenance thread, or something that it waits for has happened.
     pub(crate) maintenance: Condvar,
+    /// Something has become safe, or never will.
+    pub(crate) safe: Condvar,
     /// The newest token that is safe.
     pub(crate) committed: AtomicU64,
+}
+
+impl Shared {
+    /// Waits until everything appended so far is safe; `false` when there is no telling how long that takes.
+    pub(crate) fn wait_for_all(&self) -> bool {
+        let appended = {
+            let front = self.front.lock();
+            (front.health == Health::Sound).then_some(CommitToken(front.appended))
+        };
+        appended.is_some_and(|appended| self.wait_for(appended))
+    }
+
+    /// Waits until a token is safe; `false` when the store fails or closes before.
+    pub(crate) fn wait_for(&self, token: CommitToken) -> bool {
+        let mut front = self.front.lock();
+        while self.committed.load(Ordering::Acquire) < token.0 {
+            if front.writer_is_done {
+                return false;
+            }
+            self.safe.wait(&mut front);
+        }
+        true
+    }
 }
 
 impl std::fmt::Debug for DurableStore {
@@ -83,6 +108,7 @@ impl DurableStore {
             front: Mutex::new(front(recovered, options)),
             work: Condvar::new(),
             maintenance: Condvar::new(),
+            safe: Condvar::new(),
             committed: AtomicU64::new(0),
         });
         shared.check_room();
@@ -135,6 +161,7 @@ fn front(recovered: Recovered, options: StoreOptions) -> Front {
         next_segment: recovered.next_segment,
         tail: None,
         directories: std::collections::HashMap::new(),
+        sealing: Vec::new(),
         sealed: Vec::new(),
         checkpoints: recovered.checkpoints,
         checkpoint_size: recovered.checkpoint_size,

@@ -41,6 +41,8 @@ pub(crate) struct Front {
     pub(crate) tail: Option<u64>,
     /// Directories that aren't in their files yet.
     pub(crate) directories: HashMap<u64, Arc<Mutex<Directory>>>,
+    /// Full segments of which something may still be on its way to the disk.
+    pub(crate) sealing: Vec<u64>,
     /// Full segments whose directories want writing.
     pub(crate) sealed: Vec<u64>,
     /// Bytes of all segments.
@@ -593,7 +595,7 @@ impl Front {
             if fits || used == HEAD as u64 {
                 return (number, used);
             }
-            self.sealed.push(number);
+            self.sealing.push(number);
         }
         let number = self.next_segment;
         self.next_segment += 1;

@@ -9,10 +9,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::CommitToken;
 use crate::checkpoint::Snapshot;
 use crate::disk::DiskFile;
 use crate::durable::Shared;
@@ -184,6 +182,7 @@ impl Maintenance {
                     && segment.live > 0
                     && segment.live * 100 < segment.size * limit
                     && !self.hopeless.contains(number)
+                    && !front.sealing.contains(number)
                     && !front.sealed.contains(number)
             })
             .min_by_key(|(_, segment)| segment.live * 1000 / segment.size.max(1))
@@ -224,13 +223,13 @@ impl Maintenance {
                 in_this_commit += bytes;
                 if in_this_commit >= MOVE_BYTES {
                     in_this_commit = 0;
-                    if !self.wait_for(token) {
+                    if !self.shared.wait_for(token) {
                         return Ok(());
                     }
                 }
             }
         }
-        if last.is_some_and(|token| !self.wait_for(token)) {
+        if last.is_some_and(|token| !self.shared.wait_for(token)) {
             return Ok(());
         }
         let mut front = self.shared.front.lock();
@@ -243,18 +242,6 @@ impl Maintenance {
         }
         self.hopeless.retain(|hopeless| *hopeless != number);
         Ok(())
-    }
-
-    /// Waits until a token is safe; `false` when it never will be.
-    fn wait_for(&self, token: CommitToken) -> bool {
-        let mut front = self.shared.front.lock();
-        while self.shared.committed.load(Ordering::Acquire) < token.0 {
-            if front.is_closing || front.health == Health::Failed {
-                return false;
-            }
-            self.shared.maintenance.wait_for(&mut front, TICK);
-        }
-        true
     }
 
     /// Leaves a checkpoint of everything, so that the next start has nothing to replay.

@@ -222,12 +222,15 @@ impl DurableStore {
         queue.and_then(|queue| front.state.queues.get(&queue)).map_or(0, Queue::len)
     }
 
-    /// Hands every Retained Message to `each`, in the order of the log. One that can't be read is passed over and counted.
+    /// Hands every Retained Message to `each`, in the order of the log, once everything that was appended so far is safe.
+    /// One that can't be read is passed over and counted.
     ///
     /// # Errors
     /// What the disk says.
     pub fn for_each_retained(&self, mut each: impl FnMut(StoredMessage)) -> io::Result<()> {
         let mut places: Vec<_> = self.shared.front.lock().state.retained.values().copied().collect();
+        // What has its place in the log by now may be on its way there.
+        self.shared.wait_for_all();
         places.sort_unstable_by_key(|place| (place.segment, place.offset, place.message));
         let mut window = Window::new(Arc::clone(&self.shared));
         for place in places {
@@ -320,7 +323,8 @@ struct Next {
 
 impl QueueReader {
     /// The unpaid debts after a place, in order: at most `max`, and no further once they have more than `max_bytes`.
-    /// Nothing means that there are none yet that are safe. A debt that can't be read is settled and counted as lost.
+    /// If the first of them is on its way to the disk, waits for it. A debt that can't be read is settled and counted as
+    /// lost.
     ///
     /// # Errors
     /// What the disk says.
@@ -329,15 +333,11 @@ impl QueueReader {
         let mut bytes = 0;
         let mut after = after.0;
         let mut tries = 0;
+        let mut has_waited = false;
         while debts.len() < max && bytes < max_bytes {
             let Some(next) = self.next(after) else { break };
-            let is_in_memory;
-            let found = match self.window.go_to(next.segment) {
-                Ok(()) => {
-                    let found;
-                    (found, is_in_memory) = self.window.look_up(&next, max - debts.len())?;
-                    found
-                }
+            let (found, is_in_memory) = match self.window.look_up(&next, max - debts.len()) {
+                Ok(found) => found,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
                     tries += 1;
                     continue;
@@ -347,9 +347,14 @@ impl QueueReader {
             tries = 0;
             let places = self.unpaid(next.queue, after, next.last, &found);
             if places.is_empty() && is_in_memory {
-                // It has its place in the log and isn't safe yet.
-                break;
+                // It has its place in the log and isn't safe yet: new, or moved there just now.
+                if !debts.is_empty() || has_waited || !self.window.shared.wait_for_all() {
+                    break;
+                }
+                has_waited = true;
+                continue;
             }
+            self.window.go_to(next.segment)?;
             if places.is_empty() {
                 self.window.give_up(next.queue, next.position);
                 after = next.position;
@@ -447,15 +452,17 @@ impl Window {
         Ok(())
     }
 
-    /// Up to `max` debts of a queue in the open segment from a place on, paid ones included, and whether the directory is
+    /// Up to `max` debts of a queue in its next segment from a place on, paid ones included, and whether the directory is
     /// still being made.
     fn look_up(&mut self, next: &Next, max: usize) -> io::Result<(Vec<(u64, u32)>, bool)> {
         let max = max.max(16);
-        let Some(open) = &mut self.segment else { return Ok((Vec::new(), false)) };
-        let in_memory = self.shared.front.lock().directories.get(&open.number).cloned();
+        let in_memory = self.shared.front.lock().directories.get(&next.segment).cloned();
         if let Some(directory) = in_memory {
             return Ok((directory.lock().look_up(next.queue, next.position, next.last, max), true));
         }
+        // Nothing of a segment with a directory in a file is on its way.
+        self.go_to(next.segment)?;
+        let Some(open) = &mut self.segment else { return Ok((Vec::new(), false)) };
         if open.directory.is_none() {
             let file = self.shared.disk.open(&directory_name(open.number));
             open.directory = file.and_then(|file| DirectoryFile::open(file, open.number)).ok();

@@ -68,6 +68,7 @@ impl Writer {
         }
         self.shared.front.lock().writer_is_done = true;
         self.shared.maintenance.notify_all();
+        self.shared.safe.notify_all();
     }
 
     fn next_task(&mut self) -> Task {
@@ -201,6 +202,9 @@ impl Writer {
                 directory.lock().push(*debt, *offset);
             }
         }
+        // Only now: a directory must be whole when it is written.
+        let sealed = std::mem::take(&mut front.sealing);
+        front.sealed.extend(sealed);
         front.counters.commits += 1;
         front.pending.spare = batch.bytes;
         shared.committed.store(batch.token.0, Ordering::Release);
@@ -212,6 +216,7 @@ impl Writer {
             front.snapshot = snapshot;
         }
         drop(front);
+        shared.safe.notify_all();
         if has_work {
             shared.maintenance.notify_all();
         }

@@ -17,7 +17,7 @@ use store::{
     RecoveryReport, SessionKey, Store, StoreError, StoreOptions, StoredQueue,
 };
 
-pub fn options() -> StoreOptions {
+pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         segment_bytes: 8192,
         checkpoint_bytes: 16 * 1024,
@@ -28,17 +28,17 @@ pub fn options() -> StoreOptions {
 }
 
 #[track_caller]
-pub fn open(disk: &FaultDisk) -> (DurableStore, RecoveryReport) {
+pub(crate) fn open(disk: &FaultDisk) -> (DurableStore, RecoveryReport) {
     open_with(disk, options())
 }
 
 #[track_caller]
-pub fn open_with(disk: &FaultDisk, options: StoreOptions) -> (DurableStore, RecoveryReport) {
+pub(crate) fn open_with(disk: &FaultDisk, options: StoreOptions) -> (DurableStore, RecoveryReport) {
     DurableStore::open_on(Arc::new(disk.clone()), options).unwrap()
 }
 
 /// Waits, without a clock, until a token is safe.
-pub fn wait_for(store: &DurableStore, token: CommitToken) {
+pub(crate) fn wait_for(store: &DurableStore, token: CommitToken) {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -56,7 +56,7 @@ pub fn wait_for(store: &DurableStore, token: CommitToken) {
 }
 
 /// Waits until something about the store is so.
-pub fn until(store: &DurableStore, what: &str, mut so: impl FnMut(&DurableStore) -> bool) {
+pub(crate) fn until(store: &DurableStore, what: &str, mut so: impl FnMut(&DurableStore) -> bool) {
     let start = std::time::Instant::now();
     while !so(store) {
         assert!(start.elapsed().as_secs() < 60, "never: {what} {:?}", store.counters());
@@ -64,19 +64,19 @@ pub fn until(store: &DurableStore, what: &str, mut so: impl FnMut(&DurableStore)
     }
 }
 
-pub fn session(client_id: &str) -> SessionKey<'_> {
+pub(crate) fn session(client_id: &str) -> SessionKey<'_> {
     SessionKey { namespace: 0, client_id }
 }
 
-pub fn queue(client_id: &str) -> QueueKey<'_> {
+pub(crate) fn queue(client_id: &str) -> QueueKey<'_> {
     QueueKey::Session(session(client_id))
 }
 
-pub fn start(store: &DurableStore, client_id: &str) -> CommitToken {
+pub(crate) fn start(store: &DurableStore, client_id: &str) -> CommitToken {
     store.append(&[Record::SessionStarted { session: session(client_id), expiry_interval_s: 60 }]).unwrap()
 }
 
-pub fn message(number: u64, payload: &[u8]) -> MessageRecord<'_> {
+pub(crate) fn message(number: u64, payload: &[u8]) -> MessageRecord<'_> {
     MessageRecord {
         id: MessageId { store: 1, epoch: 1, sequence: number },
         topic: "t",
@@ -86,7 +86,7 @@ pub fn message(number: u64, payload: &[u8]) -> MessageRecord<'_> {
     }
 }
 
-pub fn owed(number: u64, client_id: &str) -> Record<'_> {
+pub(crate) fn owed(number: u64, client_id: &str) -> Record<'_> {
     Record::Owed {
         id: MessageId { store: 1, epoch: 1, sequence: number },
         session: session(client_id),
@@ -97,7 +97,7 @@ pub fn owed(number: u64, client_id: &str) -> Record<'_> {
 }
 
 /// Owes a message to sessions; returns its places.
-pub fn publish(
+pub(crate) fn publish(
     store: &DurableStore,
     number: u64,
     payload: &[u8],
@@ -111,7 +111,7 @@ pub fn publish(
 }
 
 /// Numbers of the messages owed to a queue, read in small pieces, and their places.
-pub fn read(store: &DurableStore, queue: QueueKey<'_>) -> Vec<(u64, Position)> {
+pub(crate) fn read(store: &DurableStore, queue: QueueKey<'_>) -> Vec<(u64, Position)> {
     let mut reader = store.reader(queue);
     let mut after = Position(0);
     let mut found = Vec::new();
@@ -131,27 +131,27 @@ pub fn read(store: &DurableStore, queue: QueueKey<'_>) -> Vec<(u64, Position)> {
 
 /// What a store holds, in a form that can be compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Model {
-    pub sessions: BTreeMap<String, ModelSession>,
+pub(crate) struct Model {
+    pub(crate) sessions: BTreeMap<String, ModelSession>,
     /// Message by place.
-    pub queues: BTreeMap<StoredQueue, BTreeMap<u64, u64>>,
-    pub retained: BTreeMap<String, u64>,
+    pub(crate) queues: BTreeMap<StoredQueue, BTreeMap<u64, u64>>,
+    pub(crate) retained: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ModelSession {
-    pub expiry_interval_s: u32,
-    pub detached_at_ms: Option<i64>,
-    pub will: Option<u64>,
-    pub subscriptions: BTreeMap<String, (u8, u32)>,
-    pub received: BTreeSet<u16>,
+pub(crate) struct ModelSession {
+    pub(crate) expiry_interval_s: u32,
+    pub(crate) detached_at_ms: Option<i64>,
+    pub(crate) will: Option<u64>,
+    pub(crate) subscriptions: BTreeMap<String, (u8, u32)>,
+    pub(crate) received: BTreeSet<u16>,
     /// Queue, place and whether PUBREC has come.
-    pub inflight: BTreeMap<u16, (Option<StoredQueue>, u64, bool)>,
+    pub(crate) inflight: BTreeMap<u16, (Option<StoredQueue>, u64, bool)>,
 }
 
 impl Model {
     /// What a store holds.
-    pub fn of(store: &DurableStore) -> Self {
+    pub(crate) fn of(store: &DurableStore) -> Self {
         let mut model = Self::default();
         store.for_each_session(|found| {
             let session = ModelSession {
@@ -194,13 +194,13 @@ impl Model {
     }
 
     /// What of this is in `other` in all but debts, and which debts there are less in `other`.
-    pub fn without_debts(&self) -> Self {
+    pub(crate) fn without_debts(&self) -> Self {
         let mut model = self.clone();
         model.queues.values_mut().for_each(BTreeMap::clear);
         model
     }
 }
 
-pub fn is_sound(store: &DurableStore) -> bool {
+pub(crate) fn is_sound(store: &DurableStore) -> bool {
     store.health() == Health::Sound
 }
