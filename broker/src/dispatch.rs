@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use mqtt_protocol::{
     FrameStatus, Outgoing, PacketId, ProtocolVersion, Publish, PublishLayout, QoS, ReasonCode,
 };
-use store::{CommitToken, Record};
+use store::{CommitToken, MessageRecord, Record};
 
 use crate::broker::Shared;
 use crate::clock::Now;
@@ -29,7 +29,7 @@ use crate::outbound::{SHARE_ALWAYS_BYTES, SHARE_RECEIVERS, SHARE_WIDE_BYTES};
 use crate::session::state::remaining_s;
 use crate::session::{Delivered, Grant, Session, wake_after_this_turn};
 use crate::subscriptions::retained::TurnGuard;
-use crate::subscriptions::route::Route;
+use crate::subscriptions::route::{Granted, Route};
 
 /// Receivers served in one turn.
 pub(crate) const CHUNK: usize = 512;
@@ -494,16 +494,22 @@ impl Dispatch {
     }
 
     fn append_debts(&self, shared: &Shared) -> Result<CommitToken, ReasonCode> {
+        let now_ms = shared.clock.now().mono_ms;
+        let debts: Vec<_> = self.steps.iter().map(durable_debts).collect();
         let mut records = Vec::new();
-        for step in &self.steps {
+        for (step, debts) in self.steps.iter().zip(&debts) {
             let publication = step.message.publication();
             let before = records.len();
-            records.push(Record::Message {
+            records.push(Record::Message(MessageRecord {
                 id: publication.id,
                 topic: publication.topic,
                 properties: publication.properties,
                 payload: publication.payload,
-            });
+                qos: publication.qos as u8,
+                received_at_ms: publication.received_at_ms,
+                expires_after_ms: publication.expires_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms)),
+                publisher: publication.publisher.map(|publisher| &*publisher.client_id),
+            }));
             if publication.retain {
                 records.push(if publication.payload.is_empty() {
                     Record::RetainedCleared { topic: publication.topic }
@@ -512,23 +518,21 @@ impl Dispatch {
                 });
             }
             if publication.qos > QoS::AtMostOnce {
-                let publisher = publication.publisher.map(|publisher| &*publisher.client_id);
-                for receiver in &step.route.receivers {
-                    let Some(granted) = receiver.granted(publisher) else { continue };
-                    let qos = granted.qos.min(publication.qos);
-                    if qos > QoS::AtMostOnce && receiver.session.lock().is_durable() {
-                        records.push(Record::Owed {
-                            id: publication.id,
-                            session: receiver.session.key(),
-                            qos: qos as u8,
-                        });
-                    }
+                for (session, granted) in debts {
+                    records.push(Record::Owed {
+                        id: publication.id,
+                        session: session.key(),
+                        qos: granted.qos.min(publication.qos) as u8,
+                        retain: publication.retain && granted.retain_as_published,
+                        identifiers: &granted.identifiers,
+                    });
                 }
                 for group in &step.route.groups {
                     records.push(Record::OwedToGroup {
                         id: publication.id,
                         share_name: &group.share_name,
                         filter: &group.filter,
+                        retain: publication.retain,
                     });
                 }
             }
@@ -547,6 +551,20 @@ impl Dispatch {
             ReasonCode::QuotaExceeded
         })
     }
+}
+
+/// The durable sessions that a message is owed to, with what their Subscriptions grant.
+fn durable_debts(step: &Step) -> Vec<(&Session, Granted)> {
+    let publication = step.message.publication();
+    if publication.qos == QoS::AtMostOnce {
+        return Vec::new();
+    }
+    let publisher = publication.publisher.map(|publisher| &*publisher.client_id);
+    let receivers = step.route.receivers.iter();
+    receivers
+        .filter_map(|receiver| Some((&*receiver.session, receiver.granted(publisher)?)))
+        .filter(|(session, granted)| granted.qos > QoS::AtMostOnce && session.lock().is_durable())
+        .collect()
 }
 
 /// Finishes messages whose publisher is gone, in their order.

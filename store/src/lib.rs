@@ -8,13 +8,40 @@
 //!
 //! The crate knows no MQTT packets and no sockets: identities are numbers and byte strings.
 
+mod bytes;
+mod checkpoint;
+mod directory;
+mod disk;
+mod durable;
+mod entry;
+mod fault;
+mod format;
+mod front;
+mod maintenance;
 mod manual;
 mod memory;
+mod options;
+mod queue;
+mod ranges;
+mod read;
 mod record;
+mod recovery;
+mod scan;
+mod state;
+mod writer;
 
+pub use disk::{Disk, DiskFile, Folder};
+pub use durable::DurableStore;
+pub use fault::FaultDisk;
+pub use front::{Counters, Health};
 pub use manual::ManualStore;
 pub use memory::MemoryStore;
-pub use record::{MessageId, Record, SessionKey};
+pub use options::{Durability, OpenError, RecoveryReport, StoreOptions};
+pub use read::{
+    QueueReader, Stage, StoredDebt, StoredInflight, StoredMessage, StoredQueue, StoredSession,
+    StoredSubscription, StoredWill,
+};
+pub use record::{MessageId, MessageRecord, Position, QueueKey, Record, SessionKey};
 
 use std::task::Waker;
 
@@ -48,9 +75,28 @@ pub enum StoreError {
         /// Bytes allowed.
         limit: u64,
     },
+    /// More waits for the disk than may: the disk doesn't keep up. It is over as soon as the disk has caught up.
+    #[error("{waiting} bytes wait for the disk of {limit} allowed")]
+    Busy {
+        /// Bytes that wait.
+        waiting: usize,
+        /// Bytes that may.
+        limit: usize,
+    },
     /// An earlier write failed with an unknown outcome; this store acknowledges nothing any more.
     #[error("the store has failed and accepts no more debts")]
     Failed,
+    /// The frame is too long.
+    #[error("a frame of {size} bytes exceeds the limit of {limit}")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A debt refers to a message that isn't before it in its frame.
+    #[error("a debt refers to a message that isn't in its frame")]
+    Dangling,
 }
 
 /// The durable side of the broker. Implementations do their waiting on threads of their own: no call here blocks on I/O.
@@ -64,9 +110,23 @@ pub trait Store: Send + Sync + 'static {
     /// Appends all debts and transitions of one message, or of one packet, as one frame: after a crash all of it is
     /// there or none.
     ///
+    /// The place of each debt in its queue is added to `positions`, in the order of the records.
+    ///
     /// # Errors
     /// [`StoreError`] when the frame was refused; then nobody may be told that it was accepted.
-    fn append(&self, records: &[Record<'_>]) -> Result<CommitToken, StoreError>;
+    fn append_debts(
+        &self,
+        records: &[Record<'_>],
+        positions: &mut Vec<Position>,
+    ) -> Result<CommitToken, StoreError>;
+
+    /// The same for records without debts, or whose places nobody wants to know.
+    ///
+    /// # Errors
+    /// As [`Store::append_debts`].
+    fn append(&self, records: &[Record<'_>]) -> Result<CommitToken, StoreError> {
+        self.append_debts(records, &mut Vec::new())
+    }
 
     /// The newest token that is safe; every older one is safe too.
     fn committed(&self) -> CommitToken;

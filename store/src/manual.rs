@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-use crate::{CommitToken, Record, Store, StoreError, StoreIdentity};
+use crate::{CommitToken, Position, Record, Store, StoreError, StoreIdentity};
 
 /// Holds every frame back until [`ManualStore::commit_all`], so that a test sees what leaves too early.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ pub struct ManualStore {
 #[derive(Debug, Default)]
 struct Inner {
     frames: Vec<String>,
+    /// Places are counted over all queues: greater from debt to debt, which is all that is promised.
+    debts: u64,
     committed: u64,
     full: bool,
     waiting: Vec<(CommitToken, Waker)>,
@@ -54,12 +56,22 @@ impl Store for ManualStore {
         true
     }
 
-    fn append(&self, records: &[Record<'_>]) -> Result<CommitToken, StoreError> {
+    fn append_debts(
+        &self,
+        records: &[Record<'_>],
+        positions: &mut Vec<Position>,
+    ) -> Result<CommitToken, StoreError> {
         let mut inner = self.inner.lock();
         if inner.full {
             return Err(StoreError::Full { used: 0, limit: 0 });
         }
         inner.frames.push(format!("{records:?}"));
+        for record in records {
+            if matches!(record, Record::Owed { .. } | Record::OwedToGroup { .. } | Record::Queued { .. }) {
+                inner.debts += 1;
+                positions.push(Position(inner.debts));
+            }
+        }
         Ok(CommitToken(inner.frames.len() as u64))
     }
 

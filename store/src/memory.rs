@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use crate::{CommitToken, Record, Store, StoreError, StoreIdentity};
+use crate::{CommitToken, Position, Record, Store, StoreError, StoreIdentity};
 
 /// Durability `memory`: sessions and retained messages live as long as the process.
 #[derive(Debug)]
@@ -27,7 +27,11 @@ impl Store for MemoryStore {
         false
     }
 
-    fn append(&self, _records: &[Record<'_>]) -> Result<CommitToken, StoreError> {
+    fn append_debts(
+        &self,
+        _records: &[Record<'_>],
+        _positions: &mut Vec<Position>,
+    ) -> Result<CommitToken, StoreError> {
         Ok(CommitToken::NOTHING_OWED)
     }
 

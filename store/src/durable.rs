@@ -1,0 +1,235 @@
+//! The store that keeps its promise: [`DurableStore`], its two threads, and what they share.
+//!
+//! Lock order: `front`, then a directory. Neither is held during I/O.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::disk::{Disk, Folder};
+use crate::front::{Counters, Front, Health, Pending};
+use crate::maintenance::Maintenance;
+use crate::options::{OpenError, RecoveryReport, StoreOptions};
+use crate::record::{Position, Record};
+use crate::recovery::{Recovered, recover};
+use crate::writer::Writer;
+use crate::{CommitToken, Store, StoreError, StoreIdentity};
+
+/// The largest segment, in bytes: an offset in it fits 32 bits with room for the frame that fills it.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// The smallest, in bytes.
+const SEGMENT_BYTES_MIN: u64 = 4096;
+
+/// A store in a folder. See the crate's documentation, and docs/store-format.md for its files.
+///
+/// Dropping it writes what waits, and leaves nothing to replay for the next start.
+pub struct DurableStore {
+    pub(crate) shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+    maintenance: Option<JoinHandle<()>>,
+}
+
+/// What the threads and those who append share.
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) identity: StoreIdentity,
+    pub(crate) options: StoreOptions,
+    pub(crate) front: Mutex<Front>,
+    /// Something waits for the writer.
+    pub(crate) work: Condvar,
+    /// Something waits for the maintenance thread, or something that it waits for has happened.
+    pub(crate) maintenance: Condvar,
+    /// Something has become safe, or never will.
+    pub(crate) safe: Condvar,
+    /// The newest token that is safe.
+    pub(crate) committed: AtomicU64,
+}
+
+impl Shared {
+    /// Waits until everything appended so far is safe; `false` when there is no telling how long that takes.
+    pub(crate) fn wait_for_all(&self) -> bool {
+        let appended = {
+            let front = self.front.lock();
+            (front.health == Health::Sound).then_some(CommitToken(front.appended))
+        };
+        appended.is_some_and(|appended| self.wait_for(appended))
+    }
+
+    /// Waits until a token is safe; `false` when the store fails or closes before.
+    pub(crate) fn wait_for(&self, token: CommitToken) -> bool {
+        let mut front = self.front.lock();
+        while self.committed.load(Ordering::Acquire) < token.0 {
+            if front.writer_is_done {
+                return false;
+            }
+            self.safe.wait(&mut front);
+        }
+        true
+    }
+}
+
+impl std::fmt::Debug for DurableStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DurableStore").field("identity", &self.shared.identity).finish_non_exhaustive()
+    }
+}
+
+impl DurableStore {
+    /// Opens the store in a folder, making one if there is none, and says what was found.
+    ///
+    /// # Errors
+    /// [`OpenError`]; damage isn't one.
+    pub fn open(folder: &Path, options: StoreOptions) -> Result<(Self, RecoveryReport), OpenError> {
+        Self::open_on(Arc::new(Folder::open(folder)?), options)
+    }
+
+    /// Opens the store on a disk.
+    ///
+    /// # Errors
+    /// As [`DurableStore::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        mut options: StoreOptions,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        options.segment_bytes = options.segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        let recovered = recover(&*disk)?;
+        let report = recovered.report.clone();
+        let identity = recovered.identity;
+        let synced = recovered.next_sequence - 1;
+        let shared = Arc::new(Shared {
+            disk,
+            identity,
+            options,
+            front: Mutex::new(front(recovered, options)),
+            work: Condvar::new(),
+            maintenance: Condvar::new(),
+            safe: Condvar::new(),
+            committed: AtomicU64::new(0),
+        });
+        shared.check_room();
+        let writer = Writer::new(Arc::clone(&shared), synced);
+        let maintenance = Maintenance::new(Arc::clone(&shared));
+        let store = Self {
+            writer: Some(spawn("store-writer", || writer.run())?),
+            maintenance: Some(spawn("store-upkeep", || maintenance.run())?),
+            shared,
+        };
+        Ok((store, report))
+    }
+
+    /// How the store is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.shared.front.lock().health
+    }
+
+    /// What it has done since its start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.front.lock().counters
+    }
+
+    /// Bytes of the log on disk, and those of them that somebody still needs.
+    #[must_use]
+    pub fn log_bytes(&self) -> (u64, u64) {
+        let front = self.shared.front.lock();
+        (front.log_bytes, front.state.segments.values().map(|segment| segment.live).sum())
+    }
+
+    /// When the store was last written to, by its own stamps of the wall clock: milliseconds since the epoch, 0 before the
+    /// first. At most a second behind.
+    #[must_use]
+    pub fn last_stamp_ms(&self) -> i64 {
+        self.shared.front.lock().state.stamp_ms
+    }
+}
+
+fn front(recovered: Recovered, options: StoreOptions) -> Front {
+    Front {
+        options,
+        epoch: recovered.identity.epoch,
+        log_bytes: recovered.state.segments.values().map(|segment| segment.size).sum(),
+        state: recovered.state,
+        pending: Pending::default(),
+        appended: 0,
+        next_sequence: recovered.next_sequence,
+        next_segment: recovered.next_segment,
+        tail: None,
+        directories: std::collections::HashMap::new(),
+        sealing: Vec::new(),
+        sealed: Vec::new(),
+        checkpoints: recovered.checkpoints,
+        checkpoint_size: recovered.checkpoint_size,
+        bytes_since_checkpoint: recovered.replayed_bytes,
+        checkpoint_underway: false,
+        snapshot: None,
+        wants_commit: false,
+        health: Health::Sound,
+        is_closing: false,
+        writer_is_done: false,
+        waiting: Vec::new(),
+        counters: Counters::default(),
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    Ok(std::thread::Builder::new().name(name.to_owned()).spawn(run)?)
+}
+
+impl Drop for DurableStore {
+    fn drop(&mut self) {
+        self.shared.front.lock().is_closing = true;
+        // The writer first: the other one writes the last checkpoint.
+        for thread in [self.writer.take(), self.maintenance.take()].into_iter().flatten() {
+            self.shared.work.notify_all();
+            self.shared.maintenance.notify_all();
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store has panicked");
+            }
+        }
+    }
+}
+
+impl Store for DurableStore {
+    fn identity(&self) -> StoreIdentity {
+        self.shared.identity
+    }
+
+    fn keeps_records(&self) -> bool {
+        true
+    }
+
+    fn append_debts(
+        &self,
+        records: &[Record<'_>],
+        positions: &mut Vec<Position>,
+    ) -> Result<CommitToken, StoreError> {
+        let mut front = self.shared.front.lock();
+        let was_idle = front.waiting_bytes() == 0;
+        let token = front.append(records, positions)?;
+        drop(front);
+        if was_idle {
+            self.shared.work.notify_one();
+        }
+        Ok(token)
+    }
+
+    fn committed(&self) -> CommitToken {
+        CommitToken(self.shared.committed.load(Ordering::Acquire))
+    }
+
+    fn wake_when_committed(&self, token: CommitToken, waker: &Waker) {
+        let mut front = self.shared.front.lock();
+        if token <= self.committed() {
+            drop(front);
+            waker.wake_by_ref();
+        } else {
+            front.waiting.push((token, waker.clone()));
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! What is done beside the commits: directories, checkpoints, making room.
+//!
+//! One thread does it, one thing at a time. Nothing that it does is needed for what was committed to be safe: if it fails
+//! it is counted and tried again, and the next start replays more.
+//!
+//! **Room.** A segment in which nothing is alive goes once both checkpoints cover it. One that is mostly dead is read, and
+//! what is alive in it is written again at the end of the log, at most [`MOVE_BYTES`] in one commit, so that those who
+//! publish don't notice; then it is dead. So what a slow session pins is its own messages and not their neighbours.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checkpoint::Snapshot;
+use crate::disk::DiskFile;
+use crate::durable::Shared;
+use crate::format::{FileHead, FileKind, HEAD};
+use crate::front::{Front, Health};
+use crate::recovery::{checkpoint_name, directory_name, log_name, write_directory};
+use crate::scan::{Found, Scanner};
+use crate::state::{Frame, Segment};
+
+/// How often room is looked for when nobody asks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Bytes that are moved in one commit.
+const MOVE_BYTES: u64 = 1024 * 1024;
+
+/// A segment with a smaller part alive, in percent, has it moved.
+const MOSTLY_DEAD: u64 = 25;
+
+/// The same while the log is longer than twice what is alive in it.
+const HALF_DEAD: u64 = 50;
+
+/// Segments that the log may have before it counts as long.
+const SEGMENTS_ALLOWED: u64 = 4;
+
+pub(crate) struct Maintenance {
+    shared: Arc<Shared>,
+    /// A segment that couldn't be emptied; it isn't tried again.
+    hopeless: Vec<u64>,
+}
+
+/// What there is to do.
+enum Task {
+    Directory(u64),
+    Checkpoint(Snapshot, u64),
+    Remove(u64, u32),
+    Empty(u64, u32),
+    CheckRoom,
+    Stop,
+}
+
+impl Maintenance {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, hopeless: Vec::new() }
+    }
+
+    /// Works until the store is closed.
+    pub(crate) fn run(mut self) {
+        loop {
+            let (what, done) = match self.next_task() {
+                Task::Directory(number) => ("write a directory", self.write_directory(number)),
+                Task::Checkpoint(snapshot, covered) => {
+                    ("write a checkpoint", self.write_checkpoint(snapshot, covered))
+                }
+                Task::Remove(number, epoch) => ("remove a segment", self.remove(number, epoch)),
+                Task::Empty(number, epoch) => ("move what is alive", self.empty(number, epoch)),
+                Task::CheckRoom => {
+                    self.shared.check_room();
+                    continue;
+                }
+                Task::Stop => break,
+            };
+            if let Err(error) = done {
+                tracing::warn!(%error, what, "the store's upkeep failed");
+            }
+        }
+        self.last_checkpoint();
+    }
+
+    fn next_task(&mut self) -> Task {
+        let mut front = self.shared.front.lock();
+        loop {
+            if let Some((snapshot, covered)) = front.snapshot.take() {
+                return Task::Checkpoint(snapshot, covered);
+            }
+            if let Some(number) = front.sealed.pop() {
+                return Task::Directory(number);
+            }
+            if front.is_closing && front.writer_is_done {
+                return Task::Stop;
+            }
+            if front.health != Health::Failed && !front.is_closing {
+                if let Some((number, segment)) = removable(&front) {
+                    return Task::Remove(number, segment.epoch);
+                }
+                if let Some((number, segment)) = self.worth_emptying(&front) {
+                    return Task::Empty(number, segment.epoch);
+                }
+            }
+            if self.shared.maintenance.wait_for(&mut front, TICK).timed_out() {
+                return Task::CheckRoom;
+            }
+        }
+    }
+
+    fn write_directory(&self, number: u64) -> io::Result<()> {
+        let directory = self.shared.front.lock().directories.get(&number).cloned();
+        let Some(directory) = directory else { return Ok(()) };
+        let written =
+            write_directory(&*self.shared.disk, self.shared.identity.id, number, &directory.lock())?;
+        let mut front = self.shared.front.lock();
+        front.directories.remove(&number);
+        front.counters.index_bytes += written;
+        Ok(())
+    }
+
+    fn write_checkpoint(&self, snapshot: Snapshot, covered: u64) -> io::Result<()> {
+        let shared = &self.shared;
+        let size = snapshot.size();
+        let head = FileHead {
+            kind: FileKind::Checkpoint,
+            store: shared.identity.id,
+            epoch: shared.identity.epoch,
+            number: 0,
+            sequence: covered,
+            salt: fastrand::u64(..),
+        };
+        let done = snapshot.write(&*shared.disk, &checkpoint_name(covered, shared.identity.epoch), head);
+        let mut front = shared.front.lock();
+        front.checkpoint_underway = false;
+        if let Err(error) = done {
+            front.counters.checkpoint_failures += 1;
+            return Err(error);
+        }
+        front.counters.checkpoints += 1;
+        front.counters.index_bytes += size;
+        front.checkpoint_size = size;
+        front.checkpoints.push(covered);
+        let kept = front.checkpoints.len().saturating_sub(2);
+        let old: Vec<u64> = front.checkpoints.drain(..kept).collect();
+        drop(front);
+        for name in shared.disk.names()? {
+            let sequence = name.strip_suffix(".state").and_then(|name| name.split('-').next());
+            if sequence.and_then(|sequence| sequence.parse().ok()).is_some_and(|found| old.contains(&found)) {
+                shared.disk.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, number: u64, epoch: u32) -> io::Result<()> {
+        {
+            let mut front = self.shared.front.lock();
+            if let Some(segment) = front.state.segments.remove(&number) {
+                front.log_bytes -= segment.size;
+            }
+            front.directories.remove(&number);
+            front.counters.segments_removed += 1;
+        }
+        let directory = self.shared.disk.remove(&directory_name(number));
+        self.shared.disk.remove(&log_name(number, epoch))?;
+        self.shared.check_room();
+        match directory {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The segment that is best emptied, if one is worth it.
+    fn worth_emptying(&self, front: &Front) -> Option<(u64, Segment)> {
+        let live: u64 = front.state.segments.values().map(|segment| segment.live).sum();
+        let allowed = SEGMENTS_ALLOWED * front.options.segment_bytes;
+        let limit = if front.log_bytes > 2 * live + allowed { HALF_DEAD } else { MOSTLY_DEAD };
+        front
+            .state
+            .segments
+            .iter()
+            .filter(|(number, segment)| {
+                front.tail != Some(**number)
+                    && segment.live > 0
+                    && segment.live * 100 < segment.size * limit
+                    && !self.hopeless.contains(number)
+                    && !front.sealing.contains(number)
+                    && !front.sealed.contains(number)
+            })
+            .min_by_key(|(_, segment)| segment.live * 1000 / segment.size.max(1))
+            .map(|(number, segment)| (*number, *segment))
+    }
+
+    /// Moves everything that is alive out of a segment.
+    fn empty(&mut self, number: u64, epoch: u32) -> io::Result<()> {
+        // Whatever happens, it is tried once.
+        self.hopeless.push(number);
+        let file = self.shared.disk.open(&log_name(number, epoch))?;
+        let head = read_head(&*file)?;
+        let mut scanner = Scanner::new(&*file, head.salt)?;
+        let mut last = None;
+        let mut in_this_commit = 0;
+        loop {
+            let (offset, body) = match scanner.next()? {
+                Found::Frame { offset, body, .. } => (offset, body),
+                Found::Gap { .. } => continue,
+                Found::End { .. } => break,
+            };
+            let Ok(frame) = Frame::read(body) else { continue };
+            let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+            let moved = {
+                let mut front = self.shared.front.lock();
+                if front.is_closing || front.health == Health::Failed {
+                    return Ok(());
+                }
+                let was_idle = front.waiting_bytes() == 0;
+                let moved = front.move_frame(number, offset, &frame);
+                if was_idle && moved.is_some() {
+                    self.shared.work.notify_one();
+                }
+                moved
+            };
+            if let Some((token, bytes)) = moved {
+                last = Some(token);
+                in_this_commit += bytes;
+                if in_this_commit >= MOVE_BYTES {
+                    in_this_commit = 0;
+                    if !self.shared.wait_for(token) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        if last.is_some_and(|token| !self.shared.wait_for(token)) {
+            return Ok(());
+        }
+        let mut front = self.shared.front.lock();
+        let left = front.state.segments.get(&number).map_or(0, |segment| segment.live);
+        if left > 0 {
+            // It was there and couldn't be read.
+            let lost = front.give_up(number);
+            front.counters.debts_lost += lost;
+            tracing::error!(number, lost, "a segment of the log is damaged: debts are lost");
+        }
+        self.hopeless.retain(|hopeless| *hopeless != number);
+        Ok(())
+    }
+
+    /// Leaves a checkpoint of everything, so that the next start has nothing to replay.
+    fn last_checkpoint(&self) {
+        let last = {
+            let mut front = self.shared.front.lock();
+            let covered = front.next_sequence - 1;
+            let is_safe = front.health != Health::Failed && front.waiting_bytes() == 0;
+            (is_safe && front.checkpoints.last() != Some(&covered)).then(|| {
+                if let Some(tail) = front.tail {
+                    front.sealed.push(tail);
+                }
+                (Snapshot::of(&front.state), covered, std::mem::take(&mut front.sealed))
+            })
+        };
+        let Some((snapshot, covered, sealed)) = last else { return };
+        let directories = sealed.into_iter().try_for_each(|number| self.write_directory(number));
+        if let Err(error) = directories.and_then(|()| self.write_checkpoint(snapshot, covered)) {
+            tracing::warn!(%error, "the last checkpoint could not be written: the next start takes longer");
+        }
+    }
+}
+
+/// A segment that nobody needs any more.
+fn removable(front: &Front) -> Option<(u64, Segment)> {
+    let covered = front.covered_twice();
+    front
+        .state
+        .segments
+        .iter()
+        .find(|(number, segment)| {
+            segment.live == 0 && front.tail != Some(**number) && segment.last_sequence <= covered
+        })
+        .map(|(number, segment)| (*number, *segment))
+}
+
+/// The head of a segment that was sound when the store was opened.
+pub(crate) fn read_head(file: &dyn DiskFile) -> io::Result<FileHead> {
+    let mut head = [0; HEAD];
+    let length = file.read_at(&mut head, 0)?;
+    FileHead::parse(head.get(..length).unwrap_or_default())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the head of a segment is damaged"))
+}
+
+impl Shared {
+    /// Looks how much room there is, and refuses or accepts new debts accordingly.
+    pub(crate) fn check_room(&self) {
+        let free = match self.disk.free_bytes() {
+            Ok(free) => free,
+            Err(error) => {
+                tracing::warn!(%error, "the room on the disk can't be told");
+                return;
+            }
+        };
+        let mut front = self.front.lock();
+        let used = front.log_bytes;
+        // What is reserved for the tail already counts as room.
+        let tail = front
+            .tail
+            .and_then(|tail| front.state.segments.get(&tail))
+            .map_or(0, |tail| front.options.segment_bytes.saturating_sub(tail.size));
+        let room = free.saturating_add(tail);
+        let reserve = front.options.reserve_bytes;
+        match front.health {
+            Health::Failed => return,
+            Health::Sound if room < reserve => {
+                tracing::error!(free, reserve, "the disk is nearly full: new debts are refused");
+                front.health = Health::Full { used, limit: used };
+            }
+            // Not at the first byte: or it would go back and forth.
+            Health::Full { .. } if room >= reserve.saturating_add(reserve / 8) => {
+                tracing::warn!(free, reserve, "there is room on the disk again");
+                front.health = Health::Sound;
+            }
+            Health::Sound | Health::Full { .. } => {}
+        }
+        if front.health != Health::Sound && front.has_uncovered_dead_segment() {
+            front.wants_commit = true;
+            drop(front);
+            self.work.notify_one();
+        }
+    }
+}

@@ -1,0 +1,584 @@
+//! Reading back: what a start needs, and queues as a stream.
+//!
+//! A queue is read in short pieces, from its place on: the state says which segment has the next unpaid debt, the segment's
+//! directory says where. A reader holds one window of a file and nothing else, however long the queue is. The calls here
+//! wait for the disk: they belong on a thread that may.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::bytes::{Malformed, Reader};
+use crate::directory::{Directory, DirectoryFile};
+use crate::disk::DiskFile;
+use crate::durable::{DurableStore, Shared};
+use crate::entry::{Entry, Owed, read_message};
+use crate::format::{FRAME_HEAD, parse_frame, peek_frame};
+use crate::maintenance::read_head;
+use crate::queue::{Inflight, Queue, Session};
+use crate::record::{MessageId, MessageRecord, Position, QueueKey, SessionKey};
+use crate::recovery::{debts_of, directory_name, log_name};
+use crate::scan::{Found, Scanner};
+use crate::state::{Frame, State, key_of};
+
+/// Bytes that are read at once.
+const WINDOW: usize = 128 * 1024;
+
+/// A segment may be emptied and removed between finding and reading a debt, this often in a row.
+const TRIES: usize = 8;
+
+/// An Application Message that was kept. The fields are those of [`MessageRecord`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is documented where it is borrowed")]
+pub struct StoredMessage {
+    pub id: MessageId,
+    pub topic: String,
+    pub properties: Vec<u8>,
+    pub payload: Vec<u8>,
+    pub qos: u8,
+    pub received_at_ms: i64,
+    pub expires_after_ms: Option<u64>,
+    pub publisher: Option<String>,
+}
+
+/// A debt that isn't paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDebt {
+    /// Its place in the queue.
+    pub position: Position,
+    /// The epoch in which it was first written: with the store's identity and the place it makes an idempotency key.
+    pub epoch: u32,
+    /// Quality of service of the delivery; 0 in an outbox and in a group's queue.
+    pub qos: u8,
+    /// RETAIN flag of the delivery.
+    pub retain: bool,
+    /// Subscription Identifiers of the delivery.
+    pub identifiers: Vec<u32>,
+    /// What was given as the body of a [`crate::Record::Queued`].
+    pub body: Vec<u8>,
+    /// The message.
+    pub message: Option<StoredMessage>,
+}
+
+/// A queue's name, owned.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each field is documented where it is borrowed")]
+pub enum StoredQueue {
+    /// See [`QueueKey::Session`].
+    Session { namespace: u32, client_id: String },
+    /// See [`QueueKey::Group`].
+    Group { namespace: u32, share_name: String, filter: String },
+    /// See [`QueueKey::Outbox`].
+    Outbox { namespace: u32, name: String },
+    /// See [`QueueKey::DeadLetters`].
+    DeadLetters { namespace: u32, name: String },
+}
+
+/// A session as it was kept, without what is owed to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSession {
+    /// Namespace.
+    pub namespace: u32,
+    /// Client Identifier.
+    pub client_id: String,
+    /// Seconds after the Network Connection closes.
+    pub expiry_interval_s: u32,
+    /// Wall clock when its connection went, milliseconds since the epoch; `None`: it had one to the end.
+    pub detached_at_ms: Option<i64>,
+    /// Its will.
+    pub will: Option<StoredWill>,
+    /// Its Subscriptions.
+    pub subscriptions: Vec<StoredSubscription>,
+    /// Packet Identifiers of inbound QoS 2 publishes that aren't released.
+    pub received: Vec<u16>,
+    /// What it was sent and hasn't completed.
+    pub inflight: Vec<StoredInflight>,
+    /// How many debts are in its queue, sent ones included.
+    pub debts: u64,
+}
+
+/// A will.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredWill {
+    /// Will Delay Interval in seconds.
+    pub delay_s: u32,
+    /// Whether it is to be retained.
+    pub retain: bool,
+    /// The message.
+    pub message: StoredMessage,
+}
+
+/// A Subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSubscription {
+    /// Topic Filter as the client wrote it, `$share` included.
+    pub filter: String,
+    /// Options byte.
+    pub options: u8,
+    /// Subscription Identifier, 0 for none.
+    pub identifier: u32,
+}
+
+/// What a session was sent under a Packet Identifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredInflight {
+    /// Packet Identifier.
+    pub packet_id: u16,
+    /// Whose debt it is; `None` when that queue is gone.
+    pub queue: Option<StoredQueue>,
+    /// Its place there.
+    pub position: Position,
+    /// How far it has got.
+    pub stage: Stage,
+}
+
+/// How far a delivery has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Sent; the debt stands.
+    Sent,
+    /// PUBREC has come, the debt is paid; PUBCOMP is awaited.
+    AwaitsCompletion,
+}
+
+impl From<MessageRecord<'_>> for StoredMessage {
+    fn from(message: MessageRecord<'_>) -> Self {
+        Self {
+            id: message.id,
+            topic: message.topic.to_owned(),
+            properties: message.properties.to_vec(),
+            payload: message.payload.to_vec(),
+            qos: message.qos,
+            received_at_ms: message.received_at_ms,
+            expires_after_ms: message.expires_after_ms,
+            publisher: message.publisher.map(str::to_owned),
+        }
+    }
+}
+
+impl From<QueueKey<'_>> for StoredQueue {
+    fn from(key: QueueKey<'_>) -> Self {
+        match key {
+            QueueKey::Session(SessionKey { namespace, client_id }) => {
+                Self::Session { namespace, client_id: client_id.to_owned() }
+            }
+            QueueKey::Group { namespace, share_name, filter } => {
+                Self::Group { namespace, share_name: share_name.to_owned(), filter: filter.to_owned() }
+            }
+            QueueKey::Outbox { namespace, name } => Self::Outbox { namespace, name: name.to_owned() },
+            QueueKey::DeadLetters { namespace, name } => {
+                Self::DeadLetters { namespace, name: name.to_owned() }
+            }
+        }
+    }
+}
+
+impl StoredQueue {
+    /// The borrowed form, for records.
+    #[must_use]
+    pub fn key(&self) -> QueueKey<'_> {
+        match self {
+            Self::Session { namespace, client_id } => {
+                QueueKey::Session(SessionKey { namespace: *namespace, client_id })
+            }
+            Self::Group { namespace, share_name, filter } => {
+                QueueKey::Group { namespace: *namespace, share_name, filter }
+            }
+            Self::Outbox { namespace, name } => QueueKey::Outbox { namespace: *namespace, name },
+            Self::DeadLetters { namespace, name } => QueueKey::DeadLetters { namespace: *namespace, name },
+        }
+    }
+}
+
+impl DurableStore {
+    /// Hands every session to `each`, in no order. `each` must not call the store.
+    pub fn for_each_session(&self, mut each: impl FnMut(StoredSession)) {
+        let front = self.shared.front.lock();
+        for queue in front.state.queues.values() {
+            if let Some(session) = &queue.session
+                && let Ok(QueueKey::Session(key)) = key_of(&queue.key)
+            {
+                each(stored_session(&front.state, key, queue, session));
+            }
+        }
+    }
+
+    /// Hands every queue and its length to `each`, in no order. `each` must not call the store.
+    pub fn for_each_queue(&self, mut each: impl FnMut(StoredQueue, u64)) {
+        let front = self.shared.front.lock();
+        for queue in front.state.queues.values() {
+            if let Ok(key) = key_of(&queue.key) {
+                each(key.into(), queue.len());
+            }
+        }
+    }
+
+    /// How many debts a queue has, 0 when there is none of this name.
+    #[must_use]
+    pub fn queue_len(&self, key: QueueKey<'_>) -> u64 {
+        let front = self.shared.front.lock();
+        let queue = front.state.find(key, &mut Vec::new());
+        queue.and_then(|queue| front.state.queues.get(&queue)).map_or(0, Queue::len)
+    }
+
+    /// Hands every Retained Message to `each`, in the order of the log, once everything that was appended so far is safe.
+    /// One that can't be read is passed over and counted.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn for_each_retained(&self, mut each: impl FnMut(StoredMessage)) -> io::Result<()> {
+        let mut places: Vec<_> = self.shared.front.lock().state.retained.values().copied().collect();
+        // What has its place in the log by now may be on its way there.
+        self.shared.wait_for_all();
+        places.sort_unstable_by_key(|place| (place.segment, place.offset, place.message));
+        let mut window = Window::new(Arc::clone(&self.shared));
+        for place in places {
+            let body = match window.go_to(place.segment) {
+                Ok(()) => window.frame(place.offset)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            let frame = body.and_then(|body| Frame::read(body).ok());
+            match frame.as_ref().and_then(|frame| frame.messages.get(place.message as usize)) {
+                Some(message) => each((*message).into()),
+                None => self.shared.front.lock().counters.retained_lost += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// A reader of a queue.
+    #[must_use]
+    pub fn reader(&self, queue: QueueKey<'_>) -> QueueReader {
+        QueueReader { queue: queue.into(), window: Window::new(Arc::clone(&self.shared)) }
+    }
+}
+
+fn stored_session(state: &State, key: SessionKey<'_>, queue: &Queue, session: &Session) -> StoredSession {
+    StoredSession {
+        namespace: key.namespace,
+        client_id: key.client_id.to_owned(),
+        expiry_interval_s: session.expiry_interval_s,
+        detached_at_ms: session.detached_at_ms,
+        will: session.will.as_deref().and_then(|will| stored_will(will).ok()),
+        subscriptions: session
+            .subscriptions
+            .iter()
+            .map(|(filter, (options, identifier))| StoredSubscription {
+                filter: filter.to_string(),
+                options: *options,
+                identifier: *identifier,
+            })
+            .collect(),
+        received: session.received.iter().copied().collect(),
+        inflight: session
+            .inflight
+            .iter()
+            .map(|(packet_id, inflight)| stored_inflight(state, *packet_id, inflight))
+            .collect(),
+        debts: queue.len(),
+    }
+}
+
+fn stored_inflight(state: &State, packet_id: u16, inflight: &Inflight) -> StoredInflight {
+    let owner = state.queues.get(&inflight.owner).and_then(|owner| key_of(&owner.key).ok());
+    StoredInflight {
+        packet_id,
+        queue: owner.map(Into::into),
+        position: Position(inflight.position),
+        stage: if inflight.awaits_completion { Stage::AwaitsCompletion } else { Stage::Sent },
+    }
+}
+
+fn stored_will(bytes: &[u8]) -> Result<StoredWill, Malformed> {
+    let mut reader = Reader::new(bytes);
+    Ok(StoredWill {
+        delay_s: reader.u32()?,
+        retain: reader.byte()? != 0,
+        message: read_message(&mut reader)?.into(),
+    })
+}
+
+/// Reads a queue from any place on. See the module.
+pub struct QueueReader {
+    queue: StoredQueue,
+    window: Window,
+}
+
+impl std::fmt::Debug for QueueReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueueReader").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+/// The next unpaid debt and where to look for it.
+struct Next {
+    queue: u64,
+    position: u64,
+    segment: u64,
+    /// The last place that the segment has in a row.
+    last: u64,
+}
+
+impl QueueReader {
+    /// The unpaid debts after a place, in order: at most `max`, and no further once they have more than `max_bytes`.
+    /// If the first of them is on its way to the disk, waits for it. A debt that can't be read is settled and counted as
+    /// lost.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn read(&mut self, after: Position, max: usize, max_bytes: usize) -> io::Result<Vec<StoredDebt>> {
+        let mut debts = Vec::new();
+        let mut bytes = 0;
+        let mut after = after.0;
+        let mut tries = 0;
+        let mut has_waited = false;
+        while debts.len() < max && bytes < max_bytes {
+            let Some(next) = self.next(after) else { break };
+            let (found, is_in_memory) = match self.window.look_up(&next, max - debts.len()) {
+                Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
+                    tries += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            tries = 0;
+            let places = self.unpaid(next.queue, after, next.last, &found);
+            if places.is_empty() && is_in_memory {
+                // It has its place in the log and isn't safe yet: new, or moved there just now.
+                if !debts.is_empty() || has_waited || !self.window.shared.wait_for_all() {
+                    break;
+                }
+                has_waited = true;
+                continue;
+            }
+            self.window.go_to(next.segment)?;
+            if places.is_empty() {
+                self.window.give_up(next.queue, next.position);
+                after = next.position;
+            }
+            for (position, offset) in places {
+                after = position;
+                match self.window.debt(next.queue, position, offset)? {
+                    Some(debt) => {
+                        bytes += debt.size();
+                        debts.push(debt);
+                    }
+                    None => self.window.give_up(next.queue, position),
+                }
+                if bytes >= max_bytes {
+                    break;
+                }
+            }
+        }
+        Ok(debts)
+    }
+
+    /// Where the first unpaid debt after a place is.
+    fn next(&self, after: u64) -> Option<Next> {
+        let front = self.window.shared.front.lock();
+        let number = front.state.find(self.queue.key(), &mut Vec::new())?;
+        let queue = front.state.queues.get(&number)?;
+        let position = queue.settled.first_missing(after + 1);
+        let run = queue.runs.iter().find(|run| run.last >= position).filter(|run| run.first <= position)?;
+        Some(Next { queue: number, position, segment: run.segment, last: run.last })
+    }
+
+    /// Those of the found debts that follow one another without one being left out.
+    fn unpaid(&self, queue: u64, after: u64, last: u64, found: &[(u64, u32)]) -> Vec<(u64, u32)> {
+        let front = self.window.shared.front.lock();
+        let Some(queue) = front.state.queues.get(&queue) else { return Vec::new() };
+        let mut places = Vec::with_capacity(found.len());
+        let mut expected = queue.settled.first_missing(after + 1);
+        for (position, offset) in found {
+            if *position < expected {
+                continue;
+            }
+            if *position > expected || *position > last {
+                break;
+            }
+            places.push((*position, *offset));
+            expected = queue.settled.first_missing(position + 1);
+        }
+        places
+    }
+}
+
+impl StoredDebt {
+    fn size(&self) -> usize {
+        let message = self
+            .message
+            .as_ref()
+            .map_or(0, |message| message.topic.len() + message.properties.len() + message.payload.len());
+        self.body.len() + message
+    }
+}
+
+/// A view into one segment.
+struct Window {
+    shared: Arc<Shared>,
+    segment: Option<OpenSegment>,
+    buffer: Vec<u8>,
+    /// Where the buffer begins in the file.
+    start: u64,
+}
+
+struct OpenSegment {
+    number: u64,
+    file: Arc<dyn DiskFile>,
+    salt: u64,
+    directory: Option<DirectoryFile>,
+}
+
+impl Window {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, segment: None, buffer: Vec::new(), start: 0 }
+    }
+
+    /// Opens a segment, unless it is open already.
+    fn go_to(&mut self, number: u64) -> io::Result<()> {
+        if self.segment.as_ref().is_some_and(|open| open.number == number) {
+            return Ok(());
+        }
+        self.segment = None;
+        self.buffer.clear();
+        let epoch = self.shared.front.lock().state.segments.get(&number).map(|segment| segment.epoch);
+        let epoch = epoch.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let file = self.shared.disk.open(&log_name(number, epoch))?;
+        let salt = read_head(&*file)?.salt;
+        self.segment = Some(OpenSegment { number, file, salt, directory: None });
+        Ok(())
+    }
+
+    /// Up to `max` debts of a queue in its next segment from a place on, paid ones included, and whether the directory is
+    /// still being made.
+    fn look_up(&mut self, next: &Next, max: usize) -> io::Result<(Vec<(u64, u32)>, bool)> {
+        let max = max.max(16);
+        let in_memory = self.shared.front.lock().directories.get(&next.segment).cloned();
+        if let Some(directory) = in_memory {
+            return Ok((directory.lock().look_up(next.queue, next.position, next.last, max), true));
+        }
+        // Nothing of a segment with a directory in a file is on its way.
+        self.go_to(next.segment)?;
+        let Some(open) = &mut self.segment else { return Ok((Vec::new(), false)) };
+        if open.directory.is_none() {
+            let file = self.shared.disk.open(&directory_name(open.number));
+            open.directory = file.and_then(|file| DirectoryFile::open(file, open.number)).ok();
+        }
+        let found = open
+            .directory
+            .as_ref()
+            .map(|directory| directory.look_up(next.queue, next.position, next.last, max));
+        match found {
+            Some(Ok(found)) if !found.is_empty() => Ok((found, false)),
+            _ => {
+                let directory = make_directory(&*open.file, open.salt)?;
+                let found = directory.look_up(next.queue, next.position, next.last, max);
+                let number = open.number;
+                open.directory = None;
+                let mut front = self.shared.front.lock();
+                front.directories.entry(number).or_insert_with(|| Arc::new(Mutex::new(directory)));
+                front.sealed.push(number);
+                drop(front);
+                self.shared.maintenance.notify_all();
+                Ok((found, false))
+            }
+        }
+    }
+
+    /// The body of the frame at an offset of the open segment; `None` when it isn't sound.
+    fn frame(&mut self, offset: u32) -> io::Result<Option<&[u8]>> {
+        let Some(open) = &self.segment else { return Ok(None) };
+        let (file, salt, offset) = (Arc::clone(&open.file), open.salt, u64::from(offset));
+        let mut wanted = FRAME_HEAD;
+        loop {
+            let at = usize::try_from(offset.wrapping_sub(self.start)).unwrap_or(usize::MAX);
+            let is_here = offset >= self.start && at.saturating_add(wanted) <= self.buffer.len();
+            if !is_here {
+                self.buffer.resize(wanted.max(WINDOW), 0);
+                self.buffer.shrink_to(wanted.max(WINDOW));
+                let read = file.read_at(&mut self.buffer, offset)?;
+                self.buffer.truncate(read);
+                self.start = offset;
+                if read < wanted {
+                    self.buffer.clear();
+                    return Ok(None);
+                }
+                continue;
+            }
+            let Some(head) = peek_frame(self.buffer.get(at..).unwrap_or_default()) else { return Ok(None) };
+            if wanted < head.size() {
+                wanted = head.size();
+                continue;
+            }
+            let bytes = self.buffer.get(at..).unwrap_or_default();
+            return Ok(parse_frame(bytes, salt).map(|(_, body)| body));
+        }
+    }
+
+    /// The debt in the frame at an offset; `None` when it can't be read.
+    fn debt(&mut self, queue: u64, position: u64, offset: u32) -> io::Result<Option<StoredDebt>> {
+        let find = |body: &[u8]| {
+            let frame = Frame::read(body).ok()?;
+            let owed = frame.entries.iter().find_map(|entry| match entry {
+                Entry::Owed(owed) if owed.queue == queue && owed.position == position => Some(owed),
+                _ => None,
+            })?;
+            stored_debt(&frame, owed).ok()
+        };
+        if let Some(found) = self.frame(offset)?.and_then(find) {
+            return Ok(Some(found));
+        }
+        // The window may be older than what was written since.
+        self.buffer.clear();
+        Ok(self.frame(offset)?.and_then(find))
+    }
+
+    /// Settles a debt that can't be read.
+    fn give_up(&self, queue: u64, position: u64) {
+        let is_lost = self.shared.front.lock().lose_debt(queue, position);
+        if is_lost {
+            tracing::error!(queue, position, "a debt can't be read: it is lost");
+            self.shared.work.notify_one();
+        }
+    }
+}
+
+fn stored_debt(frame: &Frame<'_>, owed: &Owed<'_>) -> Result<StoredDebt, Malformed> {
+    let mut reader = Reader::new(owed.identifiers);
+    let mut identifiers = Vec::new();
+    while !reader.is_empty() {
+        identifiers.push(reader.u32()?);
+    }
+    let message = match owed.message {
+        Some(message) => Some((*frame.messages.get(message as usize).ok_or(Malformed)?).into()),
+        None => None,
+    };
+    Ok(StoredDebt {
+        position: Position(owed.position),
+        epoch: owed.epoch,
+        qos: owed.qos,
+        retain: owed.retain,
+        identifiers,
+        body: owed.body.to_vec(),
+        message,
+    })
+}
+
+/// Makes the directory of a segment from the segment.
+fn make_directory(file: &dyn DiskFile, salt: u64) -> io::Result<Directory> {
+    let mut directory = Directory::default();
+    let mut scanner = Scanner::new(file, salt)?;
+    loop {
+        match scanner.next()? {
+            Found::Frame { offset, body, .. } => {
+                let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+                debts_of(body, |debt| directory.push(debt, offset));
+            }
+            Found::Gap { .. } => {}
+            Found::End { .. } => return Ok(directory),
+        }
+    }
+}

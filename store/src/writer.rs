@@ -1,0 +1,265 @@
+//! The thread that writes: one append and one sync for everything that waits.
+//!
+//! It owns the end of the log and nothing else. What it can't write because the disk is full it keeps, and tries again once
+//! there is room: nobody was told that it is safe. A sync that fails is different: what is on the disk is unknown then,
+//! and asking again doesn't tell, so the store has failed for good.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::Snapshot;
+use crate::disk::DiskFile;
+use crate::durable::Shared;
+use crate::format::{FileHead, FileKind, HEAD, seal};
+use crate::front::{Batch, Health, Write};
+use crate::options::Durability;
+use crate::recovery::log_name;
+
+/// Between two tries to write to a full disk.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    tail: Option<Tail>,
+    /// The newest sequence that is on disk for sure.
+    synced_sequence: u64,
+    last_sync: Instant,
+}
+
+/// The segment that is being written.
+struct Tail {
+    number: u64,
+    file: Arc<dyn DiskFile>,
+    salt: u64,
+    /// The newest sequence written to it and not synced.
+    unsynced: Option<u64>,
+}
+
+/// What there is to do.
+enum Task {
+    Write(Batch, Option<(Snapshot, u64)>),
+    Sync,
+    Stop,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, synced_sequence: u64) -> Self {
+        Self { shared, tail: None, synced_sequence, last_sync: Instant::now() }
+    }
+
+    /// Writes until the store is closed or has failed.
+    pub(crate) fn run(mut self) {
+        loop {
+            let done = match self.next_task() {
+                Task::Write(batch, snapshot) => self.commit(batch, snapshot),
+                Task::Sync => self.sync(),
+                Task::Stop => break,
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, "the store has failed: nothing is acknowledged any more");
+                self.shared.front.lock().health = Health::Failed;
+                break;
+            }
+        }
+        if let Some(tail) = self.tail.take() {
+            self.shared.trim(tail.number, &*tail.file);
+        }
+        self.shared.front.lock().writer_is_done = true;
+        self.shared.maintenance.notify_all();
+        self.shared.safe.notify_all();
+    }
+
+    fn next_task(&mut self) -> Task {
+        let mut front = self.shared.front.lock();
+        loop {
+            if front.waiting_bytes() > 0 || std::mem::take(&mut front.wants_commit) {
+                let batch = front.take_batch();
+                let snapshot = front.checkpoint_due();
+                return Task::Write(batch, snapshot);
+            }
+            let is_dirty = self.tail.as_ref().is_some_and(|tail| tail.unsynced.is_some());
+            if front.is_closing {
+                return if is_dirty { Task::Sync } else { Task::Stop };
+            }
+            let due = match front.options.durability {
+                Durability::Interval(interval) if is_dirty => self.last_sync.checked_add(interval),
+                Durability::Interval(_) | Durability::Commit => None,
+            };
+            match due {
+                None => self.shared.work.wait(&mut front),
+                Some(due) if due <= Instant::now() => return Task::Sync,
+                Some(due) => {
+                    self.shared.work.wait_until(&mut front, due);
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, mut batch: Batch, snapshot: Option<(Snapshot, u64)>) -> io::Result<()> {
+        let mut rest = batch.writes.as_slice();
+        while let Some(first) = rest.first() {
+            let count = rest.iter().take_while(|write| write.segment == first.segment).count();
+            let (here, after) = rest.split_at(count);
+            self.write(&mut batch.bytes, here)?;
+            rest = after;
+        }
+        let is_due = match self.shared.options.durability {
+            Durability::Commit => true,
+            Durability::Interval(interval) => self.last_sync.elapsed() >= interval,
+        };
+        // A checkpoint must not be ahead of the log.
+        if is_due || snapshot.is_some() {
+            self.sync()?;
+        }
+        self.finish(batch, snapshot);
+        Ok(())
+    }
+
+    /// Writes frames that lie in one segment one after the other.
+    fn write(&mut self, bytes: &mut [u8], writes: &[Write]) -> io::Result<()> {
+        let Some(first) = writes.first() else { return Ok(()) };
+        self.open_segment(first, writes)?;
+        let Some(tail) = &mut self.tail else { return Ok(()) };
+        for write in writes {
+            if let Some(frame) = bytes.get_mut(write.range.clone()) {
+                let unsynced = u32::try_from(write.sequence - self.synced_sequence).unwrap_or(u32::MAX);
+                seal(frame, write.kind, write.sequence, unsynced, tail.salt);
+            }
+        }
+        let file = Arc::clone(&tail.file);
+        // Frames that were spared leave holes in the buffer, not in the file.
+        for together in writes.chunk_by(|write, next| write.range.end == next.range.start) {
+            let (Some(first), Some(last)) = (together.first(), together.last()) else { continue };
+            let Some(bytes) = bytes.get(first.range.start..last.range.end) else { continue };
+            self.shared.until_there_is_room(|| file.write_at(bytes, first.offset))?;
+        }
+        if let (Some(tail), Some(last)) = (&mut self.tail, writes.last()) {
+            tail.unsynced = Some(last.sequence);
+        }
+        Ok(())
+    }
+
+    /// Makes the segment that these frames go to, if it isn't the one that is open.
+    fn open_segment(&mut self, first: &Write, writes: &[Write]) -> io::Result<()> {
+        if self.tail.as_ref().is_some_and(|tail| tail.number == first.segment) {
+            return Ok(());
+        }
+        // Whatever lies in an older segment is safe before a newer one exists: only the last one can end in a torn write.
+        self.sync()?;
+        if let Some(tail) = self.tail.take() {
+            self.shared.trim(tail.number, &*tail.file);
+        }
+        let shared = &self.shared;
+        let salt = fastrand::u64(..);
+        let epoch = shared.identity.epoch;
+        let head = FileHead {
+            kind: FileKind::Log,
+            store: shared.identity.id,
+            epoch,
+            number: first.segment,
+            sequence: first.sequence,
+            salt,
+        };
+        let name = log_name(first.segment, epoch);
+        let end = writes.last().map_or(0, |last| last.offset + last.range.len() as u64);
+        let size = shared.options.segment_bytes.max(end);
+        let file = shared.until_there_is_room(|| {
+            let file = match shared.disk.create(&name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => shared.disk.open(&name)?,
+                made => made?,
+            };
+            file.allocate(size)?;
+            file.write_at(&head.to_bytes(), 0)?;
+            Ok(file)
+        })?;
+        debug_assert!(first.offset == HEAD as u64);
+        file.sync()?;
+        shared.disk.sync_names()?;
+        self.tail = Some(Tail { number: first.segment, file, salt, unsynced: None });
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if let Some(tail) = &mut self.tail
+            && let Some(sequence) = tail.unsynced
+        {
+            tail.file.sync()?;
+            tail.unsynced = None;
+            self.synced_sequence = sequence;
+        }
+        self.last_sync = Instant::now();
+        Ok(())
+    }
+
+    /// Tells everybody.
+    fn finish(&self, batch: Batch, snapshot: Option<(Snapshot, u64)>) {
+        let shared = &self.shared;
+        let mut front = shared.front.lock();
+        for (segment, debt, offset) in &batch.debts {
+            if let Some(directory) = front.directories.get(segment) {
+                directory.lock().push(*debt, *offset);
+            }
+        }
+        // Only now: a directory must be whole when it is written.
+        let sealed = std::mem::take(&mut front.sealing);
+        front.sealed.extend(sealed);
+        front.counters.commits += 1;
+        front.pending.spare = batch.bytes;
+        shared.committed.store(batch.token.0, Ordering::Release);
+        let (safe, waiting) =
+            std::mem::take(&mut front.waiting).into_iter().partition(|(token, _)| *token <= batch.token);
+        front.waiting = waiting;
+        let has_work = snapshot.is_some() || !front.sealed.is_empty();
+        if snapshot.is_some() {
+            front.snapshot = snapshot;
+        }
+        drop(front);
+        shared.safe.notify_all();
+        if has_work {
+            shared.maintenance.notify_all();
+        }
+        let safe: Vec<(crate::CommitToken, std::task::Waker)> = safe;
+        for (_, waker) in safe {
+            waker.wake();
+        }
+    }
+}
+
+impl Shared {
+    /// Runs a write again until the disk isn't full any more.
+    fn until_there_is_room<T>(&self, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match write() {
+                Err(error) if is_full(&error) => {}
+                done => return done,
+            }
+            let mut front = self.front.lock();
+            if front.is_closing {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            if front.health == Health::Sound {
+                tracing::error!("the disk is full: the log waits for room");
+            }
+            front.health = Health::Full { used: front.log_bytes, limit: front.log_bytes };
+            self.maintenance.notify_all();
+            self.work.wait_for(&mut front, RETRY);
+        }
+    }
+
+    /// Gives back what was reserved for a segment and isn't needed.
+    fn trim(&self, number: u64, file: &dyn DiskFile) {
+        let used = self.front.lock().state.segments.get(&number).map(|segment| segment.size);
+        if let Some(used) = used
+            && let Err(error) = file.truncate(used)
+        {
+            tracing::warn!(%error, number, "a full segment could not be cut to its size");
+        }
+    }
+}
+
+/// Whether there is no room, for bytes or for files.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
