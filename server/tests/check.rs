@@ -115,3 +115,43 @@ fn what_becomes_of_undefined_is_refused_when_it_makes_no_sense() {
         assert!(text.contains("rule \"fine\", action \"elsewhere\""), "{text}");
     }
 }
+
+fn tidegate(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn sql_tells_warnings_and_keeps_the_text_of_numbers() {
+    let statement = "SELECT n AS t, big, a FROM 'a' WHERE payload.n = 1 OR n = 1.50";
+    let message = r#"{"n":1.50,"big":123456789012345678901234567890.10,"a":0}"#;
+    let output = tidegate(&["sql", statement, "-t", "a", "-m", message]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("warning[R0900]"));
+
+    let output = tidegate(&["sql", statement, "-t", "a", "-m", message, "--json"]);
+    let line = String::from_utf8(output.stdout).unwrap();
+    assert!(line.contains(r#""output":{"t":1.50,"big":123456789012345678901234567890.10,"a":0}"#), "{line}");
+    let answer: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(answer["warnings"][0]["code"], "R0900");
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn rules_test_fails_a_case_whose_rule_is_doubtful_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = folder.path().join("x.cases.json");
+    let case = r#"[{"id": "a", "sql": "SELECT * FROM 'a' WHERE clientid = 'x'", "topic": "a", "payload": {"clientid": "x"},
+                   "expect": {"clientid": "x"}}]"#;
+    std::fs::write(&cases, case).unwrap();
+    let cases = cases.to_str().unwrap();
+    assert_eq!(tidegate(&["rules", "test", cases]).status.code(), Some(0));
+    let output = tidegate(&["rules", "test", cases, "-v"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("R0901"));
+    let output = tidegate(&["rules", "test", cases, "--deny-warnings"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("R0901"));
+}

@@ -3,6 +3,8 @@
 use clap::Args;
 use mqtt_protocol::matches;
 use rules_sql::{CompileError, CompiledRule, Dialect, Evaluation, Limits, Outcome, compile};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::message::{MessageArgs, text_or_file};
@@ -65,14 +67,18 @@ fn report(args: &SqlArgs, rule: &CompiledRule, answer: &Answer) -> Result<Exit, 
                 out.bytes(&bytes)?;
                 return Ok(Exit::Success);
             }
-            let value = serde_json::from_slice(output.bytes()).ok().filter(|_| output.is_json());
-            let value = value.unwrap_or_else(|| json!(String::from_utf8_lossy(output.bytes())));
-            out.json(&json!({
-                "outcome": "output",
-                "is_json": output.is_json(),
-                "output": value,
-                "warnings": warnings,
-            }))?;
+            let text = std::str::from_utf8(output.bytes()).ok().filter(|_| output.is_json());
+            let json = text.and_then(|text| RawValue::from_string(text.to_owned()).ok());
+            let answer = OutputAnswer {
+                outcome: "output",
+                is_json: output.is_json(),
+                output: match json {
+                    Some(json) => json,
+                    None => to_raw_value(&String::from_utf8_lossy(output.bytes())).map_err(unwritable)?,
+                },
+                warnings,
+            };
+            out.line(&serde_json::to_string(&answer).map_err(unwritable)?)?;
             return Ok(Exit::Success);
         }
         Answer::OtherTopic => {
@@ -92,6 +98,19 @@ fn report(args: &SqlArgs, rule: &CompiledRule, answer: &Answer) -> Result<Exit, 
         notice(&words);
     }
     Ok(exit)
+}
+
+/// The answer of `--json` when there is an output; its text is kept, so that numbers keep theirs.
+#[derive(Serialize)]
+struct OutputAnswer {
+    outcome: &'static str,
+    is_json: bool,
+    output: Box<RawValue>,
+    warnings: Vec<Value>,
+}
+
+fn unwritable(error: serde_json::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("the answer can't be written: {error}"))
 }
 
 fn refuse(args: &SqlArgs, statement: &str, error: &CompileError) -> Result<Exit, Failure> {
