@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that can't go on fails")]
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+mod common;
 
+use std::path::Path;
+use std::process::Output;
+
+use common::tidegate;
 use serde_json::Value;
 
 const RULES: &str = r#"
@@ -31,12 +34,8 @@ strict = true
 "#;
 
 fn check(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
-        command.env_remove(name);
-    }
     let config = folder.join("tidegate.toml");
-    command.args(["check", "--config"]).arg(config).args(arguments).stdin(Stdio::null()).output().unwrap()
+    tidegate(&[&["check", "--config", config.to_str().unwrap()], arguments].concat())
 }
 
 fn folder(rules: &str) -> tempfile::TempDir {
@@ -114,14 +113,6 @@ fn what_becomes_of_undefined_is_refused_when_it_makes_no_sense() {
         assert!(text.contains(expected), "{expected}\n{text}");
         assert!(text.contains("rule \"fine\", action \"elsewhere\""), "{text}");
     }
-}
-
-fn tidegate(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
-        command.env_remove(name);
-    }
-    command.args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that can't go on fails")]
 
-use std::process::{Command, Output, Stdio};
+mod common;
 
+use std::process::Output;
+
+use common::tidegate;
 use serde_json::Value;
 
 const RULES: &str = r#"
@@ -38,14 +41,6 @@ name = "out"
 type = "log"
 message = "x"
 "#;
-
-fn tidegate(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
-        command.env_remove(name);
-    }
-    command.args(arguments).stdin(Stdio::null()).output().unwrap()
-}
 
 fn explain(arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
