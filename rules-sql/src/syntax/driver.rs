@@ -114,20 +114,38 @@ fn run<T>(
     })
 }
 
-/// Cuts the text into tokens without white space, each placed by bytes.
-fn tokens(rules: &Rules, text: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>, Fault> {
-    let mut tokens = Vec::new();
-    let mut places = Places { text, offset: 0, line: 1, column: 1 };
-    if let Err(error) = Tokenizer::new(rules, text).tokenize_with_location_into_buf(&mut tokens) {
-        let start = places.offset(error.location);
-        let message = error.message.to_lowercase();
-        return Err(Fault::new(codes::WORDS, Span { start, end: text.len() }, message));
+/// Cuts the text into tokens, each placed by bytes.
+fn words(rules: &Rules, text: &str) -> Result<Vec<TokenWithSpan>, Fault> {
+    let mut words = Vec::new();
+    let mut base = 0;
+    loop {
+        let rest = text.get(base..).unwrap_or("");
+        let mut tokens = Vec::new();
+        let result = Tokenizer::new(rules, rest).tokenize_with_location_into_buf(&mut tokens);
+        let mut places = Places { text: rest, offset: 0, line: 1, column: 1 };
+        for token in tokens {
+            let (start, end) = (places.offset(token.span.start), places.offset(token.span.end));
+            words.push(TokenWithSpan { token: token.token, span: placed(base + start, base + end) });
+        }
+        let Err(error) = result else { return Ok(words) };
+        let start = base + places.offset(error.location);
+        // The tokenizer takes `._` for the beginning of a number, except right after a word: `a[0]._id` is a step.
+        if !text.get(start..).is_some_and(|fault| fault.starts_with("._")) {
+            let message = error.message.to_lowercase();
+            return Err(Fault::new(codes::WORDS, Span { start, end: text.len() }, message));
+        }
+        words.push(TokenWithSpan { token: Token::Period, span: placed(start, start + 1) });
+        base = start + 1;
     }
-    let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+}
+
+/// The words of a text without white space and comments.
+fn tokens(rules: &Rules, text: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>, Fault> {
+    let words = words(rules, text)?;
+    let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(words.len());
     let mut operators = 0;
-    for mut token in tokens {
-        let (start, end) = (places.offset(token.span.start), places.offset(token.span.end));
-        token.span = placed(start, end);
+    for token in words {
+        let Span { start, end } = range(token.span);
         match (&token.token, kept.last_mut()) {
             (Token::Whitespace(_), _) => continue,
             (Token::Tilde, Some(last)) if last.token == Token::Eq && range(last.span).end == start => {
