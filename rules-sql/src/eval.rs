@@ -535,9 +535,14 @@ impl<'s, 'v> Scope<'s, 'v> {
 
     /// Writes one expression as JSON. `None`: a budget ran out; false: Undefined, nothing written.
     fn write(&self, expr: &'v Expr, out: &mut Vec<u8>) -> Option<bool> {
-        if let (Op::Field(path), None) = (&expr.op, self.trace) {
+        if let Op::Field(path) = &expr.op {
             // What is only copied is not decoded.
-            let Some(node) = self.field(path) else { return Some(false) };
+            let node = self.field(path);
+            if let Some(trace) = self.trace {
+                let place = trace.open(expr);
+                trace.close(place, &node.map_or(Value::Undefined, Value::from_node));
+            }
+            let Some(node) = node else { return Some(false) };
             if !self.meter.build(out.len() + node.text_len()) {
                 return None;
             }

@@ -210,6 +210,14 @@ fn random_values_are_those_of_the_evaluation() {
 }
 
 #[test]
+fn what_is_copied_keeps_its_escapes() {
+    // The helper compares with the evaluation.
+    let explanation = explain("SELECT a, b.c FROM '#'", r#"{"a": "\u0041\/", "b": {"c": 1.50}}"#);
+    let Outcome::Output(output) = explanation.outcome else { panic!("no output") };
+    assert_eq!(output.bytes(), br#"{"a":"\u0041\/","b":{"c":1.50}}"#);
+}
+
+#[test]
 fn explanations_are_bounded() {
     let payload = format!("{{\"e\": [{}], \"s\": \"{}\"}}", vec!["1"; 9_000].join(","), "é".repeat(5_000));
     let long = vec!["s = 'x'"; 2_500].join(" OR ");

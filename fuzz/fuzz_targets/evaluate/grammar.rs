@@ -553,15 +553,23 @@ impl<'u, 'b> Grammar<'u, 'b> {
         self.in_template = true;
         self.nodes = self.nodes.max(NODES / 4);
         let mut out = String::new();
+        let text = |grammar: &mut Self, out: &mut String| -> Result<()> {
+            let text = grammar.pick(&TEXTS)?;
+            // Nor may two texts make a `${` of their ends.
+            if !(out.ends_with('$') && text.starts_with('{')) {
+                out.push_str(text);
+            }
+            Ok(())
+        };
         for _ in 0..=self.below(3)? {
-            out.push_str(self.pick(&TEXTS)?);
+            text(self, &mut out)?;
             // A dollar sign before `${` would make it text, and the expression with it.
             if !out.ends_with('$') {
                 out.push_str("${");
                 self.expr(DEPTH / 2, &mut out)?;
                 out.push('}');
             }
-            out.push_str(self.pick(&TEXTS)?);
+            text(self, &mut out)?;
         }
         self.in_template = false;
         Ok(out)
