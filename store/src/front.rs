@@ -41,6 +41,8 @@ pub(crate) struct Front {
     pub(crate) tail: Option<u64>,
     /// Directories that aren't in their files yet.
     pub(crate) directories: HashMap<u64, Arc<Mutex<Directory>>>,
+    /// Who reads retained messages now: no segment goes until they are done.
+    pub(crate) readers: u32,
     /// Full segments of which something may still be on its way to the disk.
     pub(crate) sealing: Vec<u64>,
     /// Full segments whose directories want writing.
