@@ -131,7 +131,17 @@ fn main() {
     }
     append(&store, 1_000_000, WINDOW, false);
     println!("queued: {}", store.queue_len(QueueKey::Session(session())));
+    // As after kill -9: what is there while the store runs.
+    let killed = tempfile::tempdir_in(".").unwrap();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), killed.path().join(entry.file_name())).unwrap();
+    }
+    println!("killed:");
+    drop(open(killed.path()));
+    drop(killed);
     drop(store);
+    println!("closed:");
     let (store, _) = open(folder.path());
     let mut reader = store.reader(QueueKey::Session(session()));
     let (start, mut after, mut count) = (Instant::now(), Position(0), 0);
