@@ -161,6 +161,7 @@ fn front(recovered: Recovered, options: StoreOptions) -> Front {
         next_segment: recovered.next_segment,
         tail: None,
         directories: std::collections::HashMap::new(),
+        readers: 0,
         sealing: Vec::new(),
         sealed: Vec::new(),
         checkpoints: recovered.checkpoints,

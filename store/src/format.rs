@@ -10,7 +10,7 @@ use crate::bytes::{Malformed, Reader};
 pub(crate) const VERSION: u16 = 1;
 
 /// Every file of the store begins with this.
-const MAGIC: [u8; 8] = *b"TIDELOG\n";
+pub(crate) const MAGIC: [u8; 8] = *b"TIDELOG\n";
 
 /// Bytes of a file's head.
 pub(crate) const HEAD: usize = 64;

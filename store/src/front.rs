@@ -41,6 +41,8 @@ pub(crate) struct Front {
     pub(crate) tail: Option<u64>,
     /// Directories that aren't in their files yet.
     pub(crate) directories: HashMap<u64, Arc<Mutex<Directory>>>,
+    /// Who reads retained messages now: no segment goes until they are done.
+    pub(crate) readers: u32,
     /// Full segments of which something may still be on its way to the disk.
     pub(crate) sealing: Vec<u64>,
     /// Full segments whose directories want writing.
@@ -499,7 +501,9 @@ impl Front {
     /// Puts the wall clock into the log, if it isn't there often enough already.
     fn stamp(&mut self) {
         let at_ms = (self.options.wall_clock_ms)();
-        if (at_ms - self.state.stamp_ms).abs() >= STAMP_INTERVAL_MS {
+        // A commit that is wanted has something in it: the checkpoint after it covers more than the one before.
+        let is_wanted = std::mem::take(&mut self.wants_commit);
+        if is_wanted || (at_ms - self.state.stamp_ms).abs() >= STAMP_INTERVAL_MS {
             let mut making = self.begin();
             self.put(&mut making, &Entry::Stamp { at_ms });
             self.finish(FrameKind::Records, &making);

@@ -6,6 +6,14 @@
 //! [`Store::committed`] has reached that token. The interface is the same for a store that keeps nothing
 //! ([`MemoryStore`], whose tokens are committed at once) and for one that waits for a disk.
 //!
+//! [`DurableStore`] is that one. From an append to the disk and back:
+//!
+//! - `front` turns records into frames, gives debts their places and keeps the `state`; `writer` makes what waits one commit.
+//! - `maintenance` writes directories and checkpoints and makes room; `recovery` puts a state together at a start.
+//! - `read` hands back sessions, retained messages, and queues as a stream.
+//! - `format`, `entry`, `checkpoint` and `directory` are the bytes, described in docs/store-format.md; `disk` is what is
+//!   asked of a disk, and [`FaultDisk`] one that fails on cue.
+//!
 //! The crate knows no MQTT packets and no sockets: identities are numbers and byte strings.
 
 mod bytes;

@@ -16,7 +16,7 @@ use crate::disk::DiskFile;
 use crate::durable::Shared;
 use crate::format::{FileHead, FileKind, HEAD};
 use crate::front::{Front, Health};
-use crate::recovery::{checkpoint_name, directory_name, log_name, write_directory};
+use crate::recovery::{checkpoint_name, directory_name, log_name, remove_old_checkpoints, write_directory};
 use crate::scan::{Found, Scanner};
 use crate::state::{Frame, Segment};
 
@@ -139,14 +139,9 @@ impl Maintenance {
         front.checkpoint_size = size;
         front.checkpoints.push(covered);
         let kept = front.checkpoints.len().saturating_sub(2);
-        let old: Vec<u64> = front.checkpoints.drain(..kept).collect();
+        front.checkpoints.drain(..kept);
         drop(front);
-        for name in shared.disk.names()? {
-            let sequence = name.strip_suffix(".state").and_then(|name| name.split('-').next());
-            if sequence.and_then(|sequence| sequence.parse().ok()).is_some_and(|found| old.contains(&found)) {
-                shared.disk.remove(&name)?;
-            }
-        }
+        remove_old_checkpoints(&*shared.disk)?;
         Ok(())
     }
 
@@ -267,6 +262,9 @@ impl Maintenance {
 
 /// A segment that nobody needs any more.
 fn removable(front: &Front) -> Option<(u64, Segment)> {
+    if front.readers > 0 {
+        return None;
+    }
     let covered = front.covered_twice();
     front
         .state

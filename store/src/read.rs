@@ -20,7 +20,7 @@ use crate::queue::{Inflight, Queue, Session};
 use crate::record::{MessageId, MessageRecord, Position, QueueKey, SessionKey};
 use crate::recovery::{debts_of, directory_name, log_name};
 use crate::scan::{Found, Scanner};
-use crate::state::{Frame, State, key_of};
+use crate::state::{Frame, Place, State, key_of};
 
 /// Bytes that are read at once.
 const WINDOW: usize = 128 * 1024;
@@ -228,18 +228,25 @@ impl DurableStore {
     /// # Errors
     /// What the disk says.
     pub fn for_each_retained(&self, mut each: impl FnMut(StoredMessage)) -> io::Result<()> {
-        let mut places: Vec<_> = self.shared.front.lock().state.retained.values().copied().collect();
+        let mut places: Vec<_> = {
+            let mut front = self.shared.front.lock();
+            front.readers += 1;
+            front.state.retained.values().copied().collect()
+        };
+        let done = self.read_retained(&mut places, &mut each);
+        self.shared.front.lock().readers -= 1;
+        self.shared.maintenance.notify_all();
+        done
+    }
+
+    fn read_retained(&self, places: &mut [Place], each: &mut impl FnMut(StoredMessage)) -> io::Result<()> {
         // What has its place in the log by now may be on its way there.
         self.shared.wait_for_all();
         places.sort_unstable_by_key(|place| (place.segment, place.offset, place.message));
         let mut window = Window::new(Arc::clone(&self.shared));
         for place in places {
-            let body = match window.go_to(place.segment) {
-                Ok(()) => window.frame(place.offset)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
-            };
-            let frame = body.and_then(|body| Frame::read(body).ok());
+            window.go_to(place.segment)?;
+            let frame = window.frame(place.offset)?.and_then(|body| Frame::read(body).ok());
             match frame.as_ref().and_then(|frame| frame.messages.get(place.message as usize)) {
                 Some(message) => each((*message).into()),
                 None => self.shared.front.lock().counters.retained_lost += 1,
@@ -336,7 +343,7 @@ impl QueueReader {
         let mut has_waited = false;
         while debts.len() < max && bytes < max_bytes {
             let Some(next) = self.next(after) else { break };
-            let (found, is_in_memory) = match self.window.look_up(&next, max - debts.len()) {
+            let (found, is_growing) = match self.window.look_up(&next, max - debts.len()) {
                 Ok(found) => found,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
                     tries += 1;
@@ -346,7 +353,7 @@ impl QueueReader {
             };
             tries = 0;
             let places = self.unpaid(next.queue, after, next.last, &found);
-            if places.is_empty() && is_in_memory {
+            if places.is_empty() && is_growing {
                 // It has its place in the log and isn't safe yet: new, or moved there just now.
                 if !debts.is_empty() || has_waited || !self.window.shared.wait_for_all() {
                     break;
@@ -423,6 +430,8 @@ struct Window {
     buffer: Vec<u8>,
     /// Where the buffer begins in the file.
     start: u64,
+    /// Bytes of it that were read.
+    filled: usize,
 }
 
 struct OpenSegment {
@@ -434,7 +443,7 @@ struct OpenSegment {
 
 impl Window {
     fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, segment: None, buffer: Vec::new(), start: 0 }
+        Self { shared, segment: None, buffer: Vec::new(), start: 0, filled: 0 }
     }
 
     /// Opens a segment, unless it is open already.
@@ -443,7 +452,7 @@ impl Window {
             return Ok(());
         }
         self.segment = None;
-        self.buffer.clear();
+        self.filled = 0;
         let epoch = self.shared.front.lock().state.segments.get(&number).map(|segment| segment.epoch);
         let epoch = epoch.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let file = self.shared.disk.open(&log_name(number, epoch))?;
@@ -452,13 +461,18 @@ impl Window {
         Ok(())
     }
 
-    /// Up to `max` debts of a queue in its next segment from a place on, paid ones included, and whether the directory is
-    /// still being made.
+    /// Up to `max` debts of a queue in its next segment from a place on, paid ones included, and whether more
+    /// may come.
     fn look_up(&mut self, next: &Next, max: usize) -> io::Result<(Vec<(u64, u32)>, bool)> {
         let max = max.max(16);
-        let in_memory = self.shared.front.lock().directories.get(&next.segment).cloned();
+        let (in_memory, is_growing) = {
+            let front = self.shared.front.lock();
+            let number = next.segment;
+            let is_growing = front.tail == Some(number) || front.sealing.contains(&number);
+            (front.directories.get(&number).cloned(), is_growing)
+        };
         if let Some(directory) = in_memory {
-            return Ok((directory.lock().look_up(next.queue, next.position, next.last, max), true));
+            return Ok((directory.lock().look_up(next.queue, next.position, next.last, max), is_growing));
         }
         // Nothing of a segment with a directory in a file is on its way.
         self.go_to(next.segment)?;
@@ -495,25 +509,27 @@ impl Window {
         let mut wanted = FRAME_HEAD;
         loop {
             let at = usize::try_from(offset.wrapping_sub(self.start)).unwrap_or(usize::MAX);
-            let is_here = offset >= self.start && at.saturating_add(wanted) <= self.buffer.len();
+            let is_here = offset >= self.start && at.saturating_add(wanted) <= self.filled;
             if !is_here {
-                self.buffer.resize(wanted.max(WINDOW), 0);
-                self.buffer.shrink_to(wanted.max(WINDOW));
-                let read = file.read_at(&mut self.buffer, offset)?;
-                self.buffer.truncate(read);
+                // One long frame doesn't make the window long for ever.
+                if self.buffer.len() != wanted.max(WINDOW) {
+                    self.buffer = vec![0; wanted.max(WINDOW)];
+                }
+                self.filled = file.read_at(&mut self.buffer, offset)?;
                 self.start = offset;
-                if read < wanted {
-                    self.buffer.clear();
+                if self.filled < wanted {
+                    self.filled = 0;
                     return Ok(None);
                 }
                 continue;
             }
-            let Some(head) = peek_frame(self.buffer.get(at..).unwrap_or_default()) else { return Ok(None) };
+            let bytes = self.buffer.get(at..self.filled).unwrap_or_default();
+            let Some(head) = peek_frame(bytes) else { return Ok(None) };
             if wanted < head.size() {
                 wanted = head.size();
                 continue;
             }
-            let bytes = self.buffer.get(at..).unwrap_or_default();
+            let bytes = self.buffer.get(at..self.filled).unwrap_or_default();
             return Ok(parse_frame(bytes, salt).map(|(_, body)| body));
         }
     }
@@ -532,7 +548,7 @@ impl Window {
             return Ok(Some(found));
         }
         // The window may be older than what was written since.
-        self.buffer.clear();
+        self.filled = 0;
         Ok(self.frame(offset)?.and_then(find))
     }
 

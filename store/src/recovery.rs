@@ -18,16 +18,18 @@ use std::io;
 use std::sync::Arc;
 
 use crate::StoreIdentity;
-use crate::checkpoint::{self, CheckpointError, TEMPORARY, create_temporary};
+use crate::checkpoint::{self, CheckpointError, Snapshot, TEMPORARY, create_temporary};
 use crate::directory::{self, Directory};
 use crate::disk::{Disk, DiskFile};
-use crate::format::{FRAME_HEAD, FileHead, FileKind, FrameHead, FrameKind, HEAD, HeadError, VERSION, seal};
+use crate::format::{
+    FRAME_HEAD, FileHead, FileKind, FrameHead, FrameKind, HEAD, HeadError, MAGIC, VERSION, seal,
+};
 use crate::options::{OpenError, RecoveryReport};
 use crate::scan::{Found, Scanner};
 use crate::state::{FoundDebt, Frame, Segment, State};
 
-/// The file that says whose folder this is.
-const IDENTITY: &str = "identity";
+/// The files that say whose folder this is: two, so that damage to one doesn't bring an old epoch back.
+const IDENTITY: [&str; 2] = ["identity", "identity.copy"];
 
 /// Bytes that are copied at once.
 const COPY: usize = 1024 * 1024;
@@ -120,17 +122,19 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
 
 impl Recovery<'_> {
     fn read_identity(&mut self) -> Result<(), OpenError> {
-        let file = match self.disk.open(IDENTITY) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        match self.head_of(IDENTITY, &*file)? {
-            Some(head) if head.kind == FileKind::Identity => {
-                self.store = Some(head.store);
-                self.epoch = head.epoch;
+        for name in IDENTITY {
+            let file = match self.disk.open(name) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error.into()),
+            };
+            match self.head_of(name, &*file)? {
+                Some(head) if head.kind == FileKind::Identity => {
+                    self.store.get_or_insert(head.store);
+                    self.epoch = self.epoch.max(head.epoch);
+                }
+                _ => self.put_aside(name)?,
             }
-            _ => self.put_aside(IDENTITY)?,
         }
         Ok(())
     }
@@ -157,11 +161,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// All sound checkpoints by the sequence that they cover, with their names and sizes.
-    fn read_checkpoints(
-        &mut self,
-        names: &[String],
-    ) -> Result<BTreeMap<u64, (String, u64, FileHead)>, OpenError> {
+    /// Sizes of all sound checkpoints, by the sequence that they cover and their epoch.
+    fn read_checkpoints(&mut self, names: &[String]) -> Result<BTreeMap<(u64, u32), u64>, OpenError> {
         let mut named: Vec<_> = names
             .iter()
             .filter_map(|name| Some((parse_name(name, ".state")?, name)))
@@ -170,7 +171,7 @@ impl Recovery<'_> {
         named.sort_unstable();
         let mut found = BTreeMap::new();
         let mut is_read = false;
-        for ((sequence, _), name) in named.into_iter().rev() {
+        for ((sequence, epoch), name) in named.into_iter().rev() {
             let file = self.disk.open(name)?;
             // Only the newest sound one is read whole.
             let head = if is_read {
@@ -196,7 +197,7 @@ impl Recovery<'_> {
             };
             self.store.get_or_insert(head.store);
             self.epoch = self.epoch.max(head.epoch);
-            found.insert(sequence, (name.clone(), file.size()?, head));
+            found.insert((sequence, epoch), file.size()?);
         }
         Ok(found)
     }
@@ -239,17 +240,11 @@ impl Recovery<'_> {
     /// Removes what the newest checkpoint makes superfluous; returns the sequences of the checkpoints that are kept.
     fn settle_checkpoints(
         &mut self,
-        checkpoints: BTreeMap<u64, (String, u64, FileHead)>,
+        checkpoints: BTreeMap<(u64, u32), u64>,
     ) -> Result<(Vec<u64>, u64), OpenError> {
-        let size = checkpoints.last_key_value().map_or(0, |(_, (_, size, _))| *size);
-        let mut kept: Vec<u64> = Vec::new();
-        for (sequence, (name, ..)) in checkpoints.iter().rev() {
-            if kept.len() < 2 {
-                kept.insert(0, *sequence);
-            } else {
-                self.disk.remove(name)?;
-            }
-        }
+        let size = checkpoints.last_key_value().map_or(0, |(_, size)| *size);
+        let mut kept: Vec<u64> = checkpoints.keys().rev().take(2).map(|(sequence, _)| *sequence).collect();
+        kept.reverse();
         if checkpoints.is_empty() {
             self.report.without_checkpoint =
                 self.logs.first_key_value().is_some_and(|(_, log)| log.head.sequence > 1);
@@ -455,11 +450,26 @@ impl Recovery<'_> {
         let store = self.store.unwrap_or_else(|| fastrand::u64(1..));
         let epoch = self.epoch + 1;
         let head = FileHead { kind: FileKind::Identity, store, epoch, number: 0, sequence: 0, salt: 0 };
-        let file = create_temporary(self.disk)?;
-        file.write_at(&head.to_bytes(), 0)?;
-        file.sync()?;
-        self.disk.rename(TEMPORARY, IDENTITY)?;
-        self.disk.sync_names()?;
+        for name in IDENTITY {
+            let file = create_temporary(self.disk)?;
+            file.write_at(&head.to_bytes(), 0)?;
+            file.sync()?;
+            self.disk.rename(TEMPORARY, name)?;
+            self.disk.sync_names()?;
+        }
+        let (mut checkpoints, mut checkpoint_size) = (checkpoints, checkpoint_size);
+        if self.report.has_losses() {
+            // So that it is reported once.
+            let snapshot = Snapshot::of(&self.state);
+            checkpoint_size = snapshot.size();
+            let sequence = self.last_sequence;
+            let salt = fastrand::u64(..);
+            let head = FileHead { kind: FileKind::Checkpoint, sequence, salt, ..head };
+            snapshot.write(self.disk, &checkpoint_name(sequence, epoch), head)?;
+            checkpoints.push(sequence);
+            checkpoints.drain(..checkpoints.len().saturating_sub(2));
+        }
+        remove_old_checkpoints(self.disk)?;
         let newest = self.logs.last_key_value().map_or(0, |(number, _)| *number);
         let newest = newest.max(self.state.segments.last_key_value().map_or(0, |(number, _)| *number));
         self.report.quarantined.sort_unstable();
@@ -474,6 +484,15 @@ impl Recovery<'_> {
             report: self.report,
         })
     }
+}
+
+/// Removes all checkpoints but the two newest.
+pub(crate) fn remove_old_checkpoints(disk: &dyn Disk) -> io::Result<()> {
+    let mut names: Vec<_> =
+        disk.names()?.into_iter().filter_map(|name| Some((parse_name(&name, ".state")?, name))).collect();
+    names.sort_unstable();
+    names.truncate(names.len().saturating_sub(2));
+    names.iter().try_for_each(|(_, name)| disk.remove(name))
 }
 
 /// Writes a segment's directory. It isn't synced: it can be made again.
@@ -545,9 +564,11 @@ fn safe_before(frame: &FrameHead) -> u64 {
     if frame.kind == FrameKind::Filler { 0 } else { frame.safe_before() }
 }
 
-/// Whether a file has nothing but zeros after its head.
+/// Whether a file has nothing but zeros, or a head of ours that came to harm and nothing but zeros after it.
 fn is_blank(file: &dyn DiskFile) -> io::Result<bool> {
-    let mut offset = HEAD as u64;
+    let mut magic = [0; MAGIC.len()];
+    file.read_at(&mut magic, 0)?;
+    let mut offset = if magic == MAGIC { HEAD as u64 } else { 0 };
     let mut buffer = vec![0; COPY];
     loop {
         let read = file.read_at(&mut buffer, offset)?;

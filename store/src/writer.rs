@@ -74,7 +74,7 @@ impl Writer {
     fn next_task(&mut self) -> Task {
         let mut front = self.shared.front.lock();
         loop {
-            if front.waiting_bytes() > 0 || std::mem::take(&mut front.wants_commit) {
+            if front.waiting_bytes() > 0 || front.wants_commit {
                 let batch = front.take_batch();
                 let snapshot = front.checkpoint_due();
                 return Task::Write(batch, snapshot);
@@ -177,6 +177,8 @@ impl Writer {
         debug_assert!(first.offset == HEAD as u64);
         file.sync()?;
         shared.disk.sync_names()?;
+        // Each segment takes some: the reserve is noticed before it is used up.
+        shared.check_room();
         self.tail = Some(Tail { number: first.segment, file, salt, unsynced: None });
         Ok(())
     }
