@@ -30,7 +30,7 @@ pub mod units;
 
 pub use config::ActionConfig;
 pub use delivery::{
-    Delivery, DeliveryError, DropReason, Enqueued, Failure, ItemId, OnFailure, Sink, Snapshot,
+    Delivery, DeliveryError, DropReason, Enqueued, Failure, ItemId, OnFailure, Outbox, Sink, Snapshot,
 };
 pub use error::{ActionConfigError, RenderError};
 pub use outlet::{Outlet, OutletItem, OutletSettings, QueuedRequest};

@@ -1,10 +1,14 @@
 //! One queued action, whatever its kind: the delivery machine with the right driver in it.
 
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::ActionConfig;
-use crate::delivery::{Delivery, Enqueued, ItemId, OnFailure, Outgoing, Snapshot};
+use store::{DurableStore, Position};
+
+use crate::config::{ActionConfig, OrderBy};
+use crate::delivery::outbox::encode;
+use crate::delivery::{Delivery, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Snapshot};
 use crate::error::ActionConfigError;
 use crate::plan::Request;
 use crate::sinks::http::{HttpRequest, HttpSink};
@@ -15,6 +19,15 @@ use crate::targets::TargetPolicy;
 pub trait QueuedRequest: Send + Sync + 'static {
     /// Returns about how many bytes of memory it takes.
     fn bytes(&self) -> usize;
+
+    /// Appends the request as an outbox keeps it.
+    fn encode(&self, out: &mut Vec<u8>);
+
+    /// Reads what [`QueuedRequest::encode`] has written; `None` for anything else. Every check that a request had when it
+    /// was rendered is made again.
+    fn decode(bytes: &[u8]) -> Option<Self>
+    where
+        Self: Sized;
 }
 
 /// What outlets need besides an action's own settings.
@@ -24,6 +37,10 @@ pub struct OutletSettings {
     pub targets: Arc<TargetPolicy>,
     /// Seeds the jitter of retries.
     pub seed: u64,
+    /// Where queues are kept; `None`: in memory alone.
+    pub store: Option<Arc<DurableStore>>,
+    /// What the caller makes order keys with.
+    pub hasher: RandomState,
 }
 
 /// The queue and driver of one action. Republish has none.
@@ -64,7 +81,10 @@ impl Outlet {
             ActionConfig::Republish(_) => return Ok(None),
             ActionConfig::Http(config) => {
                 let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
-                Kind::Http(Delivery::spawn(&label, sink, config.delivery(), settings.seed))
+                let outbox = settings.store.as_ref();
+                let outbox =
+                    outbox.map(|store| Outbox::new(Arc::clone(store), &label, settings.hasher.clone()));
+                Kind::Http(Delivery::spawn_on(&label, sink, config.delivery(), settings.seed, outbox))
             }
             ActionConfig::Log(config) => {
                 let sink = LogSink::new(TracingWriter, config.max_per_second);
@@ -95,6 +115,26 @@ impl Outlet {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// The outbox's name, and the body that it is to keep for this request; `None` where the queue is in memory alone.
+    #[must_use]
+    pub fn debt(&self, order: OrderBy, request: &Request) -> Option<(Arc<str>, Vec<u8>)> {
+        match (&self.kind, request) {
+            (Kind::Http(delivery), Request::Http(request)) => {
+                Some((Arc::clone(delivery.outbox()?.name()), encode(order, request)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells of a request that [`Outlet::debt`] gave a body for, and that has this place in the outbox now. Never waits. A
+    /// request of another kind than the outlet's is left to be found there.
+    pub fn placed(&self, position: Position, item: OutletItem) {
+        let OutletItem { id, key, request, on_failure, extra_bytes } = item;
+        if let (Kind::Http(delivery), Request::Http(request)) = (&self.kind, request) {
+            delivery.placed(position, Outgoing { id, key, request, on_failure, extra_bytes });
+        }
     }
 
     /// Puts a request into the queue. Never waits. A request of another kind than the outlet's is handed back.

@@ -17,12 +17,12 @@ use std::task::{Context, Poll};
 use mqtt_protocol::{
     FrameStatus, Outgoing, PacketId, ProtocolVersion, Publish, PublishLayout, QoS, ReasonCode,
 };
-use store::{CommitToken, MessageRecord, Record};
+use store::{CommitToken, MessageRecord, Position, Record};
 
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::{Limits, QueuePolicy};
-use crate::hook::{Admitted, HookEffects, Progress, Republish};
+use crate::hook::{Admitted, HookEffects, OwedToAction, Placed, Progress, Republish};
 use crate::message::{Message, Publication, Publisher, Trail};
 use crate::metrics::tally;
 use crate::outbound::{SHARE_ALWAYS_BYTES, SHARE_RECEIVERS, SHARE_WIDE_BYTES};
@@ -188,9 +188,13 @@ pub(crate) fn publish(
     if let Some(handler) = &route.handler {
         progress = handler.handle(publication, &mut cursor, &mut effects);
     }
+    if effects.refused && progress == Progress::Done {
+        return Admission::Refused(ReasonCode::QuotaExceeded);
+    }
     let keeps = shared.store.keeps_records();
     let plain = progress == Progress::Done
         && effects.republish.is_empty()
+        && effects.owed.is_empty()
         && route.receivers.len() + route.groups.len() <= CHUNK
         && !keeps
         && (shared.config.limits.max_queued_policy == QueuePolicy::DropOldest
@@ -216,7 +220,7 @@ pub(crate) fn publish(
         });
     }
     drop(turn);
-    let step = Step { message: publication.to_message(), route };
+    let step = Step::new(publication.to_message(), route);
     Admission::Suspended(Box::new(Dispatch {
         steps: vec![step],
         stage: match progress {
@@ -224,6 +228,7 @@ pub(crate) fn publish(
             Progress::Yield => Stage::Rules { at: 0, cursor, effects },
         },
         admitted: Vec::new(),
+        placed: Vec::new(),
         received: received.cloned(),
         token: CommitToken::NOTHING_OWED,
         slow: None,
@@ -241,6 +246,8 @@ pub(crate) struct Dispatch {
     stage: Stage,
     /// What rules want done once all of it is admitted.
     admitted: Vec<Admitted>,
+    /// Who wants to know the places of debts to actions.
+    placed: Vec<(Placed, Position)>,
     received: Option<Received>,
     token: CommitToken,
     slow: Option<Arc<Session>>,
@@ -259,6 +266,16 @@ impl std::fmt::Debug for Dispatch {
 struct Step {
     message: Arc<Message>,
     route: Arc<Route>,
+    /// What actions are owed because of it.
+    owed: Vec<OwedToAction>,
+    /// Made by a rule, and there is no room to retain it: nobody receives it, and only what actions are owed remains.
+    is_dropped: bool,
+}
+
+impl Step {
+    fn new(message: Arc<Message>, route: Arc<Route>) -> Self {
+        Self { message, route, owed: Vec::new(), is_dropped: false }
+    }
 }
 
 enum Stage {
@@ -297,9 +314,10 @@ impl Dispatch {
     pub(crate) fn internal(shared: &Shared, message: Arc<Message>) -> Self {
         let route = shared.route(message.topic());
         Self {
-            steps: vec![Step { message, route }],
+            steps: vec![Step::new(message, route)],
             stage: Stage::Rules { at: 0, cursor: 0, effects: HookEffects::default() },
             admitted: Vec::new(),
+            placed: Vec::new(),
             received: None,
             token: CommitToken::NOTHING_OWED,
             slow: None,
@@ -321,8 +339,9 @@ impl Dispatch {
         loop {
             match &mut self.stage {
                 Stage::Rules { .. } => match self.run_rules(shared, now) {
-                    Progress::Yield => return Turn::Again,
-                    Progress::Done => match self.admit(shared) {
+                    Ok(Progress::Yield) => return Turn::Again,
+                    Err(reason) => return Turn::Done(Err(reason)),
+                    Ok(Progress::Done) => match self.admit(shared) {
                         Ok(token) => {
                             if let Some(received) = &self.received {
                                 received.session.lock().state.admit_received(received.id, token);
@@ -349,6 +368,7 @@ impl Dispatch {
                             return Turn::Waiting;
                         }
                     }
+                    self.placed.drain(..).for_each(|(placed, position)| placed(position));
                     self.stage = Stage::FanOut { at: 0, next: 0, turn: None, waiting: None };
                 }
                 Stage::FanOut { at, next, turn, waiting } => {
@@ -360,6 +380,10 @@ impl Dispatch {
                             slow: self.slow.take(),
                         }));
                     };
+                    if step.is_dropped {
+                        *at += 1;
+                        continue;
+                    }
                     let receivers = step.route.receivers.len() + step.route.groups.len();
                     let mut fanout = Fanout::of_message(&step.message, receivers, now.mono_ms);
                     if step.message.publication().retain && turn.is_none() {
@@ -405,16 +429,20 @@ impl Dispatch {
     }
 
     /// Shows every message to its handler; what that makes becomes further messages.
-    fn run_rules(&mut self, shared: &Shared, now: Now) -> Progress {
-        let Stage::Rules { at, cursor, effects } = &mut self.stage else { return Progress::Done };
-        while let Some(step) = self.steps.get(*at) {
+    fn run_rules(&mut self, shared: &Shared, now: Now) -> Result<Progress, ReasonCode> {
+        let Stage::Rules { at, cursor, effects } = &mut self.stage else { return Ok(Progress::Done) };
+        while let Some(step) = self.steps.get_mut(*at) {
             if *cursor != usize::MAX
                 && let Some(handler) = &step.route.handler
                 && handler.handle(&step.message.publication(), cursor, effects) == Progress::Yield
             {
-                return Progress::Yield;
+                return Ok(Progress::Yield);
+            }
+            if effects.refused {
+                return Err(ReasonCode::QuotaExceeded);
             }
             self.admitted.append(&mut effects.admitted);
+            step.owed.append(&mut effects.owed);
             let source = Arc::clone(&step.message);
             for republish in effects.republish.drain(..) {
                 if self.steps.len() > REPUBLISHED_MAX {
@@ -425,7 +453,7 @@ impl Dispatch {
                     Some(message) => {
                         shared.metrics.messages_republished.add(1);
                         let route = shared.route(message.topic());
-                        self.steps.push(Step { message, route });
+                        self.steps.push(Step::new(message, route));
                     }
                     None => shared.metrics.dropped_rule_output.add(1),
                 }
@@ -433,7 +461,7 @@ impl Dispatch {
             *at += 1;
             *cursor = 0;
         }
-        Progress::Done
+        Ok(Progress::Done)
     }
 
     /// Reserves every budget, then puts every debt into one frame. An error means that nothing happened.
@@ -450,6 +478,7 @@ impl Dispatch {
         let token = if shared.store.keeps_records() {
             self.append_debts(shared)
         } else {
+            self.place(&[]);
             Ok(CommitToken::NOTHING_OWED)
         };
         // A reservation is needed only until the message is in the queue, which nothing can keep it from any more; the
@@ -459,10 +488,7 @@ impl Dispatch {
     }
 
     fn check_retained(&mut self, shared: &Shared) -> Result<(), ReasonCode> {
-        let mut first = true;
-        let mut refused = false;
-        self.steps.retain(|step| {
-            let is_source = std::mem::take(&mut first);
+        for (place, step) in self.steps.iter_mut().enumerate() {
             let publication = step.message.publication();
             let fits = !publication.retain
                 || publication.payload.is_empty()
@@ -470,18 +496,30 @@ impl Dispatch {
                     .retained
                     .has_room(publication.topic, step.message.size(), &shared.config.limits)
                     .is_ok();
-            if !fits && is_source {
-                refused = true;
-            } else if !fits {
+            if !fits && place == 0 {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            if !fits {
+                step.is_dropped = true;
                 shared.metrics.dropped_rule_output.add(1);
             }
-            fits
-        });
-        if refused { Err(ReasonCode::QuotaExceeded) } else { Ok(()) }
+        }
+        Ok(())
+    }
+
+    /// Notes the places of what actions are owed: the last of these, or nowhere.
+    fn place(&mut self, positions: &[Position]) {
+        let owed: Vec<OwedToAction> = self.steps.iter_mut().flat_map(|step| step.owed.drain(..)).collect();
+        let theirs = positions.len().checked_sub(owed.len()).and_then(|others| positions.get(others..));
+        let mut places = theirs.unwrap_or_default().iter().copied();
+        for debt in owed {
+            self.placed.push((debt.placed, places.next().unwrap_or(Position::NOWHERE)));
+        }
     }
 
     fn reserve(&self, limits: &Limits, reserved: &mut Vec<(Arc<Session>, usize)>) -> Result<(), ReasonCode> {
-        for step in self.steps.iter().filter(|step| step.message.qos() > QoS::AtMostOnce) {
+        for step in self.steps.iter().filter(|step| step.message.qos() > QoS::AtMostOnce && !step.is_dropped)
+        {
             for receiver in step.route.receivers.iter().filter(|receiver| receiver.may_owe()) {
                 let size = step.message.size();
                 if !receiver.session.lock().state.reserve(size, limits) {
@@ -493,7 +531,7 @@ impl Dispatch {
         Ok(())
     }
 
-    fn append_debts(&self, shared: &Shared) -> Result<CommitToken, ReasonCode> {
+    fn append_debts(&mut self, shared: &Shared) -> Result<CommitToken, ReasonCode> {
         let now_ms = shared.clock.now().mono_ms;
         let debts: Vec<_> = self.steps.iter().map(durable_debts).collect();
         let mut records = Vec::new();
@@ -510,14 +548,14 @@ impl Dispatch {
                 expires_after_ms: publication.expires_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms)),
                 publisher: publication.publisher.map(|publisher| &*publisher.client_id),
             }));
-            if publication.retain {
+            if publication.retain && !step.is_dropped {
                 records.push(if publication.payload.is_empty() {
                     Record::RetainedCleared { topic: publication.topic }
                 } else {
                     Record::Retained { id: publication.id }
                 });
             }
-            if publication.qos > QoS::AtMostOnce {
+            if publication.qos > QoS::AtMostOnce && !step.is_dropped {
                 for (session, granted) in debts {
                     records.push(Record::Owed {
                         id: publication.id,
@@ -536,27 +574,39 @@ impl Dispatch {
                     });
                 }
             }
-            if records.len() == before + 1 {
+            if records.len() == before + 1 && step.owed.is_empty() {
                 records.pop();
             }
         }
         if let Some(received) = &self.received {
             records.push(Record::Received { session: received.session.key(), packet_id: received.id.get() });
         }
+        // Last, so that theirs are the last places.
+        for step in &self.steps {
+            let publication = step.message.publication();
+            records.extend(step.owed.iter().map(|debt| Record::Queued {
+                queue: debt.queue.key(publication.namespace),
+                id: Some(publication.id),
+                body: &debt.body,
+            }));
+        }
         if records.is_empty() {
             return Ok(CommitToken::NOTHING_OWED);
         }
-        shared.store.append(&records).map_err(|error| {
+        let mut positions = Vec::new();
+        let token = shared.store.append_debts(&records, &mut positions).map_err(|error| {
             tracing::warn!(%error, "publish refused: the store did not accept its debts");
             ReasonCode::QuotaExceeded
-        })
+        })?;
+        self.place(&positions);
+        Ok(token)
     }
 }
 
 /// The durable sessions that a message is owed to, with what their Subscriptions grant.
 fn durable_debts(step: &Step) -> Vec<(&Session, Granted)> {
     let publication = step.message.publication();
-    if publication.qos == QoS::AtMostOnce {
+    if publication.qos == QoS::AtMostOnce || step.is_dropped {
         return Vec::new();
     }
     let publisher = publication.publisher.map(|publisher| &*publisher.client_id);

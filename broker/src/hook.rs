@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use mqtt_protocol::QoS;
+use store::{Position, QueueKey};
 
 use crate::message::Publication;
 
@@ -41,6 +42,10 @@ pub enum Progress {
 pub struct HookEffects {
     /// Messages to route right after this one, in order, before the publisher is told yes.
     pub republish: Vec<Republish>,
+    /// What the message makes the broker owe to actions: in the same frame of the store as its other debts.
+    pub owed: Vec<OwedToAction>,
+    /// An action has no room and its policy is to let publishers wait: the message is refused, as if a quota were exceeded.
+    pub refused: bool,
     /// What to do once the message is admitted: its debts are with the store, and nobody has received it yet. Dropped
     /// without being called when the message is refused. Must not block.
     pub admitted: Vec<Admitted>,
@@ -53,10 +58,54 @@ impl std::fmt::Debug for HookEffects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HookEffects")
             .field("republish", &self.republish)
+            .field("owed", &self.owed)
+            .field("refused", &self.refused)
             .field("admitted", &self.admitted.len())
             .finish()
     }
 }
+
+/// Whose queue a debt goes to. The text is the action's name, `rule/action`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActionQueue {
+    /// It is to be delivered.
+    Outbox(Arc<str>),
+    /// It can't be delivered, and is kept for somebody to look at.
+    DeadLetters(Arc<str>),
+}
+
+impl ActionQueue {
+    /// The queue's key in the store.
+    pub(crate) fn key(&self, namespace: u32) -> QueueKey<'_> {
+        match self {
+            Self::Outbox(name) => QueueKey::Outbox { namespace, name },
+            Self::DeadLetters(name) => QueueKey::DeadLetters { namespace, name },
+        }
+    }
+}
+
+/// Something that an action is owed because of the message.
+pub struct OwedToAction {
+    /// Where it waits.
+    pub queue: ActionQueue,
+    /// What the action needs to deliver it.
+    pub body: Vec<u8>,
+    /// Told its place once the message is admitted; dropped without being called when the message is refused.
+    pub placed: Placed,
+}
+
+impl std::fmt::Debug for OwedToAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwedToAction")
+            .field("queue", &self.queue)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Told the place of a debt in its queue; [`Position::NOWHERE`] when the store keeps nothing. Called in the order of the
+/// publishes of one publisher, for an inbound QoS 2 message once its receive record is safe. Must not block.
+pub type Placed = Box<dyn FnOnce(Position) + Send>;
 
 /// A message that a rule makes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,6 +29,9 @@ mod timers;
 
 pub use broker::{BoundListener, Broker, InternalPublish, PublishError, TopicRefused};
 pub use config::{BrokerConfig, Limits, ListenerConfig, QueuePolicy};
-pub use hook::{Admitted, HookEffects, MessageHandler, MessageHook, Progress, Republish};
+pub use hook::{
+    ActionQueue, Admitted, HookEffects, MessageHandler, MessageHook, OwedToAction, Placed, Progress,
+    Republish,
+};
 pub use message::{Message, Publication, Publisher, Trail};
 pub use metrics::Stats;

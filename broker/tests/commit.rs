@@ -210,6 +210,101 @@ async fn what_a_rule_wants_done_is_done_for_admitted_messages_only() {
     assert_eq!(counting.0.load(Ordering::Relaxed), 2);
 }
 
+/// Owes an action every message, and is told the places. Payload `no` finds it without room.
+#[derive(Default)]
+struct Owing(Arc<parking_lot::Mutex<Places>>);
+
+/// Payloads and the places of what is owed for them.
+type Places = Vec<(Vec<u8>, u64)>;
+
+impl broker::MessageHook for Owing {
+    fn generation(&self) -> u64 {
+        0
+    }
+    fn candidates(&self, _: &str) -> Option<Arc<dyn broker::MessageHandler>> {
+        Some(Arc::new(Owing(Arc::clone(&self.0))))
+    }
+}
+
+impl broker::MessageHandler for Owing {
+    fn handle(
+        &self,
+        message: &broker::Publication<'_>,
+        _: &mut usize,
+        effects: &mut broker::HookEffects,
+    ) -> broker::Progress {
+        effects.refused = message.payload == b"no";
+        let (placed, payload) = (Arc::clone(&self.0), message.payload.to_vec());
+        effects.owed.push(broker::OwedToAction {
+            queue: broker::ActionQueue::Outbox("rule/action".into()),
+            body: b"request".to_vec(),
+            placed: Box::new(move |position| placed.lock().push((payload, position.0))),
+        });
+        broker::Progress::Done
+    }
+}
+
+#[tokio::test]
+async fn what_actions_are_owed_is_in_the_frame_of_the_message() {
+    let store = Arc::new(ManualStore::default());
+    let owing = Owing::default();
+    let placed = Arc::clone(&owing.0);
+    let harness = start_with(BrokerConfig::default(), Arc::clone(&store) as _, Some(Arc::new(owing))).await;
+    let mut subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    publisher.publish("t", b"one", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(subscriber.payload().await, b"one");
+    publisher.expect_nothing().await;
+    let frame = store.frames().pop().unwrap();
+    for record in ["Message(", "Owed {", "Queued { queue: Outbox { namespace: 0, name: \"rule/action\" }"] {
+        assert!(frame.contains(record), "{record}: {frame}");
+    }
+    assert_eq!(*placed.lock(), [(b"one".to_vec(), 2)], "behind the session's debt");
+    store.commit_all();
+    assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(1), ReasonCode::Success));
+    // Nobody subscribes, at QoS 0: the action is owed it all the same.
+    publisher.publish("nobody", b"two", QoS::AtMostOnce, false, 0).await;
+    publisher.expect_nothing().await;
+    assert_eq!(placed.lock().pop(), Some((b"two".to_vec(), 3)));
+    // At QoS 2 it is passed on once it is safe.
+    publisher.publish("t", b"three", QoS::ExactlyOnce, false, 3).await;
+    wait_for_frames(&store, 5).await;
+    publisher.expect_nothing().await;
+    assert_eq!(placed.lock().len(), 1);
+    store.commit_all();
+    assert_eq!(publisher.receive().await, Got::Ack("PUBREC", id(3), ReasonCode::Success));
+    assert_eq!(placed.lock().pop(), Some((b"three".to_vec(), 5)));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_owed_to_no_action() {
+    let store = Arc::new(ManualStore::default());
+    let owing = Owing::default();
+    let placed = Arc::clone(&owing.0);
+    let harness = start_with(BrokerConfig::default(), Arc::clone(&store) as _, Some(Arc::new(owing))).await;
+    let mut subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    publisher.publish("t", b"no", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(1), ReasonCode::QuotaExceeded));
+    store.set_full(true);
+    publisher.publish("t", b"yes", QoS::AtLeastOnce, false, 2).await;
+    assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(2), ReasonCode::QuotaExceeded));
+    subscriber.expect_nothing().await;
+    assert_eq!((store.frames().len(), placed.lock().len()), (2, 0));
+}
+
+#[tokio::test]
+async fn without_a_durable_store_debts_to_actions_have_no_place() {
+    let owing = Owing::default();
+    let placed = Arc::clone(&owing.0);
+    let store = Arc::new(store::MemoryStore::new(1));
+    let harness = start_with(BrokerConfig::default(), store, Some(Arc::new(owing))).await;
+    let mut publisher = harness.client("publisher").await;
+    publisher.publish("t", b"m", QoS::AtLeastOnce, false, 1).await;
+    assert_eq!(publisher.receive().await, Got::Ack("PUBACK", id(1), ReasonCode::NoMatchingSubscribers));
+    assert_eq!(*placed.lock(), [(b"m".to_vec(), 0)]);
+}
+
 #[tokio::test]
 async fn the_end_of_a_session_is_on_record_before_the_next_of_its_name() {
     let (harness, store) = start().await;

@@ -24,11 +24,15 @@ pub enum DropReason {
     Driver,
     /// The action was stopped, and the grace was over.
     Shutdown,
+    /// What was kept of it can't be read as a request.
+    Unreadable,
+    /// The store has lost it to damage of its files.
+    Lost,
 }
 
 impl DropReason {
     /// Every reason, in the order of [`Snapshot::dropped`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::QueueFull,
         Self::TooLarge,
         Self::Expired,
@@ -37,6 +41,8 @@ impl DropReason {
         Self::RateLimited,
         Self::Driver,
         Self::Shutdown,
+        Self::Unreadable,
+        Self::Lost,
     ];
 
     /// The value of the metric's `reason` label.
@@ -51,6 +57,8 @@ impl DropReason {
             Self::RateLimited => "rate_limited",
             Self::Driver => "driver",
             Self::Shutdown => "shutdown",
+            Self::Unreadable => "unreadable",
+            Self::Lost => "lost",
         }
     }
 }
@@ -78,15 +86,15 @@ impl Counters {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Items given to the queue, those that it refused included.
+    /// Items given to the queue, those that it refused or found in its outbox at the start included.
     pub received: u64,
     /// Items that the far side confirmed.
     pub delivered: u64,
     /// Attempts after the first, of all items.
     pub retried: u64,
-    /// Items waiting.
+    /// Items waiting, in memory or on disk.
     pub queued: u64,
-    /// Bytes of items waiting or in flight.
+    /// Bytes of items waiting in memory or in flight.
     pub bytes: u64,
     /// Items handed to the sink.
     pub in_flight: u64,

@@ -14,13 +14,14 @@
 //! time, nothing more is sent until the pause is over; then one batch tries. Its success closes the circuit.
 //!
 //! Accounting: `received = delivered + queued + in flight + dropped{reason}` under one lock, hence at every instant.
-//! The queue lives in memory: what it holds when the process ends without a drain is lost, and what a drain's grace
-//! leaves over is counted under `shutdown`.
+//! A queue lives in an [`Outbox`], and then survives everything, or in memory: what that holds when the process ends
+//! without a drain is lost, and what a drain's grace leaves over is counted under `shutdown`.
 
 mod batch;
 mod circuit;
 mod counters;
 mod error;
+pub(crate) mod outbox;
 mod queue;
 mod retry;
 #[cfg(test)]
@@ -40,7 +41,9 @@ pub use batch::BatchPolicy;
 pub use circuit::{CircuitState, Health};
 pub use counters::{DropReason, Snapshot};
 pub use error::DeliveryError;
-use queue::{Admission, Queue};
+pub use outbox::Outbox;
+use queue::{Admission, Queue, Settled};
+use store::Position;
 
 use crate::config::DeliveryConfig;
 use crate::outlet::QueuedRequest;
@@ -160,6 +163,18 @@ struct Shared<S: Sink> {
     queue: Mutex<Queue<S::Request>>,
     sink: Mutex<Arc<S>>,
     wake: Notify,
+    /// Where the queue is kept, if it is.
+    outbox: Option<Outbox>,
+}
+
+impl<S: Sink> Shared<S> {
+    /// Settles what has ended and tells who wants to know. With no lock held.
+    fn finish(&self, settled: Settled) {
+        if let Some(outbox) = &self.outbox {
+            outbox.settle(&settled.positions);
+        }
+        settled.tell();
+    }
 }
 
 impl<S: Sink> fmt::Debug for Shared<S> {
@@ -175,11 +190,26 @@ impl<S: Sink> Delivery<S> {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn spawn(label: &str, sink: S, config: DeliveryConfig, seed: u64) -> Self {
+        Self::spawn_on(label, sink, config, seed, None)
+    }
+
+    /// The same with a queue that is kept in an outbox, and goes on with what it holds already.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn spawn_on(label: &str, sink: S, config: DeliveryConfig, seed: u64, outbox: Option<Outbox>) -> Self {
+        let queue = Queue::new(config, sink.batch_policy(), seed, Instant::now());
+        let queue = match &outbox {
+            Some(outbox) => queue.durable(outbox.len()),
+            None => queue,
+        };
         let shared = Arc::new(Shared {
             label: label.to_owned(),
-            queue: Mutex::new(Queue::new(config, sink.batch_policy(), seed, Instant::now())),
+            queue: Mutex::new(queue),
             sink: Mutex::new(Arc::new(sink)),
             wake: Notify::new(),
+            outbox,
         });
         let worker = tokio::spawn(worker::run(Arc::clone(&shared)));
         Self { shared, worker: Mutex::new(Some(worker)) }
@@ -188,11 +218,26 @@ impl<S: Sink> Delivery<S> {
     /// Puts an item into the queue, or drops it, or drops others for it. Never waits.
     pub fn enqueue(&self, item: Outgoing<S::Request>) -> Enqueued {
         let Admission { outcome, settled } = self.shared.queue.lock().admit(item, Instant::now());
-        settled.tell();
+        self.shared.finish(settled);
         if outcome == Enqueued::Queued {
             self.shared.wake.notify_one();
         }
         outcome
+    }
+
+    /// Where the queue is kept; `None`: in memory alone.
+    #[must_use]
+    pub fn outbox(&self) -> Option<&Outbox> {
+        self.shared.outbox.as_ref()
+    }
+
+    /// Tells of an item that the outbox has at this place. Never waits. Its identity becomes that of the place.
+    pub fn placed(&self, position: Position, mut item: Outgoing<S::Request>) {
+        let Some(outbox) = &self.shared.outbox else { return };
+        item.id = outbox.id(position.0);
+        let left = self.shared.queue.lock().placed(position.0, item, Instant::now());
+        drop(left);
+        self.shared.wake.notify_one();
     }
 
     /// Replaces driver and settings. What is queued goes out through the new driver; what is in flight ends on the
@@ -204,7 +249,7 @@ impl<S: Sink> Delivery<S> {
             *self.shared.sink.lock() = Arc::new(sink);
             settled
         };
-        settled.tell();
+        self.shared.finish(settled);
         self.shared.wake.notify_one();
     }
 

@@ -15,6 +15,7 @@ use super::batch::BatchPolicy;
 use super::circuit::{Circuit, Permit};
 use super::counters::{Counters, DropReason, Snapshot};
 use super::error::DeliveryError;
+use super::outbox::{Backlog, HEAD_BYTES_MAX, HEAD_ITEMS_MAX, Read};
 use super::{Enqueued, Envelope, Failure, OnFailure, Outgoing, retry};
 use crate::config::{DeliveryConfig, Overflow};
 use crate::outlet::QueuedRequest;
@@ -40,10 +41,13 @@ struct Item<R> {
     /// Failures of any kind that may pass.
     failures: u32,
     on_failure: Option<OnFailure>,
+    /// Its place in the outbox; `None`: it is in memory alone.
+    position: Option<u64>,
 }
 
 impl<R> Item<R> {
     fn settle(self, reason: DropReason, error: String, settled: &mut Settled) {
+        settled.positions.extend(self.position);
         if let Some(tell) = self.on_failure {
             settled.failed.push((tell, Failure { reason, error, attempts: self.attempts }));
         }
@@ -70,6 +74,8 @@ pub(super) struct Settled {
     failed: Vec<(OnFailure, Failure)>,
     /// Dropped untold, but not under the lock: what they hold may do anything when it goes.
     delivered: Vec<OnFailure>,
+    /// Places in the outbox that are settled.
+    pub(super) positions: Vec<u64>,
 }
 
 impl Settled {
@@ -101,6 +107,8 @@ impl<R> Batch<R> {
 pub(super) enum Step<R> {
     /// Send this.
     Send(Batch<R>),
+    /// Read what follows this place of the outbox, then call [`Queue::loaded`].
+    Load(u64),
     /// Wait for a call, a result, or this moment.
     Wait(Option<Instant>),
     /// Nothing is left and nothing will come.
@@ -128,11 +136,21 @@ pub(super) struct Queue<R> {
     in_flight_batches: usize,
     counters: Counters,
     closes_at: Option<Instant>,
+    /// The part on disk, where the queue is kept there.
+    backlog: Option<Backlog>,
 }
 
 impl<R: QueuedRequest> Queue<R> {
+    /// A queue that begins with `backlog` on disk.
+    pub(super) fn durable(mut self, backlog: u64) -> Self {
+        self.counters.received = backlog;
+        self.backlog = Some(Backlog::new(backlog));
+        self
+    }
+
     pub(super) fn new(config: DeliveryConfig, policy: BatchPolicy, seed: u64, now: Instant) -> Self {
         Self {
+            backlog: None,
             config,
             policy,
             random: fastrand::Rng::with_seed(seed),
@@ -150,20 +168,86 @@ impl<R: QueuedRequest> Queue<R> {
         }
     }
 
-    pub(super) fn admit(&mut self, outgoing: Outgoing<R>, now: Instant) -> Admission {
+    fn item(&mut self, outgoing: Outgoing<R>, arrived_at: Instant, position: Option<u64>) -> Item<R> {
         let number = self.next_number;
         self.next_number += 1;
-        self.counters.received += 1;
-        let item = Item {
+        Item {
             bytes: outgoing.request.bytes().saturating_add(outgoing.extra_bytes),
             envelope: Arc::new(Envelope { id: outgoing.id, request: outgoing.request }),
             key: outgoing.key.map_or(Key::Own(number), Key::Shared),
             number,
-            arrived_at: now,
+            arrived_at,
             attempts: 0,
             failures: 0,
             on_failure: outgoing.on_failure,
-        };
+            position,
+        }
+    }
+
+    /// Takes an item that has this place in the outbox, or leaves it there. Returns it if it was left, to be dropped where
+    /// no lock is held.
+    pub(super) fn placed(
+        &mut self,
+        position: u64,
+        outgoing: Outgoing<R>,
+        now: Instant,
+    ) -> Option<Outgoing<R>> {
+        self.counters.received += 1;
+        let has_room = self.has_room_in_head() && self.closes_at.is_none();
+        if self.backlog.as_mut().is_some_and(|backlog| !backlog.told(position, has_room)) {
+            return Some(outgoing);
+        }
+        let item = self.item(outgoing, now, Some(position));
+        self.bytes += item.bytes;
+        self.push_back(item);
+        None
+    }
+
+    /// Takes what was read from the outbox.
+    pub(super) fn loaded(&mut self, read: Vec<Read<R>>, now: Instant) -> Settled {
+        let mut settled = Settled::default();
+        let found_any = !read.is_empty();
+        for Read { position, id, age, decoded } in read {
+            if self.backlog.as_mut().is_some_and(|backlog| !backlog.found(position)) {
+                continue;
+            }
+            let Some((key, request)) = decoded else {
+                self.counters.drop_one(DropReason::Unreadable);
+                settled.positions.push(position);
+                continue;
+            };
+            let arrived_at = now.checked_sub(age).unwrap_or(now);
+            let item = self.item(Outgoing::new(id, key, request), arrived_at, Some(position));
+            self.bytes += item.bytes;
+            self.push_back(item);
+        }
+        if let Some(backlog) = &mut self.backlog {
+            backlog.end_read(found_any);
+        }
+        settled
+    }
+
+    /// The outbox could not be read.
+    pub(super) fn load_failed(&mut self, until: Instant) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.fail_read(until);
+        }
+    }
+
+    /// Counts what the store has lost, given how many items it still has.
+    pub(super) fn count_lost(&mut self, on_disk: u64) {
+        let in_memory = count(self.waiting.len() + self.in_flight);
+        let lost = self.backlog.as_mut().map_or(0, |backlog| backlog.lost(on_disk, in_memory));
+        (0..lost).for_each(|_| self.counters.drop_one(DropReason::Lost));
+    }
+
+    fn has_room_in_head(&self) -> bool {
+        self.waiting.len() + self.in_flight < HEAD_ITEMS_MAX && self.bytes < HEAD_BYTES_MAX
+    }
+
+    pub(super) fn admit(&mut self, outgoing: Outgoing<R>, now: Instant) -> Admission {
+        self.counters.received += 1;
+        let item = self.item(outgoing, now, None);
         let mut settled = Settled::default();
         let refusal = if self.closes_at.is_some() {
             Some((DropReason::Shutdown, "the action is stopping".to_owned()))
@@ -197,6 +281,9 @@ impl<R: QueuedRequest> Queue<R> {
         self.config = config;
         self.policy = policy;
         let mut settled = Settled::default();
+        if self.backlog.is_some() {
+            return settled;
+        }
         match config.queue.overflow {
             Overflow::DropOldest => self.make_room(0, 0, &mut settled),
             Overflow::DropNewest => {
@@ -226,8 +313,18 @@ impl<R: QueuedRequest> Queue<R> {
                 return (Step::GraceOver, settled);
             }
         }
+        let is_low =
+            self.waiting.len() + self.in_flight <= HEAD_ITEMS_MAX / 2 && self.bytes < HEAD_BYTES_MAX / 2;
+        if let Some(backlog) = &mut self.backlog
+            && is_low
+            && self.closes_at.is_none()
+            && let Some(after) = backlog.begin_read(now)
+        {
+            return (Step::Load(after), settled);
+        }
         self.end_delays(now);
         let mut wait_until = earliest(expires_at, self.closes_at);
+        wait_until = earliest(wait_until, self.backlog.as_ref().and_then(|backlog| backlog.paused_until));
         wait_until = earliest(wait_until, self.delayed.first().map(|(at, _)| *at));
         if self.in_flight_batches < self.config.concurrency && !self.ready.is_empty() {
             match self.circuit.permit(now, self.in_flight_batches) {
@@ -268,6 +365,7 @@ impl<R: QueuedRequest> Queue<R> {
                 self.bytes -= item.bytes;
                 self.counters.delivered += 1;
                 settled.delivered.extend(item.on_failure);
+                settled.positions.extend(item.position);
                 continue;
             };
             if error.is_attempt() {
@@ -310,23 +408,36 @@ impl<R: QueuedRequest> Queue<R> {
         let mut settled = Settled::default();
         for item in aborted.into_iter().flat_map(|batch| batch.items) {
             self.in_flight -= 1;
-            self.drop_item(item, DropReason::Shutdown, "given up in flight".to_owned(), &mut settled);
+            self.leave_or_drop(item, "given up in flight", &mut settled);
         }
         self.in_flight_batches = 0;
         while let Some(item) = self.pop_oldest() {
-            self.drop_item(item, DropReason::Shutdown, "the grace was over".to_owned(), &mut settled);
+            self.leave_or_drop(item, "the grace was over", &mut settled);
         }
         self.lines.clear();
         settled
     }
 
+    /// What is in the outbox stays there for the next start.
+    fn leave_or_drop(&mut self, item: Item<R>, error: &str, settled: &mut Settled) {
+        match &mut self.backlog {
+            Some(backlog) => {
+                self.bytes -= item.bytes;
+                backlog.leave();
+                settled.delivered.extend(item.on_failure);
+            }
+            None => self.drop_item(item, DropReason::Shutdown, error.to_owned(), settled),
+        }
+    }
+
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         let oldest = self.waiting.first_key_value().and_then(|(_, key)| self.lines.get(key)?.items.front());
+        let (on_disk, untold) = self.backlog.as_ref().map_or((0, 0), Backlog::counts);
         Snapshot {
-            received: self.counters.received,
+            received: self.counters.received + untold,
             delivered: self.counters.delivered,
             retried: self.counters.retried,
-            queued: count(self.waiting.len()),
+            queued: count(self.waiting.len()) + on_disk,
             bytes: count(self.bytes),
             in_flight: count(self.in_flight),
             oldest_age: oldest.map(|item| now.duration_since(item.arrived_at)),

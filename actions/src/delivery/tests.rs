@@ -25,6 +25,19 @@ impl QueuedRequest for Message {
     fn bytes(&self) -> usize {
         self.bytes
     }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        for value in [self.key, self.number, self.bytes as u64] {
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (values, []) = bytes.as_chunks::<8>() else { return None };
+        let [key, number, bytes] = values else { return None };
+        let [key, number, bytes] = [key, number, bytes].map(|value| u64::from_be_bytes(*value));
+        Some(Self { key, number, bytes: bytes as usize })
+    }
 }
 
 /// What the far side does with the next attempts of a key.

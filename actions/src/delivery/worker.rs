@@ -1,6 +1,7 @@
 //! The task that moves batches from the queue to the sink.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use tokio::task::{Id, JoinError, JoinSet};
@@ -8,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
 use super::circuit::CircuitState;
+use super::outbox::{READ_PAUSE, Read};
 use super::queue::{Batch, Step, WAIT_MAX};
 use super::{DeliveryError, Shared, Sink};
 
@@ -18,9 +20,11 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
     let mut tasks: JoinSet<Results> = JoinSet::new();
     let mut batches: HashMap<Id, Batch<S::Request>> = HashMap::new();
     let mut announced = CircuitState::Closed;
+    // At most one: reads of the outbox, where blocking is allowed.
+    let mut reads: JoinSet<io::Result<Vec<Read<S::Request>>>> = JoinSet::new();
     loop {
         let (step, settled) = shared.queue.lock().next(Instant::now());
-        settled.tell();
+        shared.finish(settled);
         match step {
             Step::Send(batch) => {
                 let sink = Arc::clone(&shared.sink.lock());
@@ -29,6 +33,11 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
                 let task = tasks.spawn(async move { sink.deliver(&envelopes).await }.instrument(span));
                 batches.insert(task.id(), batch);
             }
+            Step::Load(after) => {
+                if let Some(outbox) = shared.outbox.clone() {
+                    reads.spawn_blocking(move || outbox.read(after));
+                }
+            }
             Step::Wait(until) => {
                 let until = until.unwrap_or_else(|| Instant::now() + WAIT_MAX);
                 tokio::select! {
@@ -36,6 +45,7 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
                         complete(&shared, &mut batches, finished);
                         announce(&shared, &mut announced);
                     }
+                    Some(read) = reads.join_next(), if !reads.is_empty() => loaded(&shared, read),
                     () = shared.wake.notified() => {}
                     () = sleep_until(until) => {}
                 }
@@ -51,10 +61,27 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
                 }
                 let aborted = batches.drain().map(|(_, batch)| batch).collect();
                 let settled = shared.queue.lock().give_up(aborted);
-                settled.tell();
+                shared.finish(settled);
                 return;
             }
             Step::Finished => return,
+        }
+    }
+}
+
+fn loaded<S: Sink>(shared: &Shared<S>, read: Result<io::Result<Vec<Read<S::Request>>>, JoinError>) {
+    match read.map_err(io::Error::other).flatten() {
+        Ok(read) => {
+            let is_end = read.is_empty();
+            let settled = shared.queue.lock().loaded(read, Instant::now());
+            shared.finish(settled);
+            if is_end && let Some(outbox) = &shared.outbox {
+                shared.queue.lock().count_lost(outbox.len());
+            }
+        }
+        Err(error) => {
+            tracing::error!(action = shared.label, %error, "the outbox can't be read");
+            shared.queue.lock().load_failed(Instant::now() + READ_PAUSE);
         }
     }
 }
@@ -74,7 +101,7 @@ fn complete<S: Sink>(
         vec![Err(error); batch.envelopes().len()]
     });
     let settled = shared.queue.lock().complete(batch, results, Instant::now());
-    settled.tell();
+    shared.finish(settled);
 }
 
 /// Logs when a sink goes away and when it is back, once each.

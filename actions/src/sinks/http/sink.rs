@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
 use super::config::{BodyFormat, HttpConfig, Redirect};
+use crate::delivery::outbox::{put_bytes, take_bytes};
 use crate::delivery::{BatchPolicy, DeliveryError, Envelope, ItemId, Sink};
 use crate::error::{ActionConfigError, RenderError};
 use crate::outlet::QueuedRequest;
@@ -85,6 +86,38 @@ impl QueuedRequest for HttpRequest {
         let headers: usize =
             self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
         size_of::<Self>() + self.url.as_str().len() + headers + self.body.len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.method.as_str().as_bytes());
+        put_bytes(out, self.url.as_str().as_bytes());
+        put_bytes(out, &self.body);
+        for (name, value) in &self.headers {
+            put_bytes(out, name.as_str().as_bytes());
+            put_bytes(out, value.as_bytes());
+        }
+    }
+
+    fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let from = &mut bytes;
+        let method = method(std::str::from_utf8(take_bytes(from)?).ok()?)?;
+        let url = Url::parse(std::str::from_utf8(take_bytes(from)?).ok()?).ok()?;
+        if !matches!(url.scheme(), "http" | "https") || url.as_str().len() > URL_BYTES_MAX {
+            return None;
+        }
+        let body = Bytes::copy_from_slice(take_bytes(from)?);
+        let mut headers = HeaderMap::new();
+        while !from.is_empty() {
+            let name = HeaderName::from_bytes(take_bytes(from)?).ok()?;
+            let value = HeaderValue::from_bytes(take_bytes(from)?).ok()?;
+            let is_reserved = RESERVED_HEADERS.contains(&name.as_str());
+            // The Content-Type may be one more than were configured.
+            if is_reserved || value.len() > HEADER_VALUE_BYTES_MAX || headers.len() > HEADERS_MAX {
+                return None;
+            }
+            headers.append(name, value);
+        }
+        Some(Self { method, url, headers, body })
     }
 }
 

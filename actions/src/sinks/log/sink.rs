@@ -30,6 +30,13 @@ impl QueuedRequest for LogLine {
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.message.len()
     }
+
+    /// Lines are never kept: there is no far side to confirm them.
+    fn encode(&self, _: &mut Vec<u8>) {}
+
+    fn decode(_: &[u8]) -> Option<Self> {
+        None
+    }
 }
 
 #[derive(Debug)]

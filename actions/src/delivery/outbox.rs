@@ -1,0 +1,278 @@
+//! Where an action's queue is kept: the store's outbox of that name.
+//!
+//! The store is the truth. An item is on disk with the message that it was made from, before the publisher is told yes, and
+//! is settled only when it was confirmed or has ended for good. Memory holds the head of it ([`HEAD_ITEMS_MAX`],
+//! [`HEAD_BYTES_MAX`]): an item goes straight into the head while nothing older waits on disk, otherwise it is read from
+//! there when its turn comes. What is settled before the store has written it never reaches the disk.
+//!
+//! An item's body is `version, order, request`; bytes that don't decode end their item, and nothing else.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use store::{DurableStore, Position, QueueKey, QueueReader, Record, Store as _, StoredDebt};
+use tokio::time::Instant;
+
+use super::ItemId;
+use crate::config::OrderBy;
+use crate::outlet::QueuedRequest;
+
+/// Most items of an outbox that are in memory.
+pub(super) const HEAD_ITEMS_MAX: usize = 1_024;
+/// Bytes of items in memory past which no more are taken.
+pub(super) const HEAD_BYTES_MAX: usize = 1 << 20;
+/// Most items that are read at once.
+const READ_ITEMS_MAX: usize = HEAD_ITEMS_MAX / 2;
+/// Most places known ahead of the one up to which everything is known; past it the disk is read.
+const AHEAD_MAX: usize = HEAD_ITEMS_MAX;
+/// How long the disk is left alone after an error.
+pub(super) const READ_PAUSE: Duration = Duration::from_secs(5);
+
+/// Format of a body.
+const VERSION: u8 = 1;
+
+/// The store's side of one action's queue.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    store: Arc<DurableStore>,
+    name: Arc<str>,
+    reader: Arc<Mutex<QueueReader>>,
+    /// Makes keys of texts: the same for what comes from the disk and what doesn't.
+    hasher: RandomState,
+}
+
+/// What came from the disk.
+pub(super) struct Read<R> {
+    pub(super) position: u64,
+    pub(super) id: ItemId,
+    /// Since the message was received.
+    pub(super) age: Duration,
+    /// `None`: the body can't be read.
+    pub(super) decoded: Option<(Option<u64>, R)>,
+}
+
+impl Outbox {
+    /// The outbox of `name`, `rule/action`. `hasher` is the one that the caller makes order keys with.
+    #[must_use]
+    pub fn new(store: Arc<DurableStore>, name: &str, hasher: RandomState) -> Self {
+        let reader = store.reader(QueueKey::Outbox { namespace: 0, name });
+        Self { store, name: name.into(), reader: Arc::new(Mutex::new(reader)), hasher }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The identity of the item that has this place now.
+    pub(super) fn id(&self, position: u64) -> ItemId {
+        let identity = self.store.identity();
+        ItemId { store: identity.id, epoch: identity.epoch, sequence: position }
+    }
+
+    /// Items that aren't settled.
+    pub(super) fn len(&self) -> u64 {
+        self.store.queue_len(self.key())
+    }
+
+    fn key(&self) -> QueueKey<'_> {
+        QueueKey::Outbox { namespace: 0, name: &self.name }
+    }
+
+    /// Settles items. Lazily: one that comes again after a crash was confirmed once and is sent once more.
+    pub(super) fn settle(&self, positions: &[u64]) {
+        if positions.is_empty() {
+            return;
+        }
+        let records: Vec<_> = positions
+            .iter()
+            .map(|position| Record::Settled { queue: self.key(), position: Position(*position) })
+            .collect();
+        if let Err(error) = self.store.append(&records) {
+            tracing::warn!(action = &*self.name, %error, "what was delivered will be sent again after a restart");
+        }
+    }
+
+    /// Reads what follows a place. Waits for the disk.
+    pub(super) fn read<R: QueuedRequest>(&self, after: u64) -> io::Result<Vec<Read<R>>> {
+        let debts = self.reader.lock().read(Position(after), READ_ITEMS_MAX, HEAD_BYTES_MAX)?;
+        let now_ms = wall_clock_ms();
+        Ok(debts.into_iter().map(|debt| self.decode(debt, now_ms)).collect())
+    }
+
+    fn decode<R: QueuedRequest>(&self, debt: StoredDebt, now_ms: i64) -> Read<R> {
+        let received_at_ms = debt.message.as_ref().map_or(now_ms, |message| message.received_at_ms);
+        // A clock that went back makes nothing older.
+        let age = u64::try_from(now_ms.saturating_sub(received_at_ms)).unwrap_or(0);
+        let decoded = decode(&debt.body).map(|(order, request)| {
+            let text = |text: Option<&String>| text.map(String::as_str).unwrap_or_default().to_owned();
+            let key = match order {
+                OrderBy::Publisher => Some(text(debt.message.as_ref().and_then(|m| m.publisher.as_ref()))),
+                OrderBy::Topic => Some(text(debt.message.as_ref().map(|m| &m.topic))),
+                OrderBy::None => None,
+            };
+            (key.map(|key| self.hasher.hash_one(key.as_str())), request)
+        });
+        Read {
+            position: debt.position.0,
+            id: ItemId { store: self.store.identity().id, epoch: debt.epoch, sequence: debt.position.0 },
+            age: Duration::from_millis(age),
+            decoded,
+        }
+    }
+}
+
+fn wall_clock_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Makes the body of an item.
+pub(crate) fn encode<R: QueuedRequest>(order: OrderBy, request: &R) -> Vec<u8> {
+    let order = match order {
+        OrderBy::None => 0,
+        OrderBy::Publisher => 1,
+        OrderBy::Topic => 2,
+    };
+    let mut body = vec![VERSION, order];
+    request.encode(&mut body);
+    body
+}
+
+/// Reads the body of an item; `None` if it isn't one.
+pub(super) fn decode<R: QueuedRequest>(body: &[u8]) -> Option<(OrderBy, R)> {
+    let (&[VERSION, order], request) = body.split_first_chunk::<2>()? else { return None };
+    let order = match order {
+        0 => OrderBy::None,
+        1 => OrderBy::Publisher,
+        2 => OrderBy::Topic,
+        _ => return None,
+    };
+    Some((order, R::decode(request)?))
+}
+
+/// Appends a length and so many bytes.
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Takes what [`put_bytes`] has put.
+pub(crate) fn take_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = from.split_first_chunk::<4>()?;
+    let (bytes, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    *from = rest;
+    Some(bytes)
+}
+
+/// What the queue knows of its part on disk.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// Every place up to here is in memory, or has been.
+    known_to: u64,
+    /// Places past it that came straight into memory.
+    ahead: BTreeSet<u64>,
+    /// Something waits on disk: what comes now stands in line there.
+    has_more: bool,
+    is_reading: bool,
+    /// Something was left on disk since the read began.
+    left_meanwhile: bool,
+    /// Items on disk that aren't in memory. Negative while some were read before their publisher's turn told of them.
+    items: i64,
+    pub(super) paused_until: Option<Instant>,
+}
+
+impl Backlog {
+    pub(super) fn new(items: u64) -> Self {
+        Self { has_more: items > 0, items: i64::try_from(items).unwrap_or(i64::MAX), ..Self::default() }
+    }
+
+    /// Items on disk alone, and those in memory that nobody has told of yet.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let of = |count: i64| u64::try_from(count).unwrap_or(0);
+        (of(self.items), of(self.items.saturating_neg()))
+    }
+
+    /// Somebody tells of a new item. Returns whether it is to go straight into memory.
+    pub(super) fn told(&mut self, position: u64, has_room: bool) -> bool {
+        if position <= self.known_to {
+            // It was read before.
+            self.items += 1;
+            return false;
+        }
+        if self.has_more || self.is_reading || !has_room || self.ahead.len() >= AHEAD_MAX {
+            self.items += 1;
+            self.has_more = true;
+            self.left_meanwhile = true;
+            return false;
+        }
+        self.ahead.insert(position);
+        self.catch_up();
+        true
+    }
+
+    fn catch_up(&mut self) {
+        while self.ahead.first() == Some(&(self.known_to + 1)) {
+            self.ahead.pop_first();
+            self.known_to += 1;
+        }
+    }
+
+    /// Where to read on, if that is to be done now.
+    pub(super) fn begin_read(&mut self, now: Instant) -> Option<u64> {
+        if !self.has_more || self.is_reading || self.paused_until.is_some_and(|until| until > now) {
+            return None;
+        }
+        self.paused_until = None;
+        self.is_reading = true;
+        self.left_meanwhile = false;
+        Some(self.known_to)
+    }
+
+    /// Takes over one item that was read. Returns whether it is new.
+    pub(super) fn found(&mut self, position: u64) -> bool {
+        let is_new = position > self.known_to && !self.ahead.remove(&position);
+        self.known_to = self.known_to.max(position);
+        if is_new {
+            self.items -= 1;
+        }
+        is_new
+    }
+
+    /// A read is over.
+    pub(super) fn end_read(&mut self, found_any: bool) {
+        self.is_reading = false;
+        self.ahead = self.ahead.split_off(&(self.known_to + 1));
+        self.catch_up();
+        self.has_more = found_any || self.left_meanwhile;
+    }
+
+    /// A read has failed.
+    pub(super) fn fail_read(&mut self, until: Instant) {
+        self.is_reading = false;
+        self.paused_until = Some(until);
+    }
+
+    /// An item that is in memory is left to the disk and the next start.
+    pub(super) fn leave(&mut self) {
+        self.items += 1;
+    }
+
+    /// Whether nothing is left on disk that could be read, so that what is still counted is lost.
+    pub(super) fn lost(&mut self, on_disk: u64, in_memory: u64) -> u64 {
+        let (items, _) = self.counts();
+        if self.has_more || self.is_reading || items == 0 || on_disk > in_memory {
+            return 0;
+        }
+        self.items = 0;
+        items
+    }
+}
+
+#[cfg(test)]
+mod tests;
