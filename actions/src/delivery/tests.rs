@@ -36,7 +36,7 @@ impl QueuedRequest for Message {
         let (values, []) = bytes.as_chunks::<8>() else { return None };
         let [key, number, bytes] = values else { return None };
         let [key, number, bytes] = [key, number, bytes].map(|value| u64::from_be_bytes(*value));
-        Some(Self { key, number, bytes: bytes as usize })
+        Some(Self { key, number, bytes: usize::try_from(bytes).ok()? })
     }
 }
 

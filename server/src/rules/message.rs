@@ -164,6 +164,11 @@ impl Secret {
         u128::from(hash) << 64 | u128::from(hash.rotate_left(32) ^ id.sequence)
     }
 
+    /// What [`Self::key`] is made with.
+    pub(super) fn hasher(&self) -> RandomState {
+        self.0.clone()
+    }
+
     /// What items are ordered by, made from a client identifier or a topic.
     pub(super) fn key(&self, text: &str) -> u64 {
         self.0.hash_one(text)

@@ -137,6 +137,9 @@ impl RulePipeline {
         let outlet_settings = OutletSettings {
             targets: Arc::new(settings.targets.clone()),
             seed: secret.key("jitter of retries"),
+            // The broker keeps nothing on disk yet, so an outbox there would promise what publishers aren't promised.
+            store: None,
+            hasher: secret.hasher(),
         };
         let empty = Active {
             generation: 0,
