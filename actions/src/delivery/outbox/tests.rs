@@ -191,7 +191,7 @@ async fn a_backlog_stays_on_disk_and_drains_in_order() {
 
 #[tokio::test]
 async fn what_was_acknowledged_outlives_a_power_cut_with_its_identity() {
-    for seed in 0..8 {
+    for seed in 0..20 {
         let (disk, far) = (FaultDisk::default(), FarSide::new(seed % 2 == 0));
         let store = open(&disk);
         let running = start(&store, &far);
