@@ -10,7 +10,6 @@
 use std::fs;
 use std::path::Path;
 
-use regex::Regex;
 use rules_sql::{Dialect, Evaluation, Event, Limits, Outcome, Template, TemplateKind, compile};
 
 fn page(name: &str) -> String {
@@ -70,7 +69,7 @@ fn examples_of_rules() {
 #[test]
 fn examples_of_expressions() {
     let page = page("rules-sql.md");
-    let row = Regex::new(r"(?m)^\| `(.+?)` \| (?:`(.+?)`|undefined) \|").unwrap();
+    let row = regex::Regex::new(r"(?m)^\| `(.+?)` \| (?:`(.+?)`|undefined) \|").unwrap();
     let (mut count, mut rows) = (0, 0);
     let tables = page.split("| Example | Result |").skip(1);
     for table in tables.map(|text| text.split("\n\n").next().unwrap()) {
