@@ -4,6 +4,7 @@ use actions::{ActionPlan, OutputRef, RenderError, Renderer, Request};
 use rules_sql::{Evaluation, Output, Step, Template};
 
 use super::file::LoadedAction;
+use crate::cli::chain;
 
 /// How a parameter that is a template was rendered.
 #[derive(Debug)]
@@ -83,8 +84,4 @@ impl Renderer for Rendering<'_, '_, '_> {
     fn output(&mut self) -> OutputRef<'_> {
         OutputRef { bytes: self.output.bytes(), is_json: self.output.is_json() }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    crate::cli::chain(error)
 }

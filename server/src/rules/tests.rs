@@ -433,6 +433,32 @@ async fn a_message_goes_through_eight_rules_at_most() {
 }
 
 #[tokio::test]
+async fn output_in_an_error_action_is_its_document_and_variables_keep_their_values() {
+    let pipeline = pipeline(
+        r#"
+        [rules.r]
+        sql = "SET @id = newuuid() SELECT @id AS id FROM 'in'"
+        [[rules.r.actions]]
+        name = "fine"
+        type = "republish"
+        topic = "fine"
+        [[rules.r.actions]]
+        name = "bad"
+        type = "republish"
+        topic = "${missing}"
+        [rules.r.error_action]
+        type = "republish"
+        topic = "errors/${output().ruleName}/${get(output().failures, 0).failedAction}"
+        payload = "${@id}"
+        "#,
+    );
+    let [fine, error] = Message::new("in", b"{}").run(&pipeline).try_into().unwrap();
+    assert_eq!(error.topic, "errors/r/bad");
+    let id: Value = serde_json::from_slice(&error.payload).unwrap();
+    assert_eq!(id, document(&fine)["id"]);
+}
+
+#[tokio::test]
 async fn a_failed_action_sets_the_error_action_off_once() {
     let pipeline = pipeline(
         r#"
