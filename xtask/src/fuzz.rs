@@ -16,11 +16,13 @@ pub(crate) struct Options {
     pub(crate) seconds: u32,
     /// What libFuzzer begins with; None: another each time.
     pub(crate) seed: Option<u32>,
+    /// Targets that only get the inputs of their corpus, and look for no new ones.
+    pub(crate) replayed: &'static [&'static str],
 }
 
 impl Options {
     pub(crate) fn from_arguments(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { target: None, seconds: 60, seed: None };
+        let mut options = Self { target: None, seconds: 60, seed: None, replayed: &[] };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             match argument.as_str() {
@@ -66,7 +68,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         }
         let mut program = Program::new(fuzz.join("target").join(TRIPLE).join("release").join(target))
-            .arg(format!("-max_total_time={}", options.seconds))
+            .arg(if options.replayed.contains(&target.as_str()) {
+                "-runs=0".to_owned()
+            } else {
+                format!("-max_total_time={}", options.seconds)
+            })
             .args(["-max_len=4096", "-timeout=10", "-print_final_stats=1", "-verbosity=0"])
             .arg(format!("-artifact_prefix=artifacts/{target}-"))
             .arg(&found)
@@ -119,10 +125,11 @@ mod tests {
 
     #[test]
     fn target_and_seconds_come_in_any_order() {
-        let expected = Options { target: Some("packet".to_owned()), seconds: 5, seed: None };
+        let expected = Options { target: Some("packet".to_owned()), seconds: 5, seed: None, replayed: &[] };
         assert_eq!(parse(&["packet", "--seconds", "5"]).unwrap(), expected);
         assert_eq!(parse(&["--seconds", "5", "packet"]).unwrap(), expected);
-        assert_eq!(parse(&[]).unwrap(), Options { target: None, seconds: 60, seed: None });
+        let expected = Options { target: None, seconds: 60, seed: None, replayed: &[] };
+        assert_eq!(parse(&[]).unwrap(), expected);
         assert!(parse(&["--seconds", "long"]).is_err());
         assert!(parse(&["packet", "topic"]).is_err());
     }
