@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use actions::TargetPolicy;
 use broker::{BoundListener, Broker, BrokerConfig, ListenerConfig};
-use store::MemoryStore;
 
 use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
+use crate::storage::Storage;
 
 /// Why a server doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -68,18 +68,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server inside the current tokio runtime. Either every listener is open, or none stays so.
+    /// Starts a server on a store inside the current tokio runtime. Either every listener is open, or none stays so.
     ///
     /// # Errors
     /// [`StartError`] of the rules or of the first listener that can't be opened.
-    pub async fn start(config: &Config, rules: &RuleSet) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, rules: &RuleSet, storage: &Storage) -> Result<Self, StartError> {
         let settings = PipelineSettings {
             targets: TargetPolicy { admin: vec![config.admin.address], ..TargetPolicy::default() },
             hops: config.limits.rules.hops,
         };
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
-        let store = Arc::new(MemoryStore::new(random()));
-        let broker = Broker::new(broker_config(config), store, Some(Arc::new(pipeline.clone())));
+        let broker = Broker::new(broker_config(config), storage.store(), Some(Arc::new(pipeline.clone())));
         pipeline.attach(Arc::new(broker.clone()));
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
