@@ -165,6 +165,7 @@ fn front(recovered: Recovered, options: StoreOptions) -> Front {
         readers: 0,
         sealing: Vec::new(),
         sealed: Vec::new(),
+        damaged: std::collections::BTreeSet::new(),
         checkpoints: recovered.checkpoints,
         checkpoint_size: recovered.checkpoint_size,
         bytes_since_checkpoint: recovered.replayed_bytes,
