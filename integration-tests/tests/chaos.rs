@@ -20,3 +20,11 @@ fn a_broker_that_keeps_nothing_is_found_out() {
     assert!(failure.violations.iter().any(|violation| is_lost(&violation.what)), "{text}");
     assert!(failure.history.iter().any(|entry| entry.event == Event::Killed));
 }
+
+#[test]
+fn nothing_acknowledged_is_lost_where_the_power_is_cut_again_and_again() {
+    match run(&Options { seed: 42, rounds: 24, with_kills: true, durability: "commit".to_owned() }) {
+        Ok(summary) => assert!(summary.kills > 24 && summary.acknowledged == 2880, "{summary}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}

@@ -207,8 +207,8 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(done)
 }
 
-/// Reads around places that the disk can't give back: they count as zeros, which no checksum lets pass, if bytes next to them
-/// can be read. A disk that gives nothing at all is another matter, and an error.
+/// Reads around places that the disk can't give back: they count as zeros, which no checksum lets pass, as long as the front
+/// of the file can be read. A disk that gives nothing at all is another matter, and an error.
 pub(crate) fn read_around(
     buffer: &mut [u8],
     offset: u64,
@@ -218,6 +218,9 @@ pub(crate) fn read_around(
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => error,
         done => return done,
     };
+    if read(&mut [0; 1], 0).is_err() {
+        return Err(error);
+    }
     let (mut done, mut found) = (0, 0);
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
         let at = offset + done as u64;
@@ -238,9 +241,6 @@ pub(crate) fn read_around(
                 done += length;
             }
         }
-    }
-    if found == 0 {
-        return Err(error);
     }
     tracing::error!(%error, offset, missing = done - found, "the disk can't read a part of a file");
     Ok(done)
