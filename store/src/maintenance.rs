@@ -39,6 +39,8 @@ pub(crate) struct Maintenance {
     shared: Arc<Shared>,
     /// A segment that couldn't be emptied; it isn't tried again.
     hopeless: Vec<u64>,
+    /// Directories that couldn't be written, to be tried again at the next tick.
+    unwritten: Vec<u64>,
 }
 
 /// What there is to do.
@@ -53,14 +55,20 @@ enum Task {
 
 impl Maintenance {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, hopeless: Vec::new() }
+        Self { shared, hopeless: Vec::new(), unwritten: Vec::new() }
     }
 
     /// Works until the store is closed.
     pub(crate) fn run(mut self) {
         loop {
             let (what, done) = match self.next_task() {
-                Task::Directory(number) => ("write a directory", self.write_directory(number)),
+                Task::Directory(number) => {
+                    let done = self.write_directory(number);
+                    if done.is_err() {
+                        self.unwritten.push(number);
+                    }
+                    ("write a directory", done)
+                }
                 Task::Checkpoint(snapshot, covered) => {
                     ("write a checkpoint", self.write_checkpoint(snapshot, covered))
                 }
@@ -80,7 +88,8 @@ impl Maintenance {
     }
 
     fn next_task(&mut self) -> Task {
-        let mut front = self.shared.front.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut front = shared.front.lock();
         loop {
             if let Some((snapshot, covered)) = front.snapshot.take() {
                 return Task::Checkpoint(snapshot, covered);
@@ -99,7 +108,8 @@ impl Maintenance {
                     return Task::Empty(number, segment.epoch);
                 }
             }
-            if self.shared.maintenance.wait_for(&mut front, TICK).timed_out() {
+            if shared.maintenance.wait_for(&mut front, TICK).timed_out() {
+                front.sealed.append(&mut self.unwritten);
                 return Task::CheckRoom;
             }
         }
@@ -185,6 +195,7 @@ impl Maintenance {
                     && !self.hopeless.contains(number)
                     && !front.sealing.contains(number)
                     && !front.sealed.contains(number)
+                    && !self.unwritten.contains(number)
             })
             .min_by_key(|(_, segment)| segment.live * 1000 / segment.size.max(1))
             .map(|(number, segment)| (*number, *segment))

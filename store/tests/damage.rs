@@ -408,3 +408,79 @@ fn a_disk_that_reads_nothing_is_an_error_and_costs_nothing() {
     assert_eq!(store.queue_len(queue("c")), expected);
     assert_eq!(store.counters().debts_lost, 0);
 }
+
+/// Leaves no room on a disk for another byte.
+fn fill(disk: &FaultDisk) {
+    use store::Disk as _;
+    disk.set_capacity(u64::MAX);
+    disk.set_capacity(u64::MAX - disk.free_bytes().unwrap());
+    assert_eq!(disk.free_bytes().unwrap(), 0);
+}
+
+#[test]
+fn a_store_on_a_full_disk_opens_reads_and_recovers_when_there_is_room() {
+    let (disk, expected) = killed(200);
+    let first = open(&disk.power_cut(0)).0.identity();
+    // What was reserved for the end of the log is gone too: a start cuts it off.
+    let disk = disk.power_cut(0);
+    fill(&disk);
+    let reserve = store::StoreOptions { reserve_bytes: 20_000, ..common::options() };
+    let (store, report) = common::open_with(&disk, reserve);
+    assert!(!report.has_losses() && report.quarantined.is_empty(), "{report:?}");
+    assert_eq!(store.identity(), first, "the epoch is raised");
+    assert!(matches!(store.health(), store::Health::Full { .. }), "{:?}", store.health());
+    assert_eq!(numbers(&store), expected);
+    let refused = publish(&store, 201, &PAYLOAD, &["c"]).unwrap_err();
+    assert!(matches!(refused, store::StoreError::Full { .. }), "{refused}");
+    // What ends debts is accepted, and safe as soon as there is room.
+    let ended = Record::Settled { queue: queue("c"), position: store::Position(1) };
+    let token = store.append(&[ended]).unwrap();
+    disk.set_capacity(u64::MAX);
+    common::wait_for(&store, token);
+    common::until(&store, "room", common::is_sound);
+    common::wait_for(&store, publish(&store, 201, &PAYLOAD, &["c"]).unwrap().0);
+    let expected: Vec<_> = (2..=201).collect();
+    assert_eq!(numbers(&store), expected);
+    common::until(&store, "directories", |store| {
+        let directories = names(&disk, ".dir").len();
+        directories + 1 >= names(&disk, ".log").len() || store.counters().commits == 0
+    });
+    assert_eq!(numbers(&open(&disk.power_cut(0)).0), expected);
+}
+
+#[test]
+fn damage_on_a_full_disk_is_reported_at_every_start_until_there_is_room() {
+    let (mut disk, mut expected) = killed(200);
+    // In the last segment, which is read in any case.
+    let name = names(&disk, ".log").pop().unwrap();
+    disk.flip_bit(&name, (offset_of(&disk, &name, 1) as u64 + 60) * 8);
+    for is_full in [true, true, false] {
+        if is_full {
+            fill(&disk);
+        } else {
+            disk.set_capacity(u64::MAX);
+        }
+        let (store, report) = open(&disk);
+        assert_eq!(report.frames_lost, 1, "{report:?}");
+        assert_eq!(report.quarantined.is_empty(), is_full, "{report:?}");
+        let found = numbers(&store);
+        assert_eq!(expected.len() - found.len(), 1);
+        assert!(found.iter().all(|number| expected.contains(number)));
+        if !is_full {
+            expected = found;
+        }
+        // Before the store has left a last checkpoint.
+        disk = disk.power_cut(0);
+    }
+    let (store, report) = open(&disk);
+    assert!(!report.has_losses(), "{report:?}");
+    assert_eq!(numbers(&store), expected);
+}
+
+#[test]
+fn a_new_store_on_a_full_disk_is_refused_in_words() {
+    let disk = FaultDisk::default();
+    disk.set_capacity(10);
+    let refused = DurableStore::open_on(std::sync::Arc::new(disk), common::options()).unwrap_err();
+    assert!(matches!(&refused, OpenError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull));
+}
