@@ -1,5 +1,7 @@
 //! Long runs of the crash tests: `cargo xtask chaos --kills 1000 --seed 7`.
 //!
+//! `--queue 10000000` instead queues so many messages for a session that is away, and drains them.
+//!
 //! A run has at most [`KILLS_PER_RUN`] kills and a folder of its own; the next one has the next seed. The first run that
 //! breaks a promise ends it.
 
@@ -7,21 +9,26 @@
 
 use std::process::ExitCode;
 
-use integration_tests::chaos::{Options, run};
+use integration_tests::chaos::{Options, run, run_queue};
 
 /// Kills in one run: what a run has to be looked at as a whole.
 const KILLS_PER_RUN: u32 = 50;
 
-const USAGE: &str = "usage: chaos [--kills N] [--seed N] [--durability commit|interval|memory]";
+const USAGE: &str = "\
+usage: chaos [--kills N] [--seed N] [--durability commit|interval|memory]
+       chaos --queue N [--payload BYTES]";
 
 fn main() -> ExitCode {
     let (mut kills, mut seed, mut durability) = (1000, 1, "commit".to_owned());
+    let (mut queue, mut payload) = (None, 100);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let value = arguments.next().unwrap_or_default();
         let is_known = match argument.as_str() {
             "--kills" => value.parse().map(|value| kills = value).is_ok(),
             "--seed" => value.parse().map(|value| seed = value).is_ok(),
+            "--queue" => value.parse().map(|value| queue = Some(value)).is_ok(),
+            "--payload" => value.parse().map(|value| payload = value).is_ok(),
             "--durability" => {
                 durability = value;
                 true
@@ -32,6 +39,18 @@ fn main() -> ExitCode {
             eprintln!("{USAGE}");
             return ExitCode::FAILURE;
         }
+    }
+    if let Some(messages) = queue {
+        return match run_queue(messages, payload) {
+            Ok(summary) => {
+                println!("{summary}");
+                ExitCode::SUCCESS
+            }
+            Err(what) => {
+                eprintln!("{what}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let mut done = 0;
     while done < kills {

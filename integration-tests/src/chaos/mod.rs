@@ -12,12 +12,14 @@
 //! - `history`: what happened; `check`: what may not.
 //! - `stage`: what the parts share; `publisher`, `subscriber`: the clients; `link`: their connection; `message`: what they
 //!   send.
+//! - `queue`: another run, for a session that stays away for long.
 
 mod check;
 mod history;
 mod link;
 mod message;
 mod publisher;
+mod queue;
 mod stage;
 mod subscriber;
 
@@ -32,6 +34,7 @@ pub use check::{Receiver, Violation, check};
 pub use history::{Entry, Event, Label, Lane, Wrong};
 use link::{Link, Packet};
 use publisher::Publisher;
+pub use queue::{QueueSummary, run_queue};
 use stage::{Phase, Stage};
 use subscriber::{Role, Subscriber};
 
