@@ -342,7 +342,18 @@ impl QueueReader {
         let mut tries = 0;
         let mut has_waited = false;
         while debts.len() < max && bytes < max_bytes {
-            let Some(next) = self.next(after) else { break };
+            let Some(next) = self.next(after) else {
+                // What was appended just now has no place in the log yet.
+                if debts.is_empty()
+                    && !has_waited
+                    && self.owes_after(after)
+                    && self.window.shared.wait_for_all()
+                {
+                    has_waited = true;
+                    continue;
+                }
+                break;
+            };
             let (found, is_growing) = match self.window.look_up(&next, max - debts.len()) {
                 Ok(found) => found,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
@@ -383,12 +394,20 @@ impl QueueReader {
         Ok(debts)
     }
 
+    /// Whether there is an unpaid debt after a place, wherever it is.
+    fn owes_after(&self, after: u64) -> bool {
+        let front = self.window.shared.front.lock();
+        let number = front.state.find(self.queue.key(), &mut Vec::new());
+        let queue = number.and_then(|number| front.state.queues.get(&number));
+        queue.is_some_and(|queue| queue.settled.first_missing(after.saturating_add(1)) < queue.next)
+    }
+
     /// Where the first unpaid debt after a place is.
     fn next(&self, after: u64) -> Option<Next> {
         let front = self.window.shared.front.lock();
         let number = front.state.find(self.queue.key(), &mut Vec::new())?;
         let queue = front.state.queues.get(&number)?;
-        let position = queue.settled.first_missing(after + 1);
+        let position = queue.settled.first_missing(after.saturating_add(1));
         let run = queue.runs.iter().find(|run| run.last >= position).filter(|run| run.first <= position)?;
         Some(Next { queue: number, position, segment: run.segment, last: run.last })
     }
