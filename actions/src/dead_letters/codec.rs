@@ -105,6 +105,13 @@ impl DeadLetter {
         }
     }
 
+    /// The body of an outbox's item that sends the request again; `None` where there is no request. Outboxes can't keep an
+    /// identity apart from the place yet, so it gets a new one.
+    #[must_use]
+    pub fn request_again(&self, _at_ms: i64) -> Option<Vec<u8>> {
+        (!self.request.is_empty()).then(|| self.request.clone())
+    }
+
     /// Why it ended, if this version knows the reason.
     #[must_use]
     pub fn reason(&self) -> Option<DropReason> {
