@@ -4,7 +4,7 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{DurableStore, Position};
+use store::{DurableStore, MessageRecord, Position, StoreError};
 
 use crate::config::{ActionConfig, OrderBy};
 use crate::delivery::outbox::encode;
@@ -117,23 +117,71 @@ impl Outlet {
         Ok(true)
     }
 
-    /// The outbox's name, and the body that it is to keep for this request; `None` where the queue is in memory alone.
+    /// Whether the queue is kept in an outbox.
     #[must_use]
-    pub fn debt(&self, order: OrderBy, request: &Request) -> Option<(Arc<str>, Vec<u8>)> {
+    pub fn is_durable(&self) -> bool {
+        match &self.kind {
+            Kind::Http(delivery) => delivery.outbox().is_some(),
+            Kind::Log(_) => false,
+        }
+    }
+
+    /// The outbox's name, and the body that it is to keep for this request; `None` where the queue is in memory alone.
+    /// `origin` is what the caller wants back with the item (see [`crate::delivery::outbox::Body`]).
+    #[must_use]
+    pub fn debt(&self, order: OrderBy, origin: &[u8], request: &Request) -> Option<(Arc<str>, Vec<u8>)> {
         match (&self.kind, request) {
             (Kind::Http(delivery), Request::Http(request)) => {
-                Some((Arc::clone(delivery.outbox()?.name()), encode(order, request)))
+                Some((Arc::clone(delivery.outbox()?.name()), encode(order, origin, request)))
             }
             _ => None,
         }
     }
 
     /// Tells of a request that [`Outlet::debt`] gave a body for, and that has this place in the outbox now. Never waits. A
-    /// request of another kind than the outlet's is left to be found there.
+    /// request of another kind than the outlet's is left to be found there. One that the store gave no place, because it
+    /// keeps nothing, waits in memory.
     pub fn placed(&self, position: Position, item: OutletItem) {
+        if position == Position::NOWHERE {
+            // Its end is told through the item.
+            drop(self.enqueue(item));
+            return;
+        }
         let OutletItem { id, key, request, on_failure, extra_bytes } = item;
         if let (Kind::Http(delivery), Request::Http(request)) = (&self.kind, request) {
             delivery.placed(position, Outgoing { id, key, request, on_failure, extra_bytes });
+        }
+    }
+
+    /// Puts a request into the outbox, with the message that it was made from, outside any admission. Never waits.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store takes nothing. A request of an outlet without outbox goes into the queue.
+    pub fn keep(
+        &self,
+        message: &MessageRecord<'_>,
+        order: OrderBy,
+        origin: &[u8],
+        item: OutletItem,
+    ) -> Result<(), StoreError> {
+        match (&self.kind, self.debt(order, origin, &item.request)) {
+            (Kind::Http(delivery), Some((_, body))) => {
+                let position = match delivery.outbox() {
+                    Some(outbox) => outbox.keep(message, &body)?,
+                    None => Position::NOWHERE,
+                };
+                self.placed(position, item);
+            }
+            _ => drop(self.enqueue(item)),
+        }
+        Ok(())
+    }
+
+    /// Tells of an item that somebody has put into the outbox, where it is to be read. Never waits.
+    pub fn arrived(&self, position: Position) {
+        match &self.kind {
+            Kind::Http(delivery) => delivery.arrived(position),
+            Kind::Log(_) => {}
         }
     }
 

@@ -76,6 +76,7 @@ impl Server {
         let settings = PipelineSettings {
             targets: TargetPolicy { admin: vec![config.admin.address], ..TargetPolicy::default() },
             hops: config.limits.rules.hops,
+            store: storage.durable().cloned(),
         };
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
         let broker = Broker::new(broker_config(config), storage.store(), Some(Arc::new(pipeline.clone())));

@@ -21,7 +21,7 @@ mod batch;
 mod circuit;
 mod counters;
 mod error;
-pub(crate) mod outbox;
+pub mod outbox;
 mod queue;
 mod retry;
 #[cfg(test)]
@@ -237,6 +237,12 @@ impl<S: Sink> Delivery<S> {
         item.id = outbox.id(position.0);
         let left = self.shared.queue.lock().placed(position.0, item, Instant::now());
         drop(left);
+        self.shared.wake.notify_one();
+    }
+
+    /// Tells of an item that the outbox has at this place, to be read from there. Never waits.
+    pub fn arrived(&self, position: Position) {
+        self.shared.queue.lock().arrived(position.0);
         self.shared.wake.notify_one();
     }
 

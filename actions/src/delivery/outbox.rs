@@ -5,7 +5,7 @@
 //! [`HEAD_BYTES_MAX`]): an item goes straight into the head while nothing older waits on disk, otherwise it is read from
 //! there when its turn comes. What is settled before the store has written it never reaches the disk.
 //!
-//! An item's body is `version, order, request`; bytes that don't decode end their item, and nothing else.
+//! An item's body is a [`Body`]; bytes that don't decode end their item, and nothing else.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use store::{DurableStore, Position, QueueKey, QueueReader, Record, Store as _, StoredDebt};
+use store::{
+    DurableStore, MessageRecord, Position, QueueKey, QueueReader, Record, Store as _, StoreError, StoredDebt,
+};
 use tokio::time::Instant;
 
 use super::ItemId;
@@ -34,6 +36,8 @@ pub(super) const READ_PAUSE: Duration = Duration::from_secs(5);
 
 /// Format of a body.
 const VERSION: u8 = 1;
+/// Flag beside the order: an identity follows.
+const HAS_IDENTITY: u8 = 0x80;
 
 /// The store's side of one action's queue.
 #[derive(Debug, Clone)]
@@ -84,6 +88,15 @@ impl Outbox {
         QueueKey::Outbox { namespace: 0, name: &self.name }
     }
 
+    /// Puts an item behind the others, in one frame with its message.
+    pub(crate) fn keep(&self, message: &MessageRecord<'_>, body: &[u8]) -> Result<Position, StoreError> {
+        let records =
+            [Record::Message(*message), Record::Queued { queue: self.key(), id: Some(message.id), body }];
+        let mut positions = Vec::new();
+        self.store.append_debts(&records, &mut positions)?;
+        Ok(positions.first().copied().unwrap_or(Position::NOWHERE))
+    }
+
     /// Settles items. Lazily: one that comes again after a crash was confirmed once and is sent once more.
     pub(super) fn settle(&self, positions: &[u64]) {
         if positions.is_empty() {
@@ -109,21 +122,19 @@ impl Outbox {
         let received_at_ms = debt.message.as_ref().map_or(now_ms, |message| message.received_at_ms);
         // A clock that went back makes nothing older.
         let age = u64::try_from(now_ms.saturating_sub(received_at_ms)).unwrap_or(0);
-        let decoded = decode(&debt.body).map(|(order, request)| {
+        let own = ItemId { store: self.store.identity().id, epoch: debt.epoch, sequence: debt.position.0 };
+        let body = Body::decode(&debt.body);
+        let id = body.as_ref().and_then(|body| body.identity).unwrap_or(own);
+        let decoded = body.and_then(|body| {
             let text = |text: Option<&String>| text.map(String::as_str).unwrap_or_default().to_owned();
-            let key = match order {
+            let key = match body.order {
                 OrderBy::Publisher => Some(text(debt.message.as_ref().and_then(|m| m.publisher.as_ref()))),
                 OrderBy::Topic => Some(text(debt.message.as_ref().map(|m| &m.topic))),
                 OrderBy::None => None,
             };
-            (key.map(|key| self.hasher.hash_one(key.as_str())), request)
+            Some((key.map(|key| self.hasher.hash_one(key.as_str())), R::decode(body.request)?))
         });
-        Read {
-            position: debt.position.0,
-            id: ItemId { store: self.store.identity().id, epoch: debt.epoch, sequence: debt.position.0 },
-            age: Duration::from_millis(age),
-            decoded,
-        }
+        Read { position: debt.position.0, id, age: Duration::from_millis(age), decoded }
     }
 }
 
@@ -132,28 +143,78 @@ fn wall_clock_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Makes the body of an item.
-pub(crate) fn encode<R: QueuedRequest>(order: OrderBy, request: &R) -> Vec<u8> {
-    let order = match order {
-        OrderBy::None => 0,
-        OrderBy::Publisher => 1,
-        OrderBy::Topic => 2,
-    };
-    let mut body = vec![VERSION, order];
-    request.encode(&mut body);
-    body
+/// What an outbox keeps of an item, beside the message: `version, order and flags, identity, origin, request`, where the
+/// identity is there only if a flag says so, and the origin has its length before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Body<'a> {
+    /// What it keeps its order with.
+    pub order: OrderBy,
+    /// Its identity, if that isn't made of its place: it had another place before.
+    pub identity: Option<ItemId>,
+    /// What the caller knows of the message beside what the store keeps of it. Handed back as it was given.
+    pub origin: &'a [u8],
+    /// The encoded request.
+    pub request: &'a [u8],
 }
 
-/// Reads the body of an item; `None` if it isn't one.
-pub(super) fn decode<R: QueuedRequest>(body: &[u8]) -> Option<(OrderBy, R)> {
-    let (&[VERSION, order], request) = body.split_first_chunk::<2>()? else { return None };
-    let order = match order {
-        0 => OrderBy::None,
-        1 => OrderBy::Publisher,
-        2 => OrderBy::Topic,
-        _ => return None,
-    };
-    Some((order, R::decode(request)?))
+impl<'a> Body<'a> {
+    /// Makes the bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let order = match self.order {
+            OrderBy::None => 0,
+            OrderBy::Publisher => 1,
+            OrderBy::Topic => 2,
+        };
+        let mut out = Vec::with_capacity(32 + self.origin.len() + self.request.len());
+        out.push(VERSION);
+        match self.identity {
+            Some(id) => {
+                out.push(order | HAS_IDENTITY);
+                out.extend_from_slice(&id.store.to_be_bytes());
+                out.extend_from_slice(&id.epoch.to_be_bytes());
+                out.extend_from_slice(&id.sequence.to_be_bytes());
+            }
+            None => out.push(order),
+        }
+        put_bytes(&mut out, self.origin);
+        out.extend_from_slice(self.request);
+        out
+    }
+
+    /// Reads the bytes; `None` if they are something else.
+    #[must_use]
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (&[VERSION, flags], mut rest) = bytes.split_first_chunk::<2>()? else { return None };
+        let order = match flags & !HAS_IDENTITY {
+            0 => OrderBy::None,
+            1 => OrderBy::Publisher,
+            2 => OrderBy::Topic,
+            _ => return None,
+        };
+        let identity = if flags & HAS_IDENTITY == 0 {
+            None
+        } else {
+            let store = u64::from_be_bytes(take_chunk(&mut rest)?);
+            let epoch = u32::from_be_bytes(take_chunk(&mut rest)?);
+            Some(ItemId { store, epoch, sequence: u64::from_be_bytes(take_chunk(&mut rest)?) })
+        };
+        let origin = take_bytes(&mut rest)?;
+        Some(Self { order, identity, origin, request: rest })
+    }
+}
+
+fn take_chunk<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (chunk, rest) = from.split_first_chunk::<N>()?;
+    *from = rest;
+    Some(*chunk)
+}
+
+/// Makes the body of a new item.
+pub(crate) fn encode<R: QueuedRequest>(order: OrderBy, origin: &[u8], request: &R) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    request.encode(&mut encoded);
+    Body { order, identity: None, origin, request: &encoded }.encode()
 }
 
 /// Appends a length and so many bytes.

@@ -203,6 +203,15 @@ impl<R: QueuedRequest> Queue<R> {
         None
     }
 
+    /// Hears of an item that is to be read from the outbox.
+    pub(super) fn arrived(&mut self, position: u64) {
+        self.counters.received += 1;
+        if let Some(backlog) = &mut self.backlog {
+            // Without room it is left on disk.
+            backlog.told(position, false);
+        }
+    }
+
     /// Takes what was read from the outbox.
     pub(super) fn loaded(&mut self, read: Vec<Read<R>>, now: Instant) -> Settled {
         let mut settled = Settled::default();

@@ -8,6 +8,7 @@ use actions::ItemId;
 use broker::{Publication, Publisher, Trail};
 use mqtt_protocol::{PublishProperties, QoS};
 use rules_sql::{Event, EventProperties};
+use store::{MessageId, MessageRecord};
 
 /// Encoded MQTT 5 properties, decoded each time one is asked for: most rules never ask.
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +114,7 @@ fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// A message that is kept until its actions have ended, for the error action.
+/// A message that is kept until an action has ended, for the error action.
 #[derive(Debug)]
 pub(super) struct KeptMessage {
     id: ItemId,
@@ -138,6 +139,20 @@ impl KeptMessage {
             retain: self.retain,
             received_at_ms: self.received_at_ms,
             publisher: self.publisher.as_ref(),
+        }
+    }
+
+    /// The message as the store keeps it.
+    pub(super) fn record(&self) -> MessageRecord<'_> {
+        MessageRecord {
+            id: MessageId { store: self.id.store, epoch: self.id.epoch, sequence: self.id.sequence },
+            topic: &self.topic,
+            properties: &self.properties,
+            payload: &self.payload,
+            qos: self.qos as u8,
+            received_at_ms: self.received_at_ms,
+            expires_after_ms: None,
+            publisher: self.publisher.as_ref().map(|publisher| &*publisher.client_id),
         }
     }
 

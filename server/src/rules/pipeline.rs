@@ -3,8 +3,8 @@
 //! A message's topic is looked up once per topic and generation ([`broker::MessageHook::candidates`]); the handler that
 //! comes back holds the groups of rules of that topic. Topics with the same groups share one handler. For each message the
 //! handler asks the groups which rules may want it ([`Candidates`] alone decides that) and walks them in the order of
-//! all rules: evaluate, render every action, hand republishes to the broker and keep the rest ready, to be queued once
-//! the message is admitted. After [`STEP_BUDGET`] it yields and goes on at the place of the next rule.
+//! all rules: evaluate, render every action, hand republishes to the broker and to the outboxes what they are owed, and keep
+//! the rest ready, to be queued once the message is admitted. After [`STEP_BUDGET`] it yields and goes on at the place of the next rule.
 //!
 //! Loops: a rule is not evaluated for a message that it had a part in making, and a message that as many rules
 //! have made in turn as [`PipelineSettings::hops`] says is not republished again.
@@ -23,14 +23,18 @@ use actions::{
     Request, TargetPolicy,
 };
 use arc_swap::ArcSwap;
-use broker::{HookEffects, MessageHandler, MessageHook, Progress, Publication, Republish, Trail};
+use broker::{
+    ActionQueue, HookEffects, MessageHandler, MessageHook, OwedToAction, Progress, Publication, Republish,
+    Trail,
+};
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
 use parking_lot::Mutex;
 use rules_sql::{CompiledRule, Evaluation, Outcome, Output};
+use store::{DurableStore, Position};
 use tokio::task::JoinSet;
 
 use super::counters::{ActionCounters, ActionStats, Counter, RuleCounters, RuleStats};
-use super::error_action::{self, Collector, ErrorJobs, FailedAction, Publisher};
+use super::error_action::{self, ErrorJobs, FailedAction, Publisher};
 use super::file::{LoadedAction, LoadedRule, RuleSet};
 use super::groups::{self, Candidates, Group, Line};
 use super::message::{Facts, KeptMessage, Secret};
@@ -50,11 +54,13 @@ pub struct PipelineSettings {
     pub targets: TargetPolicy,
     /// Most rules that may have made a message, one from the other. Default 8; the broker's own limit is to be the same.
     pub hops: u8,
+    /// The store that the broker keeps its debts in, where queues are kept too; `None`: they are in memory.
+    pub store: Option<Arc<DurableStore>>,
 }
 
 impl Default for PipelineSettings {
     fn default() -> Self {
-        Self { targets: TargetPolicy::default(), hops: 8 }
+        Self { targets: TargetPolicy::default(), hops: 8, store: None }
     }
 }
 
@@ -137,8 +143,7 @@ impl RulePipeline {
         let outlet_settings = OutletSettings {
             targets: Arc::new(settings.targets.clone()),
             seed: secret.key("jitter of retries"),
-            // The broker keeps nothing on disk yet, so an outbox there would promise what publishers aren't promised.
-            store: None,
+            store: settings.store.clone(),
             hasher: secret.hasher(),
         };
         let empty = Active {
@@ -490,13 +495,20 @@ impl Rule {
         output: &Output,
         effects: &mut HookEffects,
     ) {
-        let mut requests = Vec::new();
+        // Only an error action wants to hear of what fails later.
+        let mut message = None;
         let mut failures = Vec::new();
         for (place, (loaded, running)) in self.loaded.actions.iter().zip(&self.actions).enumerate() {
             let failure = match loaded.render(evaluation, output) {
                 Ok(Request::Republish(request)) => self.republish(shared, trail, running, request, effects),
                 Ok(request) => {
-                    requests.push(Rendered { place, key: order_key(shared, facts, loaded), request });
+                    let message = self
+                        .error_action
+                        .as_ref()
+                        .map(|_| Arc::clone(message.get_or_insert_with(|| Arc::new(facts.to_kept(trail)))));
+                    let rendered =
+                        Rendered { place, key: order_key(shared, facts, loaded), message, request };
+                    self.owe_or_queue(shared, facts, loaded, running, rendered, effects);
                     None
                 }
                 Err(error) => {
@@ -520,22 +532,57 @@ impl Rule {
                 failures.push(FailedAction { failed_action, failed_resource, error_message });
             }
         }
-        if requests.is_empty() {
-            if !failures.is_empty() {
-                self.run_error_action(shared, facts, trail, &failures, effects);
-            }
-            return;
+        if !failures.is_empty() {
+            self.run_error_action(shared, facts, trail, &failures, effects);
         }
-        let to_queue = ToQueue {
-            shared: Arc::clone(shared),
-            rule: Arc::clone(self),
-            id: facts.id,
-            requests,
-            // Only an error action wants to hear of what fails later.
-            message: self.error_action.is_some().then(|| facts.to_kept(trail)),
-            failures,
-        };
-        effects.admitted.push(Box::new(move || to_queue.enqueue()));
+    }
+
+    /// Has a request put into its action's queue with the message's admission: into the outbox with the message's own
+    /// debts, or into memory once it is admitted. Where the message is refused, it leaves no trace.
+    fn owe_or_queue(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        facts: &Facts<'_>,
+        loaded: &LoadedAction,
+        running: &RunningAction,
+        rendered: Rendered,
+        effects: &mut HookEffects,
+    ) {
+        let debt = running.debt(loaded.plan.order_by(), &rendered.request);
+        let (shared, rule, id) = (Arc::clone(shared), Arc::clone(self), facts.id);
+        match debt {
+            Some((outbox, body)) => effects.owed.push(OwedToAction {
+                queue: ActionQueue::Outbox(outbox),
+                body,
+                placed: Box::new(move |position| {
+                    if let Some((running, item)) = rule.item(&shared, id, rendered) {
+                        running.placed(position, item);
+                    }
+                }),
+            }),
+            None => effects.admitted.push(Box::new(move || {
+                if let Some((running, item)) = rule.item(&shared, id, rendered) {
+                    // A drop is told through the item; a request of another kind is counted.
+                    running.enqueue(item);
+                }
+            })),
+        }
+    }
+
+    /// The action of a rendered request, and the request as its queue takes it.
+    fn item(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        id: ItemId,
+        rendered: Rendered,
+    ) -> Option<(&RunningAction, OutletItem)> {
+        let Rendered { place, key, message, request } = rendered;
+        let (loaded, running) = self.loaded.actions.get(place).zip(self.actions.get(place))?;
+        let extra_bytes = message.as_ref().map_or(0, |message| message.bytes());
+        let on_failure = message.map(|message| {
+            error_action::teller(shared, self, &message, loaded.config.name(), loaded.config.resource())
+        });
+        Some((running, OutletItem { id, key, request, on_failure, extra_bytes }))
     }
 
     /// Runs the error action within the source message's admission: should the message be refused, it never ran.
@@ -547,19 +594,43 @@ impl Rule {
         failures: &[FailedAction],
         effects: &mut HookEffects,
     ) {
-        let Some(running) = &self.error_action else { return };
+        let Some((loaded, running)) = self.loaded.error_action.as_ref().zip(self.error_action.as_ref())
+        else {
+            return;
+        };
         let outcome = match error_action::request(shared, self, facts, failures) {
             Ok(Some(Request::Republish(request))) => {
                 self.republish(shared, trail, running, request, effects).map_or(Ok(None), Err)
             }
             other => other,
         };
-        let rule = Arc::clone(self);
-        let (id, now_ms) = (facts.id, facts.received_at_ms);
+        let (rule, id, now_ms) = (Arc::clone(self), facts.id, facts.received_at_ms);
+        let key = order_key(shared, facts, loaded);
+        let item = move |request| OutletItem { id, key, request, on_failure: None, extra_bytes: 0 };
+        let outcome = match outcome {
+            Ok(Some(request)) => match running.debt(loaded.plan.order_by(), &request) {
+                Some((outbox, body)) => {
+                    let rule = Arc::clone(self);
+                    let placed = move |position| {
+                        if let Some(running) = &rule.error_action {
+                            running.placed(position, item(request));
+                        }
+                    };
+                    effects.owed.push(OwedToAction {
+                        queue: ActionQueue::Outbox(outbox),
+                        body,
+                        placed: Box::new(placed),
+                    });
+                    Ok(None)
+                }
+                None => Ok(Some(request)),
+            },
+            other => other,
+        };
         effects.admitted.push(Box::new(move || {
             rule.counters.error_actions.raise();
             let outcome = match outcome {
-                Ok(Some(request)) => rule.enqueue_error(id, request),
+                Ok(Some(request)) => rule.enqueue_error(item(request)),
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
@@ -620,14 +691,37 @@ impl Rule {
         request.map(Some).inspect_err(|_| running.counters.failed_render.raise())
     }
 
-    /// Puts the error action's request into its queue.
-    pub(super) fn enqueue_error(&self, id: ItemId, request: Request) -> Result<(), String> {
+    /// Puts the error action's request into its queue in memory.
+    fn enqueue_error(&self, item: OutletItem) -> Result<(), String> {
         let Some(running) = &self.error_action else { return Ok(()) };
-        let item = OutletItem { id, key: None, request, on_failure: None, extra_bytes: 0 };
         match running.enqueue(item) {
             Some(Enqueued::Queued) => Ok(()),
             Some(Enqueued::Dropped(reason)) => Err(format!("dropped: {}", reason.as_str())),
             None => Err("the request is of another kind than its queue".to_owned()),
+        }
+    }
+
+    /// Puts the error action's request into its queue after the fact: into the outbox in a frame of its own.
+    pub(super) fn keep_error(
+        &self,
+        shared: &Shared,
+        message: &KeptMessage,
+        request: Request,
+    ) -> Result<(), String> {
+        let Some((loaded, running)) = self.loaded.error_action.as_ref().zip(self.error_action.as_ref())
+        else {
+            return Ok(());
+        };
+        let facts = message.facts();
+        let key = order_key(shared, &facts, loaded);
+        let item = OutletItem { id: facts.id, key, request, on_failure: None, extra_bytes: 0 };
+        match &running.outlet {
+            Some(outlet) if outlet.is_durable() => {
+                running.counters.requests.raise();
+                let kept = outlet.keep(&message.record(), loaded.plan.order_by(), &[], item);
+                kept.map_err(|error| error.to_string())
+            }
+            _ => self.enqueue_error(item),
         }
     }
 
@@ -665,6 +759,19 @@ impl Rule {
 }
 
 impl RunningAction {
+    /// The outbox of the action, and what it is to keep of a request; `None` where the queue is in memory.
+    fn debt(&self, order: OrderBy, request: &Request) -> Option<(Arc<str>, Vec<u8>)> {
+        self.outlet.as_ref()?.debt(order, &[], request)
+    }
+
+    /// Tells the action's queue of a request that is in the outbox.
+    fn placed(&self, position: Position, item: OutletItem) {
+        if let Some(outlet) = &self.outlet {
+            self.counters.requests.raise();
+            outlet.placed(position, item);
+        }
+    }
+
     /// Puts a request into the action's queue, which counts what it drops; `None`: it takes none of this kind.
     fn enqueue(&self, item: OutletItem) -> Option<Enqueued> {
         let enqueued = self.outlet.as_ref().and_then(|outlet| outlet.enqueue(item).ok());
@@ -707,39 +814,9 @@ struct Rendered {
     place: usize,
     /// What it keeps its order with.
     key: Option<u64>,
+    /// For the error action, if there is one.
+    message: Option<Arc<KeptMessage>>,
     request: Request,
-}
-
-/// What one rule queues when the message is admitted. Dropped, when it is refused, it leaves no trace.
-struct ToQueue {
-    shared: Arc<Shared>,
-    rule: Arc<Rule>,
-    id: ItemId,
-    requests: Vec<Rendered>,
-    /// For the error action.
-    message: Option<KeptMessage>,
-    /// What failed already.
-    failures: Vec<FailedAction>,
-}
-
-impl ToQueue {
-    /// Puts every request into its action's queue. A drop is counted there, and told to the collector, which sets the
-    /// error action off when the last request has ended.
-    fn enqueue(self) {
-        let Self { shared, rule, id, requests, message, failures } = self;
-        let collector = message.map(|message| Arc::new(Collector::new(&shared, &rule, message, failures)));
-        for Rendered { place, key, request } in requests {
-            let Some((loaded, running)) = rule.loaded.actions.get(place).zip(rule.actions.get(place)) else {
-                continue;
-            };
-            let on_failure = collector
-                .as_ref()
-                .map(|collector| collector.teller(loaded.config.name(), loaded.config.resource()));
-            let extra_bytes = collector.as_ref().map_or(0, |collector| collector.bytes());
-            // A drop is told through `on_failure`; a request of another kind is counted.
-            let _told = running.enqueue(OutletItem { id, key, request, on_failure, extra_bytes });
-        }
-    }
 }
 
 /// What the requests that an action makes of a message keep their order with.

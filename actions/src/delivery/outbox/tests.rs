@@ -141,7 +141,7 @@ fn publish(
     number: u64,
 ) -> store::CommitToken {
     let note = Note { publisher, number };
-    let (position, token) = append(store, publisher, number, &encode(OrderBy::Publisher, &note));
+    let (position, token) = append(store, publisher, number, &encode(OrderBy::Publisher, &[], &note));
     let id = ItemId { store: 0, epoch: 0, sequence: 0 };
     let key = hasher.hash_one(publisher.to_string().as_str());
     delivery.placed(position, Outgoing::new(id, Some(key), note));
@@ -241,7 +241,7 @@ async fn new_items_stand_in_line_behind_those_of_the_last_run() {
     {
         let store = open(&disk);
         for number in 0..2_000 {
-            append(&store, 1, number, &encode(OrderBy::Publisher, &Note { publisher: 1, number }));
+            append(&store, 1, number, &encode(OrderBy::Publisher, &[], &Note { publisher: 1, number }));
         }
     }
     let (store, far) = (open(&disk), FarSide::new(true));
@@ -277,8 +277,10 @@ async fn a_body_that_is_no_request_ends_alone() {
     let disk = FaultDisk::default();
     {
         let store = open(&disk);
-        let good = encode(OrderBy::Publisher, &Note { publisher: 1, number: 1 });
-        for body in [&[][..], &[VERSION], &[VERSION, 9], &[VERSION + 1, 1], &[VERSION, 1, 7], &good] {
+        let good = encode(OrderBy::Publisher, &[], &Note { publisher: 1, number: 1 });
+        for body in
+            [&[][..], &[VERSION], &[VERSION, 9], &[VERSION + 1, 1], &[VERSION, 1, 0, 0, 0, 0, 7], &good]
+        {
             append(&store, 1, 1, body);
         }
     }
@@ -336,11 +338,28 @@ proptest! {
         prop_assert_eq!(backlog.counts(), (0, 0));
     }
 
+    /// A body comes back as it was.
+    #[test]
+    fn bodies_come_back(
+        order in prop::sample::select(vec![OrderBy::None, OrderBy::Publisher, OrderBy::Topic]),
+        id in prop::option::of(any::<(u64, u32, u64)>()),
+        origin in prop::collection::vec(any::<u8>(), 0..20),
+        request in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let identity = id.map(|(store, epoch, sequence)| ItemId { store, epoch, sequence });
+        let body = Body { order, identity, origin: &origin, request: &request };
+        let bytes = body.encode();
+        prop_assert_eq!(Body::decode(&bytes), Some(body));
+    }
+
     /// Any bytes are a request or none.
     #[test]
     fn hostile_bodies_are_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
-        if let Some((order, request)) = decode::<crate::HttpRequest>(&body) {
-            prop_assert_eq!(decode(&encode(order, &request)), Some((order, request)));
+        let Some(read) = Body::decode(&body) else { return Ok(()) };
+        prop_assert_eq!(read.encode(), body.clone());
+        if let Some(request) = crate::HttpRequest::decode(read.request) {
+            let again = encode(read.order, read.origin, &request);
+            prop_assert_eq!(Body::decode(&again).and_then(|body| QueuedRequest::decode(body.request)), Some(request));
         }
     }
 }
