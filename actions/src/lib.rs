@@ -17,6 +17,7 @@
 //!   action writes what it is told to write.
 
 pub mod config;
+pub mod dead_letters;
 pub mod delivery;
 mod error;
 mod outlet;
@@ -29,6 +30,7 @@ mod text;
 pub mod units;
 
 pub use config::ActionConfig;
+pub use dead_letters::{DeadLetter, DeadLetterError};
 pub use delivery::{
     Delivery, DeliveryError, DropReason, Enqueued, Failure, ItemId, OnFailure, Outbox, Sink, Snapshot,
 };
