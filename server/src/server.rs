@@ -39,6 +39,9 @@ pub enum StartError {
     /// The rules can't be run.
     #[error("the rules can't be run")]
     Rules(#[source] PipelineError),
+    /// The store can't be read.
+    #[error("what the store has kept can't be read")]
+    Restore(#[source] io::Error),
 }
 
 /// Why rules can't be used.
@@ -81,6 +84,16 @@ impl Server {
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
         let broker = Broker::new(broker_config(config), storage.store(), Some(Arc::new(pipeline.clone())));
         pipeline.attach(Arc::new(broker.clone()));
+        if let Some(store) = storage.durable() {
+            let restored = broker.restore(Arc::clone(store)).await.map_err(StartError::Restore)?;
+            tracing::info!(
+                sessions = restored.sessions,
+                sessions_expired = restored.sessions_expired,
+                queued_messages = restored.queued_messages,
+                retained_messages = restored.retained_messages,
+                "taken up from the store"
+            );
+        }
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             match broker.listen(listener_config(listener)).await {
