@@ -110,13 +110,18 @@ impl AdminSocket {
     }
 
     /// Ends every connection and removes the socket. A command that works on many letters ends between two of them.
-    pub async fn close(self) {
-        let Self { path, task } = self;
-        task.abort();
+    pub async fn close(mut self) {
+        self.task.abort();
         // It was aborted or has panicked; either way it is over.
-        drop(task.await);
-        if let Err(error) = std::fs::remove_file(&path) {
-            tracing::debug!(path = %path.display(), %error, "the administration socket can't be removed");
+        drop((&mut self.task).await);
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "the administration socket can't be removed");
         }
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
