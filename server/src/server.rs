@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use actions::TargetPolicy;
 use broker::{BoundListener, Broker, BrokerConfig, ListenerConfig};
+use parking_lot::Mutex;
 
+use crate::admin::{AdminSocket, Services};
 use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -39,6 +41,9 @@ pub enum StartError {
     /// The rules can't be run.
     #[error("the rules can't be run")]
     Rules(#[source] PipelineError),
+    /// The store can't be read.
+    #[error("what the store has kept can't be read")]
+    Restore(#[source] io::Error),
 }
 
 /// Why rules can't be used.
@@ -65,6 +70,8 @@ pub struct Server {
     broker: Broker,
     pipeline: RulePipeline,
     listeners: Vec<BoundListener>,
+    /// Open as long as the server runs on a data directory.
+    admin: Mutex<Option<AdminSocket>>,
 }
 
 impl Server {
@@ -81,6 +88,16 @@ impl Server {
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
         let broker = Broker::new(broker_config(config), storage.store(), Some(Arc::new(pipeline.clone())));
         pipeline.attach(Arc::new(broker.clone()));
+        if let Some(store) = storage.durable() {
+            let restored = broker.restore(Arc::clone(store)).await.map_err(StartError::Restore)?;
+            tracing::info!(
+                sessions = restored.sessions,
+                sessions_expired = restored.sessions_expired,
+                queued_messages = restored.queued_messages,
+                retained_messages = restored.retained_messages,
+                "taken up from the store"
+            );
+        }
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             match broker.listen(listener_config(listener)).await {
@@ -91,7 +108,8 @@ impl Server {
                 }
             }
         }
-        Ok(Self { broker, pipeline, listeners })
+        let admin = Mutex::new(admin_socket(storage, &pipeline));
+        Ok(Self { broker, pipeline, listeners, admin })
     }
 
     /// The broker.
@@ -116,8 +134,31 @@ impl Server {
 
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
     pub async fn stop(&self, grace: Duration) {
+        let admin = self.admin.lock().take();
+        if let Some(admin) = admin {
+            admin.close().await;
+        }
         self.broker.shutdown(grace).await;
         self.pipeline.shutdown(grace).await;
+    }
+}
+
+/// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
+fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocket> {
+    let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
+    match AdminSocket::open(data_dir, Services::new(store, Arc::new(pipeline.clone()))) {
+        Ok(admin) => {
+            tracing::info!(path = %admin.path().display(), "administration socket open");
+            Some(admin)
+        }
+        Err(error) => {
+            let error = crate::cli::chain(&error);
+            tracing::error!(
+                error,
+                "running without the administration socket: dead letters can't be looked at"
+            );
+            None
+        }
     }
 }
 

@@ -17,8 +17,11 @@
 //! Numbers are big-endian and `bytes` are a `u32` length and so many bytes, as in an outbox. Nothing follows. Reading never
 //! panics and allocates no more than it was given.
 
-use crate::delivery::outbox::{put_bytes, take_bytes};
+use crate::delivery::outbox::{Body, put_bytes, take_bytes, take_chunk};
 use crate::delivery::{DropReason, ItemId};
+use crate::outlet::QueuedRequest as _;
+use crate::plan::Request;
+use crate::sinks::http::HttpRequest;
 
 /// Format of a body.
 const VERSION: u8 = 1;
@@ -105,11 +108,19 @@ impl DeadLetter {
         }
     }
 
-    /// The body of an outbox's item that sends the request again; `None` where there is no request. Outboxes can't keep an
-    /// identity apart from the place yet, so it gets a new one.
+    /// The request, if there is one that can be read.
     #[must_use]
-    pub fn request_again(&self, _at_ms: i64) -> Option<Vec<u8>> {
-        (!self.request.is_empty()).then(|| self.request.clone())
+    pub fn kept_request(&self) -> Option<Request> {
+        // The one kind of request that outboxes keep.
+        HttpRequest::decode(Body::decode(&self.request)?.request).map(Request::Http)
+    }
+
+    /// The body of an outbox's item that sends the request again under the same identity, its age counting from `at_ms`;
+    /// `None` where there is no request.
+    #[must_use]
+    pub fn request_again(&self, at_ms: i64) -> Option<Vec<u8>> {
+        let body = Body::decode(&self.request)?;
+        Some(Body { identity: Some(self.item), redriven_at_ms: Some(at_ms), ..body }.encode())
     }
 
     /// Why it ended, if this version knows the reason.
@@ -123,14 +134,14 @@ fn read(bytes: &[u8]) -> Option<DeadLetter> {
     let (_, mut bytes) = bytes.split_first()?;
     let from = &mut bytes;
     let item = ItemId {
-        store: u64::from_be_bytes(take(from)?),
-        epoch: u32::from_be_bytes(take(from)?),
-        sequence: u64::from_be_bytes(take(from)?),
+        store: u64::from_be_bytes(take_chunk(from)?),
+        epoch: u32::from_be_bytes(take_chunk(from)?),
+        sequence: u64::from_be_bytes(take_chunk(from)?),
     };
-    let received_at_ms = i64::from_be_bytes(take(from)?);
-    let first_attempt_at_ms = Some(i64::from_be_bytes(take(from)?)).filter(|time| *time != NEVER);
-    let ended_at_ms = i64::from_be_bytes(take(from)?);
-    let attempts = u32::from_be_bytes(take(from)?);
+    let received_at_ms = i64::from_be_bytes(take_chunk(from)?);
+    let first_attempt_at_ms = Some(i64::from_be_bytes(take_chunk(from)?)).filter(|time| *time != NEVER);
+    let ended_at_ms = i64::from_be_bytes(take_chunk(from)?);
+    let attempts = u32::from_be_bytes(take_chunk(from)?);
     let cause = text(from, CAUSE_BYTES_MAX)?;
     let error = text(from, ERROR_BYTES_MAX)?;
     let request = take_bytes(from)?.to_vec();
@@ -144,12 +155,6 @@ fn read(bytes: &[u8]) -> Option<DeadLetter> {
         ended_at_ms,
         request,
     })
-}
-
-fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, rest) = from.split_first_chunk::<N>()?;
-    *from = rest;
-    Some(*taken)
 }
 
 fn text(from: &mut &[u8], max: usize) -> Option<String> {

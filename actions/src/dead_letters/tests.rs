@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::OrderBy;
+use crate::delivery::outbox::Body;
 use crate::delivery::{DropReason, ItemId};
 
 fn letter() -> DeadLetter {
@@ -125,4 +127,26 @@ fn long_texts_are_cut_between_characters_and_longer_ones_are_no_letter() {
 fn debug_text_shows_no_request() {
     let letter = DeadLetter { request: b"authorization: secret".to_vec(), ..letter() };
     assert!(!format!("{letter:?}").contains("secret"));
+}
+
+#[test]
+fn a_request_is_sent_again_under_the_identity_of_the_letter() {
+    let at_ms = 1_700_000_000_300;
+    let kept =
+        Body { order: OrderBy::Topic, identity: None, redriven_at_ms: None, origin: b"o", request: b"r" };
+    let letter = DeadLetter { request: kept.encode(), ..letter() };
+    let again = letter.request_again(at_ms).unwrap();
+    let expected = Body { identity: Some(letter.item), redriven_at_ms: Some(at_ms), ..kept };
+    assert_eq!(Body::decode(&again), Some(expected));
+    // It fails once more, and is sent once more.
+    let next = DeadLetter { request: again, ..letter }.request_again(at_ms + 1).unwrap();
+    assert_eq!(Body::decode(&next), Some(Body { redriven_at_ms: Some(at_ms + 1), ..expected }));
+}
+
+#[test]
+fn a_letter_without_a_request_sends_none() {
+    for request in [&[][..], &[9, 9, 9]] {
+        let letter = DeadLetter { request: request.to_vec(), ..letter() };
+        assert_eq!((letter.request_again(1), letter.kept_request()), (None, None));
+    }
 }

@@ -39,6 +39,8 @@ pub(super) const READ_PAUSE: Duration = Duration::from_secs(5);
 const VERSION: u8 = 1;
 /// Flag beside the order: an identity follows.
 const HAS_IDENTITY: u8 = 0x80;
+/// Flag beside the order: the time of a redrive follows.
+const HAS_REDRIVE: u8 = 0x40;
 
 /// The store's side of one action's queue.
 #[derive(Debug, Clone)]
@@ -59,7 +61,7 @@ pub struct Outbox {
 pub(super) struct Read<R> {
     pub(super) position: u64,
     pub(super) id: ItemId,
-    /// Since the message was received.
+    /// Since the message was received, or sent again.
     pub(super) age: Duration,
     /// `None`: the body can't be read.
     pub(super) decoded: Option<(Option<u64>, R)>,
@@ -145,11 +147,12 @@ impl Outbox {
     }
 
     fn decode<R: QueuedRequest>(&self, debt: StoredDebt, now_ms: i64) -> Read<R> {
-        let received_at_ms = debt.message.as_ref().map_or(now_ms, |message| message.received_at_ms);
-        // A clock that went back makes nothing older.
-        let age = u64::try_from(now_ms.saturating_sub(received_at_ms)).unwrap_or(0);
-        let own = ItemId { store: self.store.identity().id, epoch: debt.epoch, sequence: debt.position.0 };
         let body = Body::decode(&debt.body);
+        let received_at_ms = debt.message.as_ref().map_or(now_ms, |message| message.received_at_ms);
+        let since_ms = body.as_ref().and_then(|body| body.redriven_at_ms).unwrap_or(received_at_ms);
+        // A clock that went back makes nothing older.
+        let age = u64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or(0);
+        let own = ItemId { store: self.store.identity().id, epoch: debt.epoch, sequence: debt.position.0 };
         let id = body.as_ref().and_then(|body| body.identity).unwrap_or(own);
         let decoded = body.and_then(|body| {
             let text = |text: Option<&String>| text.map(String::as_str).unwrap_or_default().to_owned();
@@ -169,14 +172,16 @@ pub(super) fn wall_clock_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What an outbox keeps of an item, beside the message: `version, order and flags, identity, origin, request`, where the
-/// identity is there only if a flag says so, and the origin has its length before it.
+/// What an outbox keeps of an item, beside the message: `version, order and flags, identity, redrive, origin, request`,
+/// where the identity and the redrive are there only if a flag says so, and the origin has its length before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Body<'a> {
     /// What it keeps its order with.
     pub order: OrderBy,
     /// Its identity, if that isn't made of its place: it had another place before.
     pub identity: Option<ItemId>,
+    /// Wall clock when it was sent again, milliseconds since the epoch: its age counts from there.
+    pub redriven_at_ms: Option<i64>,
     /// What the caller knows of the message beside what the store keeps of it. Handed back as it was given.
     pub origin: &'a [u8],
     /// The encoded request.
@@ -193,15 +198,20 @@ impl<'a> Body<'a> {
             OrderBy::Topic => 2,
         };
         let mut out = Vec::with_capacity(32 + self.origin.len() + self.request.len());
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         out.push(VERSION);
-        match self.identity {
-            Some(id) => {
-                out.push(order | HAS_IDENTITY);
-                out.extend_from_slice(&id.store.to_be_bytes());
-                out.extend_from_slice(&id.epoch.to_be_bytes());
-                out.extend_from_slice(&id.sequence.to_be_bytes());
-            }
-            None => out.push(order),
+        out.push(
+            order
+                | flag(self.identity.is_some(), HAS_IDENTITY)
+                | flag(self.redriven_at_ms.is_some(), HAS_REDRIVE),
+        );
+        if let Some(id) = self.identity {
+            out.extend_from_slice(&id.store.to_be_bytes());
+            out.extend_from_slice(&id.epoch.to_be_bytes());
+            out.extend_from_slice(&id.sequence.to_be_bytes());
+        }
+        if let Some(at_ms) = self.redriven_at_ms {
+            out.extend_from_slice(&at_ms.to_be_bytes());
         }
         put_bytes(&mut out, self.origin);
         out.extend_from_slice(self.request);
@@ -212,7 +222,7 @@ impl<'a> Body<'a> {
     #[must_use]
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (&[VERSION, flags], mut rest) = bytes.split_first_chunk::<2>()? else { return None };
-        let order = match flags & !HAS_IDENTITY {
+        let order = match flags & !(HAS_IDENTITY | HAS_REDRIVE) {
             0 => OrderBy::None,
             1 => OrderBy::Publisher,
             2 => OrderBy::Topic,
@@ -225,12 +235,14 @@ impl<'a> Body<'a> {
             let epoch = u32::from_be_bytes(take_chunk(&mut rest)?);
             Some(ItemId { store, epoch, sequence: u64::from_be_bytes(take_chunk(&mut rest)?) })
         };
+        let redriven_at_ms =
+            if flags & HAS_REDRIVE == 0 { None } else { Some(i64::from_be_bytes(take_chunk(&mut rest)?)) };
         let origin = take_bytes(&mut rest)?;
-        Some(Self { order, identity, origin, request: rest })
+        Some(Self { order, identity, redriven_at_ms, origin, request: rest })
     }
 }
 
-fn take_chunk<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+pub(crate) fn take_chunk<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
     let (chunk, rest) = from.split_first_chunk::<N>()?;
     *from = rest;
     Some(*chunk)
@@ -240,7 +252,7 @@ fn take_chunk<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
 pub(crate) fn encode<R: QueuedRequest>(order: OrderBy, origin: &[u8], request: &R) -> Vec<u8> {
     let mut encoded = Vec::new();
     request.encode(&mut encoded);
-    Body { order, identity: None, origin, request: &encoded }.encode()
+    Body { order, identity: None, redriven_at_ms: None, origin, request: &encoded }.encode()
 }
 
 /// Appends a length and so many bytes.

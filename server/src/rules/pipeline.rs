@@ -18,6 +18,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use actions::config::OrderBy;
+use actions::dead_letters::Outlets;
 use actions::{
     ActionConfigError, Early, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, Owing, RenderError,
     RepublishRequest, Request, TargetPolicy,
@@ -242,6 +243,15 @@ impl RulePipeline {
         self.shared.error_jobs.set_publisher(None);
     }
 
+    /// The outlet that has this outbox.
+    fn outlet(&self, outbox: &str) -> Option<Arc<Outlet>> {
+        let (rule, action) = outbox.split_once('/')?;
+        let active = self.shared.active.load();
+        let rule = active.rules.iter().find(|running| running.name() == rule)?;
+        let (_, running) = rule.running(action)?;
+        running.outlet.clone().filter(|outlet| outlet.is_durable())
+    }
+
     /// Returns the counters of every rule that runs, in order.
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
@@ -255,6 +265,19 @@ async fn stop_all(outlets: Vec<Arc<Outlet>>, grace: Duration) {
         tasks.spawn(async move { outlet.shutdown(grace).await });
     }
     while tasks.join_next().await.is_some() {}
+}
+
+impl Outlets for RulePipeline {
+    fn has(&self, outbox: &str) -> bool {
+        self.outlet(outbox).is_some()
+    }
+
+    fn arrived(&self, outbox: &str, position: Position) {
+        // An action that was removed this moment finds it when it comes back.
+        if let Some(outlet) = self.outlet(outbox) {
+            outlet.arrived(position);
+        }
+    }
 }
 
 impl MessageHook for RulePipeline {

@@ -562,6 +562,29 @@ async fn bytes_on_disk_count() {
     }
 }
 
+/// As after a redrive: the item stands at a new place, with the identity that it had before.
+#[tokio::test]
+async fn an_item_that_is_sent_again_keeps_its_identity_and_is_as_old_as_the_wish() {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(true));
+    let store = open(&disk);
+    let running = start(&store, &far);
+    let id = ItemId { store: 7, epoch: 8, sequence: 9 };
+    let note = Note { publisher: 1, number: 5 };
+    let first = encode(OrderBy::Publisher, &[], &note);
+    let received_long_ago = MessageRecord { received_at_ms: 1, topic: "t", ..MessageRecord::default() };
+    let queue = QueueKey::Outbox { namespace: 0, name: NAME };
+    for redriven_at_ms in [None, Some(wall_clock_ms())] {
+        let body = Body { identity: Some(id), redriven_at_ms, ..Body::decode(&first).unwrap() }.encode();
+        let queued = Record::Queued { queue, id: Some(received_long_ago.id), body: &body };
+        let mut positions = Vec::new();
+        store.append_debts(&[Record::Message(received_long_ago), queued], &mut positions).unwrap();
+        running.0.arrived(positions[0]);
+    }
+    let snapshot = settle(&running.0).await;
+    assert_eq!((snapshot.delivered, snapshot.dropped_for(DropReason::Expired)), (1, 1));
+    assert_eq!(*far.seen.lock(), [(id, note)]);
+}
+
 proptest! {
     /// However late an item is told of, and whatever is read meanwhile: each comes into memory once, and nothing is left
     /// out. `early` are items that reach the store before they are told of.
@@ -614,11 +637,12 @@ proptest! {
     fn bodies_come_back(
         order in prop::sample::select(vec![OrderBy::None, OrderBy::Publisher, OrderBy::Topic]),
         id in prop::option::of(any::<(u64, u32, u64)>()),
+        redriven_at_ms: Option<i64>,
         origin in prop::collection::vec(any::<u8>(), 0..20),
         request in prop::collection::vec(any::<u8>(), 0..20),
     ) {
         let identity = id.map(|(store, epoch, sequence)| ItemId { store, epoch, sequence });
-        let body = Body { order, identity, origin: &origin, request: &request };
+        let body = Body { order, identity, redriven_at_ms, origin: &origin, request: &request };
         let bytes = body.encode();
         prop_assert_eq!(Body::decode(&bytes), Some(body));
     }
