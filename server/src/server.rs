@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use actions::TargetPolicy;
 use broker::{BoundListener, Broker, BrokerConfig, ListenerConfig};
+use parking_lot::Mutex;
 
+use crate::admin::{AdminSocket, Services};
 use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -68,6 +70,8 @@ pub struct Server {
     broker: Broker,
     pipeline: RulePipeline,
     listeners: Vec<BoundListener>,
+    /// Open as long as the server runs on a data directory.
+    admin: Mutex<Option<AdminSocket>>,
 }
 
 impl Server {
@@ -79,6 +83,7 @@ impl Server {
         let settings = PipelineSettings {
             targets: TargetPolicy { admin: vec![config.admin.address], ..TargetPolicy::default() },
             hops: config.limits.rules.hops,
+            store: storage.durable().cloned(),
         };
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
         let broker = Broker::new(broker_config(config), storage.store(), Some(Arc::new(pipeline.clone())));
@@ -103,7 +108,8 @@ impl Server {
                 }
             }
         }
-        Ok(Self { broker, pipeline, listeners })
+        let admin = Mutex::new(admin_socket(storage, &pipeline));
+        Ok(Self { broker, pipeline, listeners, admin })
     }
 
     /// The broker.
@@ -128,8 +134,31 @@ impl Server {
 
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
     pub async fn stop(&self, grace: Duration) {
+        let admin = self.admin.lock().take();
+        if let Some(admin) = admin {
+            admin.close().await;
+        }
         self.broker.shutdown(grace).await;
         self.pipeline.shutdown(grace).await;
+    }
+}
+
+/// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
+fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocket> {
+    let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
+    match AdminSocket::open(data_dir, Services::new(store, Arc::new(pipeline.clone()))) {
+        Ok(admin) => {
+            tracing::info!(path = %admin.path().display(), "administration socket open");
+            Some(admin)
+        }
+        Err(error) => {
+            let error = crate::cli::chain(&error);
+            tracing::error!(
+                error,
+                "running without the administration socket: dead letters can't be looked at"
+            );
+            None
+        }
     }
 }
 

@@ -105,6 +105,17 @@ impl Storage {
         Ok(Self::Durable { store: Arc::new(store), data_dir })
     }
 
+    /// Returns when everything that was appended is safe, or never will be.
+    pub async fn settle(&self) {
+        if let Self::Durable { store, .. } = self {
+            let store = Arc::clone(store);
+            let settled = tokio::task::spawn_blocking(move || store.wait_for_all()).await;
+            if !settled.unwrap_or(false) {
+                warn!("the store could not write everything before the end");
+            }
+        }
+    }
+
     /// The store as the broker takes it.
     #[must_use]
     pub fn store(&self) -> Arc<dyn Store> {

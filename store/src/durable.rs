@@ -123,6 +123,13 @@ impl DurableStore {
         Ok((store, report))
     }
 
+    /// Waits until everything that was appended is safe; `false` when it never will be. It waits for the disk: it belongs
+    /// on a thread that may.
+    #[must_use]
+    pub fn wait_for_all(&self) -> bool {
+        self.shared.wait_for_all()
+    }
+
     /// How the store is.
     #[must_use]
     pub fn health(&self) -> Health {

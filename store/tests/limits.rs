@@ -261,3 +261,19 @@ fn what_is_too_large_for_a_segment_has_one_of_its_own() {
     assert!(!report.has_losses() && report.bytes_cut == 0, "{report:?}");
     assert_eq!(numbers(&after, "c"), [1, 11, 2, 12, 3, 13]);
 }
+
+/// A reader that is told of a debt before the writer has taken it must not find its queue empty: nobody tells it again.
+#[test]
+fn what_was_appended_a_moment_ago_is_read() {
+    let disk = FaultDisk::default();
+    let (store, _) = open(&disk);
+    start(&store, "c");
+    let mut reader = store.reader(queue("c"));
+    for number in 1..=300 {
+        let (_, positions) = publish(&store, number, &PAYLOAD, &["c"]).unwrap();
+        let after = Position(positions[0].0 - 1);
+        let found: Vec<_> =
+            reader.read(after, 10, 1 << 20).unwrap().iter().map(|debt| debt.position).collect();
+        assert_eq!(found, positions);
+    }
+}

@@ -5,7 +5,7 @@
 //! [`HEAD_BYTES_MAX`]): an item goes straight into the head while nothing older waits on disk, otherwise it is read from
 //! there when its turn comes. What is settled before the store has written it never reaches the disk.
 //!
-//! An item's body is `version, order, request`; bytes that don't decode end their item, and nothing else.
+//! An item's body is a [`Body`]; bytes that don't decode end their item, and nothing else.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,10 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use store::{DurableStore, Position, QueueKey, QueueReader, Record, Store as _, StoredDebt};
+use store::{
+    DurableStore, MessageRecord, Position, QueueKey, QueueReader, Record, Store as _, StoreError, StoredDebt,
+};
 use tokio::time::Instant;
 
 use super::ItemId;
+use super::burial::Endings;
 use crate::config::OrderBy;
 use crate::outlet::QueuedRequest;
 
@@ -34,13 +37,22 @@ pub(super) const READ_PAUSE: Duration = Duration::from_secs(5);
 
 /// Format of a body.
 const VERSION: u8 = 1;
+/// Flag beside the order: an identity follows.
+const HAS_IDENTITY: u8 = 0x80;
+/// Flag beside the order: the time of a redrive follows.
+const HAS_REDRIVE: u8 = 0x40;
 
 /// The store's side of one action's queue.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    store: Arc<DurableStore>,
+    pub(super) store: Arc<DurableStore>,
     name: Arc<str>,
     reader: Arc<Mutex<QueueReader>>,
+    /// Reads items once more when they are put away.
+    pub(super) grave_reader: Arc<Mutex<QueueReader>>,
+    pub(super) letters_reader: Arc<Mutex<QueueReader>>,
+    /// Hears of items that end.
+    pub(super) endings: Option<Arc<dyn Endings>>,
     /// Makes keys of texts: the same for what comes from the disk and what doesn't.
     hasher: RandomState,
 }
@@ -49,7 +61,7 @@ pub struct Outbox {
 pub(super) struct Read<R> {
     pub(super) position: u64,
     pub(super) id: ItemId,
-    /// Since the message was received.
+    /// Since the message was received, or sent again.
     pub(super) age: Duration,
     /// `None`: the body can't be read.
     pub(super) decoded: Option<(Option<u64>, R)>,
@@ -59,8 +71,23 @@ impl Outbox {
     /// The outbox of `name`, `rule/action`. `hasher` is the one that the caller makes order keys with.
     #[must_use]
     pub fn new(store: Arc<DurableStore>, name: &str, hasher: RandomState) -> Self {
-        let reader = store.reader(QueueKey::Outbox { namespace: 0, name });
-        Self { store, name: name.into(), reader: Arc::new(Mutex::new(reader)), hasher }
+        let reader = |queue| Arc::new(Mutex::new(store.reader(queue)));
+        Self {
+            reader: reader(QueueKey::Outbox { namespace: 0, name }),
+            grave_reader: reader(QueueKey::Outbox { namespace: 0, name }),
+            letters_reader: reader(QueueKey::DeadLetters { namespace: 0, name }),
+            endings: None,
+            name: name.into(),
+            hasher,
+            store,
+        }
+    }
+
+    /// The same with somebody to hear of items that end without being delivered.
+    #[must_use]
+    pub fn heard_by(mut self, endings: Option<Arc<dyn Endings>>) -> Self {
+        self.endings = endings;
+        self
     }
 
     /// Its name.
@@ -80,8 +107,22 @@ impl Outbox {
         self.store.queue_len(self.key())
     }
 
-    fn key(&self) -> QueueKey<'_> {
+    /// Items that aren't settled, and the bytes that they account for on disk.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.store.queue_size(self.key())
+    }
+
+    pub(super) fn key(&self) -> QueueKey<'_> {
         QueueKey::Outbox { namespace: 0, name: &self.name }
+    }
+
+    /// Puts an item behind the others, in one frame with its message.
+    pub(crate) fn keep(&self, message: &MessageRecord<'_>, body: &[u8]) -> Result<Position, StoreError> {
+        let records =
+            [Record::Message(*message), Record::Queued { queue: self.key(), id: Some(message.id), body }];
+        let mut positions = Vec::new();
+        self.store.append_debts(&records, &mut positions)?;
+        Ok(positions.first().copied().unwrap_or(Position::NOWHERE))
     }
 
     /// Settles items. Lazily: one that comes again after a crash was confirmed once and is sent once more.
@@ -106,54 +147,112 @@ impl Outbox {
     }
 
     fn decode<R: QueuedRequest>(&self, debt: StoredDebt, now_ms: i64) -> Read<R> {
+        let body = Body::decode(&debt.body);
         let received_at_ms = debt.message.as_ref().map_or(now_ms, |message| message.received_at_ms);
+        let since_ms = body.as_ref().and_then(|body| body.redriven_at_ms).unwrap_or(received_at_ms);
         // A clock that went back makes nothing older.
-        let age = u64::try_from(now_ms.saturating_sub(received_at_ms)).unwrap_or(0);
-        let decoded = decode(&debt.body).map(|(order, request)| {
+        let age = u64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or(0);
+        let own = ItemId { store: self.store.identity().id, epoch: debt.epoch, sequence: debt.position.0 };
+        let id = body.as_ref().and_then(|body| body.identity).unwrap_or(own);
+        let decoded = body.and_then(|body| {
             let text = |text: Option<&String>| text.map(String::as_str).unwrap_or_default().to_owned();
-            let key = match order {
+            let key = match body.order {
                 OrderBy::Publisher => Some(text(debt.message.as_ref().and_then(|m| m.publisher.as_ref()))),
                 OrderBy::Topic => Some(text(debt.message.as_ref().map(|m| &m.topic))),
                 OrderBy::None => None,
             };
-            (key.map(|key| self.hasher.hash_one(key.as_str())), request)
+            Some((key.map(|key| self.hasher.hash_one(key.as_str())), R::decode(body.request)?))
         });
-        Read {
-            position: debt.position.0,
-            id: ItemId { store: self.store.identity().id, epoch: debt.epoch, sequence: debt.position.0 },
-            age: Duration::from_millis(age),
-            decoded,
-        }
+        Read { position: debt.position.0, id, age: Duration::from_millis(age), decoded }
     }
 }
 
-fn wall_clock_ms() -> i64 {
+pub(super) fn wall_clock_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Makes the body of an item.
-pub(crate) fn encode<R: QueuedRequest>(order: OrderBy, request: &R) -> Vec<u8> {
-    let order = match order {
-        OrderBy::None => 0,
-        OrderBy::Publisher => 1,
-        OrderBy::Topic => 2,
-    };
-    let mut body = vec![VERSION, order];
-    request.encode(&mut body);
-    body
+/// What an outbox keeps of an item, beside the message: `version, order and flags, identity, redrive, origin, request`,
+/// where the identity and the redrive are there only if a flag says so, and the origin has its length before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Body<'a> {
+    /// What it keeps its order with.
+    pub order: OrderBy,
+    /// Its identity, if that isn't made of its place: it had another place before.
+    pub identity: Option<ItemId>,
+    /// Wall clock when it was sent again, milliseconds since the epoch: its age counts from there.
+    pub redriven_at_ms: Option<i64>,
+    /// What the caller knows of the message beside what the store keeps of it. Handed back as it was given.
+    pub origin: &'a [u8],
+    /// The encoded request.
+    pub request: &'a [u8],
 }
 
-/// Reads the body of an item; `None` if it isn't one.
-pub(super) fn decode<R: QueuedRequest>(body: &[u8]) -> Option<(OrderBy, R)> {
-    let (&[VERSION, order], request) = body.split_first_chunk::<2>()? else { return None };
-    let order = match order {
-        0 => OrderBy::None,
-        1 => OrderBy::Publisher,
-        2 => OrderBy::Topic,
-        _ => return None,
-    };
-    Some((order, R::decode(request)?))
+impl<'a> Body<'a> {
+    /// Makes the bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let order = match self.order {
+            OrderBy::None => 0,
+            OrderBy::Publisher => 1,
+            OrderBy::Topic => 2,
+        };
+        let mut out = Vec::with_capacity(32 + self.origin.len() + self.request.len());
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        out.push(VERSION);
+        out.push(
+            order
+                | flag(self.identity.is_some(), HAS_IDENTITY)
+                | flag(self.redriven_at_ms.is_some(), HAS_REDRIVE),
+        );
+        if let Some(id) = self.identity {
+            out.extend_from_slice(&id.store.to_be_bytes());
+            out.extend_from_slice(&id.epoch.to_be_bytes());
+            out.extend_from_slice(&id.sequence.to_be_bytes());
+        }
+        if let Some(at_ms) = self.redriven_at_ms {
+            out.extend_from_slice(&at_ms.to_be_bytes());
+        }
+        put_bytes(&mut out, self.origin);
+        out.extend_from_slice(self.request);
+        out
+    }
+
+    /// Reads the bytes; `None` if they are something else.
+    #[must_use]
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (&[VERSION, flags], mut rest) = bytes.split_first_chunk::<2>()? else { return None };
+        let order = match flags & !(HAS_IDENTITY | HAS_REDRIVE) {
+            0 => OrderBy::None,
+            1 => OrderBy::Publisher,
+            2 => OrderBy::Topic,
+            _ => return None,
+        };
+        let identity = if flags & HAS_IDENTITY == 0 {
+            None
+        } else {
+            let store = u64::from_be_bytes(take_chunk(&mut rest)?);
+            let epoch = u32::from_be_bytes(take_chunk(&mut rest)?);
+            Some(ItemId { store, epoch, sequence: u64::from_be_bytes(take_chunk(&mut rest)?) })
+        };
+        let redriven_at_ms =
+            if flags & HAS_REDRIVE == 0 { None } else { Some(i64::from_be_bytes(take_chunk(&mut rest)?)) };
+        let origin = take_bytes(&mut rest)?;
+        Some(Self { order, identity, redriven_at_ms, origin, request: rest })
+    }
+}
+
+pub(crate) fn take_chunk<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (chunk, rest) = from.split_first_chunk::<N>()?;
+    *from = rest;
+    Some(*chunk)
+}
+
+/// Makes the body of a new item.
+pub(crate) fn encode<R: QueuedRequest>(order: OrderBy, origin: &[u8], request: &R) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    request.encode(&mut encoded);
+    Body { order, identity: None, redriven_at_ms: None, origin, request: &encoded }.encode()
 }
 
 /// Appends a length and so many bytes.

@@ -1,10 +1,10 @@
 //! What happens when actions fail.
 //!
-//! A rule's error action runs once for a message for which at least one action failed, with a document that names every
-//! failure. Where all failures are known at once (nothing was queued), it runs within the source message's admission.
-//! Where requests were queued, it waits until the last of them has been delivered or given up, and then runs on its own:
-//! a task takes the jobs from a bounded queue and publishes or enqueues. Its own failure is logged and counted, no more.
-//! For a message that the broker refuses it doesn't run at all.
+//! What failed by the time a message is admitted (a template, a republish, a full queue) is in one document, and the error
+//! action runs within the message's admission; for a message that the broker refuses it doesn't run at all. A delivery that
+//! ends later without success sets it off by itself, with a document that names that one: a task takes the jobs from a
+//! bounded queue and publishes or enqueues. Where both the action and the error action have an outbox, what the error action
+//! is owed is in the frame with which the item leaves the action's outbox. Its own failure is logged and counted, no more.
 //!
 //! Either way what it publishes carries the trail of the message, with this rule added: a ring of rules that feed each
 //! other through their error actions ends where it would come round.
@@ -13,7 +13,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
-use actions::{Failure, Request};
+use actions::{Aftermath, Ended, Endings, Failure, OnFailure, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::{Broker, InternalPublish};
@@ -23,7 +23,9 @@ use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::file::ERROR_ACTION;
 use super::message::{Facts, KeptMessage};
+use super::origin::Origin;
 use super::pipeline::{Rule, Shared};
 
 /// Most error actions that wait to be run on their own.
@@ -68,70 +70,71 @@ struct Document<'a> {
     failures: &'a [FailedAction],
 }
 
-/// Collects the failures of one rule for one message until every queued request has ended. When the last holder lets go
-/// of it, the error action is set off if there was any failure.
-pub(super) struct Collector {
-    shared: Arc<Shared>,
-    rule: Arc<Rule>,
-    message: Option<KeptMessage>,
-    failures: Mutex<Vec<FailedAction>>,
+/// Returns what a queued request tells when it is given up: it sets the error action off.
+pub(super) fn teller(
+    shared: &Arc<Shared>,
+    rule: &Arc<Rule>,
+    message: &Arc<KeptMessage>,
+    failed_action: &str,
+    failed_resource: String,
+) -> OnFailure {
+    let (shared, rule, message) = (Arc::clone(shared), Arc::clone(rule), Arc::clone(message));
+    let failed_action = failed_action.to_owned();
+    Box::new(move |failure: Failure| {
+        let failure = FailedAction { failed_action, failed_resource, error_message: failure.error };
+        shared.error_jobs.set_off(Job { rule, message, failure });
+    })
 }
 
-impl Collector {
-    /// Begins with the failures that are known already.
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        rule: &Arc<Rule>,
-        message: KeptMessage,
-        failures: Vec<FailedAction>,
-    ) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            rule: Arc::clone(rule),
-            message: Some(message),
-            failures: Mutex::new(failures),
+/// Hears of what ends in outboxes, whether this process put it there or an earlier one: rules and actions are found by
+/// name.
+#[derive(Debug)]
+pub(super) struct Hearing(pub(super) Weak<Shared>);
+
+impl Endings for Hearing {
+    fn wants(&self, outbox: &str) -> bool {
+        let rule = self.0.upgrade().and_then(|shared| shared.rule(outbox.split_once('/')?.0));
+        rule.is_some_and(|rule| rule.running_error_action().is_some())
+    }
+
+    fn ended(&self, ended: &Ended<'_>) -> Option<Aftermath> {
+        let shared = self.0.upgrade()?;
+        let (rule, action) = ended.outbox.split_once('/')?;
+        let rule = shared.rule(rule)?;
+        let message = ended.message?;
+        let error_message = ended.error.to_owned();
+        if action == ERROR_ACTION {
+            let now_ms = message.received_at_ms;
+            let then = move |_| rule.error_action_failed(&error_message, now_ms);
+            return Some(Aftermath { debt: None, then: Box::new(then) });
         }
-    }
-
-    fn add(&self, failure: FailedAction) {
-        self.failures.lock().push(failure);
-    }
-
-    /// Returns what a queued request tells when it is given up.
-    pub(super) fn teller(self: &Arc<Self>, action: &str, resource: String) -> actions::OnFailure {
-        let collector = Arc::clone(self);
-        let action = action.to_owned();
-        Box::new(move |failure: Failure| {
-            collector.add(FailedAction {
-                failed_action: action,
-                failed_resource: resource,
-                error_message: failure.error,
-            });
-        })
-    }
-
-    /// About how many bytes it keeps alive.
-    pub(super) fn bytes(&self) -> usize {
-        self.message.as_ref().map_or(0, KeptMessage::bytes)
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let failures = std::mem::take(self.failures.get_mut());
-        if failures.is_empty() {
-            return;
+        let running = rule.running_error_action()?;
+        let origin = Origin::decode(ended.origin);
+        let trail = origin.as_ref().map(|origin| shared.trail(&origin.trail)).unwrap_or_default();
+        let message = Arc::new(KeptMessage::of_stored(message, origin.as_ref(), trail));
+        let failed_resource = rule.resource(action).unwrap_or_default();
+        let failure = FailedAction { failed_action: action.to_owned(), failed_resource, error_message };
+        if !running.is_durable() {
+            let job = Job { rule, message, failure };
+            let then = move |_| shared.error_jobs.set_off(job);
+            return Some(Aftermath { debt: None, then: Box::new(then) });
         }
-        let Some(message) = self.message.take() else { return };
-        self.rule.counters.error_actions.raise();
-        let now_ms = message.facts().received_at_ms;
-        let job = Job { rule: Arc::clone(&self.rule), message, failures };
-        let problem = match self.shared.error_jobs.sender.try_send(Order::Run(job)) {
-            Ok(()) => return,
-            Err(TrySendError::Full(_)) => format!("{JOBS_MAX} wait to be run already, which is the limit"),
-            Err(TrySendError::Closed(_)) => "the rules have been stopped".to_owned(),
+        let facts = message.facts();
+        let owed = request(&shared, &rule, &facts, std::slice::from_ref(&failure)).and_then(|request| {
+            request.map(|request| rule.owe_error(&shared, &message, request)).transpose()
+        });
+        let (debt, item) = match owed {
+            Ok(owed) => owed.map_or((None, Ok(None)), |(debt, item)| (Some(debt), Ok(Some(item)))),
+            Err(error) => (None, Err(error)),
         };
-        self.rule.error_action_failed(&problem, now_ms);
+        let then = move |position| {
+            rule.counters.error_actions.raise();
+            match item {
+                Ok(item) => rule.error_placed(position, item),
+                Err(error) => rule.error_action_failed(&error, message.facts().received_at_ms),
+            }
+        };
+        Some(Aftermath { debt, then: Box::new(then) })
     }
 }
 
@@ -139,8 +142,8 @@ impl Drop for Collector {
 #[derive(Debug)]
 pub(super) struct Job {
     rule: Arc<Rule>,
-    message: KeptMessage,
-    failures: Vec<FailedAction>,
+    message: Arc<KeptMessage>,
+    failure: FailedAction,
 }
 
 /// What the task is sent.
@@ -168,6 +171,19 @@ impl ErrorJobs {
     pub(super) fn new() -> (Self, mpsc::Receiver<Order>) {
         let (sender, receiver) = mpsc::channel(JOBS_MAX);
         (Self { sender, publisher: Mutex::default() }, receiver)
+    }
+
+    /// Has an error action run soon.
+    fn set_off(&self, job: Job) {
+        job.rule.counters.error_actions.raise();
+        let (job, problem) = match self.sender.try_send(Order::Run(job)) {
+            Err(TrySendError::Full(Order::Run(job))) => {
+                (job, format!("{JOBS_MAX} wait to be run already, which is the limit"))
+            }
+            Err(TrySendError::Closed(Order::Run(job))) => (job, "the rules have been stopped".to_owned()),
+            _ => return,
+        };
+        job.rule.error_action_failed(&problem, job.message.facts().received_at_ms);
     }
 
     /// Sets who publishes, or nobody. A broker holds its pipeline and the pipeline this: only letting go of it here lets
@@ -206,7 +222,7 @@ pub(super) async fn run(shared: Weak<Shared>, mut orders: mpsc::Receiver<Order>)
 
 async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
     let facts = job.message.facts();
-    match request(shared, &job.rule, &facts, &job.failures)? {
+    match request(shared, &job.rule, &facts, std::slice::from_ref(&job.failure))? {
         None => Ok(()),
         Some(Request::Republish(request)) => {
             let Some(running) = job.rule.running_error_action() else { return Ok(()) };
@@ -227,7 +243,7 @@ async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
             counter.raise();
             outcome
         }
-        Some(request) => job.rule.enqueue_error(facts.id, request),
+        Some(request) => job.rule.keep_error(shared, &job.message, request),
     }
 }
 
@@ -241,7 +257,7 @@ pub(super) fn request(
     let document = Document {
         rule_name: rule.name(),
         topic: facts.topic,
-        trace_id: format!("{:032x}", shared.secret.trace_id(facts.id)),
+        trace_id: format!("{:032x}", facts.trace_id(&shared.secret)),
         client_id: facts.client_id(),
         base64_original_payload: STANDARD.encode(facts.payload),
         failures,

@@ -42,17 +42,22 @@ pub(crate) struct ActionExplanation<'r> {
     pub(crate) request: Result<Request, String>,
 }
 
-/// Parts of a header's name that say that its value is a secret.
-const SECRET_HEADERS: [&str; 6] = ["auth", "cookie", "key", "password", "secret", "token"];
+/// Parts of a name that say that its value is a secret.
+const SECRET_PARTS: [&str; 6] = ["auth", "cookie", "key", "password", "secret", "token"];
 
 /// What stands for a secret.
-const HIDDEN: &str = "***";
+pub(crate) const HIDDEN: &str = "***";
 
 /// Whether a parameter is a header that usually holds a secret.
 fn is_secret(field: &str) -> bool {
-    let Some(header) = field.strip_prefix("headers.").map(str::to_ascii_lowercase) else { return false };
+    field.strip_prefix("headers.").is_some_and(is_secret_name)
+}
+
+/// Whether something of this name, a header or the like, usually holds a secret.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
     // The key of a repeated request is no secret, though it is called a key.
-    header != "idempotency-key" && SECRET_HEADERS.iter().any(|part| header.contains(part))
+    name != "idempotency-key" && SECRET_PARTS.iter().any(|part| name.contains(part))
 }
 
 impl ActionExplanation<'_> {

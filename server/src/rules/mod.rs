@@ -9,6 +9,7 @@
 //! - `parameters.rs`: what an action would send, parameter by parameter;
 //! - `sample.rs`: a message that nobody sent;
 //! - `message.rs`: a message as rules and error documents see it;
+//! - `origin.rs`: what an outbox keeps of a message for that;
 //! - `error_action.rs`: what happens when actions fail;
 //! - `counters.rs`: what is counted, per rule and per action;
 //! - `cases/`: tests of rules as data, run through the same code.
@@ -24,6 +25,7 @@ mod explain;
 mod file;
 mod groups;
 mod message;
+mod origin;
 mod parameters;
 mod pipeline;
 mod render;
@@ -35,8 +37,9 @@ mod topic_index;
 pub use counters::{ActionStats, RuleStats};
 pub use error::RuleFileError;
 pub use error_action::Publisher;
-pub(crate) use explain::{ActionExplanation, RuleExplanation};
+pub(crate) use explain::{ActionExplanation, HIDDEN, RuleExplanation, is_secret_name};
 pub use file::{ERROR_ACTION, LoadedRule, RuleSet, load_rules};
+pub(crate) use parameters::parameters;
 pub use pipeline::{PipelineError, PipelineSettings, RulePipeline};
 pub(crate) use render::Parameter;
 pub(crate) use sample::{SampleMessage, SampleProperties};

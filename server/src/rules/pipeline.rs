@@ -3,8 +3,8 @@
 //! A message's topic is looked up once per topic and generation ([`broker::MessageHook::candidates`]); the handler that
 //! comes back holds the groups of rules of that topic. Topics with the same groups share one handler. For each message the
 //! handler asks the groups which rules may want it ([`Candidates`] alone decides that) and walks them in the order of
-//! all rules: evaluate, render every action, hand republishes to the broker and keep the rest ready, to be queued once
-//! the message is admitted. After [`STEP_BUDGET`] it yields and goes on at the place of the next rule.
+//! all rules: evaluate, render every action, hand republishes to the broker and to the outboxes what they are owed, and keep
+//! the rest ready, to be queued once the message is admitted. After [`STEP_BUDGET`] it yields and goes on at the place of the next rule.
 //!
 //! Loops: a rule is not evaluated for a message that it had a part in making, and a message that as many rules
 //! have made in turn as [`PipelineSettings::hops`] says is not republished again.
@@ -18,19 +18,24 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use actions::config::OrderBy;
+use actions::dead_letters::Outlets;
 use actions::{
-    ActionConfigError, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, RenderError, RepublishRequest,
-    Request, TargetPolicy,
+    ActionConfigError, Early, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, Owing, RenderError,
+    RepublishRequest, Request, TargetPolicy,
 };
 use arc_swap::ArcSwap;
-use broker::{HookEffects, MessageHandler, MessageHook, Progress, Publication, Republish, Trail};
+use broker::{
+    ActionQueue, HookEffects, MessageHandler, MessageHook, OwedToAction, Progress, Publication, Republish,
+    Trail,
+};
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rules_sql::{CompiledRule, Evaluation, Outcome, Output};
+use store::{DurableStore, Position};
 use tokio::task::JoinSet;
 
 use super::counters::{ActionCounters, ActionStats, Counter, RuleCounters, RuleStats};
-use super::error_action::{self, Collector, ErrorJobs, FailedAction, Publisher};
+use super::error_action::{self, ErrorJobs, FailedAction, Hearing, Publisher};
 use super::file::{LoadedAction, LoadedRule, RuleSet};
 use super::groups::{self, Candidates, Group, Line};
 use super::message::{Facts, KeptMessage, Secret};
@@ -50,11 +55,13 @@ pub struct PipelineSettings {
     pub targets: TargetPolicy,
     /// Most rules that may have made a message, one from the other. Default 8; the broker's own limit is to be the same.
     pub hops: u8,
+    /// The store that the broker keeps its debts in, where queues are kept too; `None`: they are in memory.
+    pub store: Option<Arc<DurableStore>>,
 }
 
 impl Default for PipelineSettings {
     fn default() -> Self {
-        Self { targets: TargetPolicy::default(), hops: 8 }
+        Self { targets: TargetPolicy::default(), hops: 8, store: None }
     }
 }
 
@@ -83,6 +90,8 @@ pub(super) struct Shared {
     active: ArcSwap<Active>,
     /// Held while rules change.
     registry: Mutex<Registry>,
+    /// Names of rules by their numbers.
+    names: RwLock<Vec<Arc<str>>>,
     outlet_settings: OutletSettings,
     hops_max: usize,
     pub(super) secret: Secret,
@@ -98,10 +107,12 @@ struct Registry {
 }
 
 /// One version of the rules.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Active {
     generation: u64,
     rules: Vec<Arc<Rule>>,
+    /// Places of the rules by name.
+    by_name: HashMap<String, usize>,
     groups: Vec<Arc<Group>>,
     /// From topics to places of groups.
     index: TopicIndex,
@@ -134,24 +145,17 @@ impl RulePipeline {
     pub fn new(rules: &RuleSet, settings: &PipelineSettings) -> Result<Self, PipelineError> {
         let (error_jobs, jobs) = ErrorJobs::new();
         let secret = Secret::default();
-        let outlet_settings = OutletSettings {
-            targets: Arc::new(settings.targets.clone()),
-            seed: secret.key("jitter of retries"),
-            // The broker keeps nothing on disk yet, so an outbox there would promise what publishers aren't promised.
-            store: None,
-            hasher: secret.hasher(),
-        };
-        let empty = Active {
-            generation: 0,
-            rules: Vec::new(),
-            groups: Vec::new(),
-            index: TopicIndex::default(),
-            handlers: Mutex::default(),
-        };
-        let shared = Arc::new(Shared {
-            active: ArcSwap::from_pointee(empty),
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
+            active: ArcSwap::from_pointee(Active::default()),
             registry: Mutex::default(),
-            outlet_settings,
+            names: RwLock::default(),
+            outlet_settings: OutletSettings {
+                targets: Arc::new(settings.targets.clone()),
+                seed: secret.key("jitter of retries"),
+                store: settings.store.clone(),
+                hasher: secret.hasher(),
+                endings: Some(Arc::new(Hearing(Weak::clone(shared)))),
+            },
             hops_max: usize::from(settings.hops),
             secret,
             error_jobs,
@@ -180,7 +184,7 @@ impl RulePipeline {
         // First everything that can fail, without touching what runs.
         for rule in rules.rules.iter().filter(|rule| rule.enabled) {
             for action in rule.actions.iter().chain(&rule.error_action) {
-                Outlet::check(&action.config)
+                Outlet::check(&action.config, &shared.outlet_settings)
                     .map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
             }
         }
@@ -201,6 +205,7 @@ impl RulePipeline {
         let new = Active {
             generation: old.generation + 1,
             index: TopicIndex::new(filters),
+            by_name: running.iter().zip(0..).map(|(rule, place)| (rule.name().to_owned(), place)).collect(),
             rules: running,
             groups: groups.into_iter().map(|(_, group)| group).collect(),
             handlers: Mutex::default(),
@@ -238,6 +243,15 @@ impl RulePipeline {
         self.shared.error_jobs.set_publisher(None);
     }
 
+    /// The outlet that has this outbox.
+    fn outlet(&self, outbox: &str) -> Option<Arc<Outlet>> {
+        let (rule, action) = outbox.split_once('/')?;
+        let active = self.shared.active.load();
+        let rule = active.rules.iter().find(|running| running.name() == rule)?;
+        let (_, running) = rule.running(action)?;
+        running.outlet.clone().filter(|outlet| outlet.is_durable())
+    }
+
     /// Returns the counters of every rule that runs, in order.
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
@@ -251,6 +265,19 @@ async fn stop_all(outlets: Vec<Arc<Outlet>>, grace: Duration) {
         tasks.spawn(async move { outlet.shutdown(grace).await });
     }
     while tasks.join_next().await.is_some() {}
+}
+
+impl Outlets for RulePipeline {
+    fn has(&self, outbox: &str) -> bool {
+        self.outlet(outbox).is_some()
+    }
+
+    fn arrived(&self, outbox: &str, position: Position) {
+        // An action that was removed this moment finds it when it comes back.
+        if let Some(outlet) = self.outlet(outbox) {
+            outlet.arrived(position);
+        }
+    }
 }
 
 impl MessageHook for RulePipeline {
@@ -296,7 +323,52 @@ impl Active {
     }
 }
 
+/// The name of an outbox, and what it is owed.
+pub(super) type OutboxDebt = (Arc<str>, Vec<u8>);
+
+/// What [`HookEffects`] lacks.
+trait EndEarly {
+    /// Has a dead letter written in the message's own frame, if there is one, and something counted once it is admitted.
+    fn end_early(&mut self, letter: Option<OutboxDebt>, counted: impl FnOnce() + Send + 'static);
+}
+
+impl EndEarly for HookEffects {
+    fn end_early(&mut self, letter: Option<OutboxDebt>, counted: impl FnOnce() + Send + 'static) {
+        if let Some((name, body)) = letter {
+            let queue = ActionQueue::DeadLetters(name);
+            self.owed.push(OwedToAction { queue, body, placed: Box::new(|_| {}) });
+        }
+        self.admitted.push(Box::new(counted));
+    }
+}
+
 impl Shared {
+    /// The rule of a name, if it runs.
+    pub(super) fn rule(&self, name: &str) -> Option<Arc<Rule>> {
+        let active = self.active.load();
+        active.rules.get(*active.by_name.get(name)?).cloned()
+    }
+
+    /// What an outbox is to keep of a message.
+    fn origin(&self, facts: &Facts<'_>) -> Vec<u8> {
+        let trail = facts.trail;
+        let trail = if trail.rules().is_empty() {
+            Vec::new()
+        } else {
+            let names = self.names.read();
+            let name = |rule: &u32| names.get(usize::try_from(*rule).ok()?).map(|name| name.to_string());
+            trail.rules().iter().map(|rule| name(rule).unwrap_or_default()).collect()
+        };
+        facts.origin(&self.secret, trail).encode()
+    }
+
+    /// The numbers that rules of these names have. A rule that isn't there any more counts among the hops all the same.
+    pub(super) fn trail(&self, names: &[String]) -> Trail {
+        let registry = self.registry.lock();
+        let number = |name: &String| registry.by_name.get(name).map_or(u32::MAX, |(number, _)| *number);
+        names.iter().fold(Trail::default(), |trail, name| trail.with(number(name)))
+    }
+
     /// Makes a rule that runs, with the queues and counters of `old` where they fit.
     fn start(
         &self,
@@ -305,8 +377,14 @@ impl Shared {
         registry: &mut Registry,
     ) -> Result<Rule, PipelineError> {
         let next = u32::try_from(registry.by_name.len()).unwrap_or(u32::MAX);
-        let (id, counters) =
-            registry.by_name.entry(loaded.name.clone()).or_insert_with(|| (next, Arc::default())).clone();
+        let (id, counters) = registry
+            .by_name
+            .entry(loaded.name.clone())
+            .or_insert_with(|| {
+                self.names.write().push(loaded.name.as_str().into());
+                (next, Arc::default())
+            })
+            .clone();
         let mut start = |action: &LoadedAction| {
             let old = old.and_then(|old| old.running(action.config.name()));
             self.start_action(&loaded.name, action, old)
@@ -378,7 +456,7 @@ impl MessageHandler for RuleHandler {
             self.candidates.count();
         }
         let mut line = LINE.take();
-        let progress = self.run(&facts, message.trail, &mut evaluation, &mut line, cursor, effects);
+        let progress = self.run(&facts, &mut evaluation, &mut line, cursor, effects);
         line.trim();
         LINE.set(line);
         progress
@@ -390,7 +468,6 @@ impl RuleHandler {
     fn run(
         &self,
         facts: &Facts<'_>,
-        trail: &Trail,
         evaluation: &mut Evaluation<'_>,
         line: &mut Line,
         cursor: &mut usize,
@@ -404,7 +481,7 @@ impl RuleHandler {
             let mut left = line.len();
             for (place, rule) in self.candidates.rules(line) {
                 *cursor = usize::try_from(place).map_or(usize::MAX, |place| place + 1);
-                let acted = rule.handle(&self.shared, facts, trail, evaluation, effects);
+                let acted = rule.handle(&self.shared, facts, evaluation, effects);
                 left -= 1;
                 since_clock += 1;
                 if acted || since_clock == RULES_PER_CLOCK_READING {
@@ -448,11 +525,10 @@ impl Rule {
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         facts: &Facts<'_>,
-        trail: &Trail,
         evaluation: &mut Evaluation<'_>,
         effects: &mut HookEffects,
     ) -> bool {
-        if trail.rules().contains(&self.id) {
+        if facts.trail.rules().contains(&self.id) {
             self.counters.looped.raise();
             return false;
         }
@@ -477,7 +553,7 @@ impl Rule {
             Outcome::Output(output) => output,
         };
         self.counters.passed.raise();
-        self.act(shared, facts, trail, evaluation, &output, effects);
+        self.act(shared, facts, evaluation, &output, effects);
         true
     }
 
@@ -485,20 +561,18 @@ impl Rule {
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         facts: &Facts<'_>,
-        trail: &Trail,
         evaluation: &mut Evaluation<'_>,
         output: &Output,
         effects: &mut HookEffects,
     ) {
-        let mut requests = Vec::new();
+        let mut message = None;
         let mut failures = Vec::new();
         for (place, (loaded, running)) in self.loaded.actions.iter().zip(&self.actions).enumerate() {
             let failure = match loaded.render(evaluation, output) {
-                Ok(Request::Republish(request)) => self.republish(shared, trail, running, request, effects),
-                Ok(request) => {
-                    requests.push(Rendered { place, key: order_key(shared, facts, loaded), request });
-                    None
+                Ok(Request::Republish(request)) => {
+                    self.republish(shared, facts.trail, running, request, effects)
                 }
+                Ok(request) => self.owe_or_queue(shared, facts, place, &mut message, request, effects),
                 Err(error) => {
                     running.counters.failed_render.raise();
                     Some(error.to_string())
@@ -520,22 +594,89 @@ impl Rule {
                 failures.push(FailedAction { failed_action, failed_resource, error_message });
             }
         }
-        if requests.is_empty() {
-            if !failures.is_empty() {
-                self.run_error_action(shared, facts, trail, &failures, effects);
-            }
-            return;
+        if !failures.is_empty() {
+            self.run_error_action(shared, facts, &failures, effects);
         }
-        let to_queue = ToQueue {
-            shared: Arc::clone(shared),
-            rule: Arc::clone(self),
-            id: facts.id,
-            requests,
-            // Only an error action wants to hear of what fails later.
-            message: self.error_action.is_some().then(|| facts.to_kept(trail)),
-            failures,
-        };
-        effects.admitted.push(Box::new(move || to_queue.enqueue()));
+    }
+
+    /// Has a request put into its action's queue with the message's admission: into the outbox with the message's own
+    /// debts, or into memory once it is admitted. Where the message is refused, it leaves no trace. Returns why there is no
+    /// room for it, if there is none. `message` is the copy that actions share, if one was made.
+    fn owe_or_queue(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        facts: &Facts<'_>,
+        place: usize,
+        message: &mut Option<Arc<KeptMessage>>,
+        request: Request,
+        effects: &mut HookEffects,
+    ) -> Option<String> {
+        let (loaded, running) = self.loaded.actions.get(place).zip(self.actions.get(place))?;
+        let key = order_key(shared, facts, loaded);
+        let (rule, id) = (Arc::clone(self), facts.id);
+        match running.owe(shared, facts, loaded, &request) {
+            Owing::Outbox { name, body } => {
+                let placed = move |position| {
+                    if let Some(running) = rule.actions.get(place) {
+                        // What becomes of it is heard of through the outbox.
+                        let item = OutletItem { id, key, request, on_failure: None, extra_bytes: 0 };
+                        running.placed(position, item);
+                    }
+                };
+                let queue = ActionQueue::Outbox(name);
+                effects.owed.push(OwedToAction { queue, body, placed: Box::new(placed) });
+                None
+            }
+            Owing::Nowhere { early, error, letter } => {
+                let counted = move || {
+                    if let Some(running) = rule.actions.get(place) {
+                        running.ended_early(early);
+                    }
+                };
+                effects.end_early(letter, counted);
+                Some(error)
+            }
+            Owing::Refused { error } => {
+                running.counters.backpressure.raise();
+                if self.counters.log.opens(facts.received_at_ms) {
+                    let action = loaded.config.name();
+                    tracing::warn!(rule = self.name(), action, error, "message refused");
+                }
+                effects.refused = true;
+                None
+            }
+            _ => {
+                // Only an error action wants to hear of what fails later.
+                let message = self
+                    .error_action
+                    .as_ref()
+                    .map(|_| Arc::clone(message.get_or_insert_with(|| Arc::new(facts.to_kept()))));
+                let (shared, rendered) = (Arc::clone(shared), Rendered { place, key, message, request });
+                effects.admitted.push(Box::new(move || {
+                    if let Some((running, item)) = rule.item(&shared, id, rendered) {
+                        // A drop is told through the item; a request of another kind is counted.
+                        running.enqueue(item);
+                    }
+                }));
+                None
+            }
+        }
+    }
+
+    /// The action of a rendered request, and the request as its queue takes it.
+    fn item(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        id: ItemId,
+        rendered: Rendered,
+    ) -> Option<(&RunningAction, OutletItem)> {
+        let Rendered { place, key, message, request } = rendered;
+        let (loaded, running) = self.loaded.actions.get(place).zip(self.actions.get(place))?;
+        let extra_bytes = message.as_ref().map_or(0, |message| message.bytes());
+        let on_failure = message.map(|message| {
+            error_action::teller(shared, self, &message, loaded.config.name(), loaded.config.resource())
+        });
+        Some((running, OutletItem { id, key, request, on_failure, extra_bytes }))
     }
 
     /// Runs the error action within the source message's admission: should the message be refused, it never ran.
@@ -543,23 +684,53 @@ impl Rule {
         self: &Arc<Self>,
         shared: &Shared,
         facts: &Facts<'_>,
-        trail: &Trail,
         failures: &[FailedAction],
         effects: &mut HookEffects,
     ) {
-        let Some(running) = &self.error_action else { return };
+        let Some((loaded, running)) = self.loaded.error_action.as_ref().zip(self.error_action.as_ref())
+        else {
+            return;
+        };
         let outcome = match error_action::request(shared, self, facts, failures) {
             Ok(Some(Request::Republish(request))) => {
-                self.republish(shared, trail, running, request, effects).map_or(Ok(None), Err)
+                self.republish(shared, facts.trail, running, request, effects).map_or(Ok(None), Err)
             }
             other => other,
         };
-        let rule = Arc::clone(self);
-        let (id, now_ms) = (facts.id, facts.received_at_ms);
+        let (rule, id, now_ms) = (Arc::clone(self), facts.id, facts.received_at_ms);
+        let key = order_key(shared, facts, loaded);
+        let item = move |request| OutletItem { id, key, request, on_failure: None, extra_bytes: 0 };
+        let outcome = match outcome {
+            Ok(Some(request)) => match running.owe(shared, facts, loaded, &request) {
+                Owing::Outbox { name, body } => {
+                    let rule = Arc::clone(self);
+                    let placed = move |position| rule.error_placed(position, Some(item(request)));
+                    let queue = ActionQueue::Outbox(name);
+                    effects.owed.push(OwedToAction { queue, body, placed: Box::new(placed) });
+                    Ok(None)
+                }
+                Owing::Nowhere { early, error, letter } => {
+                    let rule = Arc::clone(self);
+                    effects.end_early(letter, move || {
+                        if let Some(running) = &rule.error_action {
+                            running.ended_early(early);
+                        }
+                    });
+                    Err(error)
+                }
+                Owing::Refused { error } => {
+                    running.counters.backpressure.raise();
+                    effects.refused = true;
+                    Err(error)
+                }
+                _ => Ok(Some(request)),
+            },
+            other => other,
+        };
         effects.admitted.push(Box::new(move || {
             rule.counters.error_actions.raise();
             let outcome = match outcome {
-                Ok(Some(request)) => rule.enqueue_error(id, request),
+                Ok(Some(request)) => rule.enqueue_error(item(request)),
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
@@ -620,15 +791,74 @@ impl Rule {
         request.map(Some).inspect_err(|_| running.counters.failed_render.raise())
     }
 
-    /// Puts the error action's request into its queue.
-    pub(super) fn enqueue_error(&self, id: ItemId, request: Request) -> Result<(), String> {
+    /// Puts the error action's request into its queue in memory.
+    fn enqueue_error(&self, item: OutletItem) -> Result<(), String> {
         let Some(running) = &self.error_action else { return Ok(()) };
-        let item = OutletItem { id, key: None, request, on_failure: None, extra_bytes: 0 };
         match running.enqueue(item) {
             Some(Enqueued::Queued) => Ok(()),
             Some(Enqueued::Dropped(reason)) => Err(format!("dropped: {}", reason.as_str())),
             None => Err("the request is of another kind than its queue".to_owned()),
         }
+    }
+
+    /// Puts the error action's request into its queue after the fact: into the outbox in a frame of its own.
+    pub(super) fn keep_error(
+        &self,
+        shared: &Shared,
+        message: &KeptMessage,
+        request: Request,
+    ) -> Result<(), String> {
+        let Some((loaded, running)) = self.loaded.error_action.as_ref().zip(self.error_action.as_ref())
+        else {
+            return Ok(());
+        };
+        let facts = message.facts();
+        let key = order_key(shared, &facts, loaded);
+        let item = OutletItem { id: facts.id, key, request, on_failure: None, extra_bytes: 0 };
+        match &running.outlet {
+            Some(outlet) if outlet.is_durable() => {
+                running.counters.requests.raise();
+                let origin = shared.origin(&facts);
+                let kept = outlet.keep(&message.record(), loaded.plan.order_by(), &origin, item);
+                kept.map_err(|error| error.to_string())
+            }
+            _ => self.enqueue_error(item),
+        }
+    }
+
+    /// What the error action's outbox is owed for a request after the fact, and the request as its queue takes it.
+    pub(super) fn owe_error(
+        &self,
+        shared: &Shared,
+        message: &KeptMessage,
+        request: Request,
+    ) -> Result<(OutboxDebt, OutletItem), String> {
+        let Some((loaded, running)) = self.loaded.error_action.as_ref().zip(self.error_action.as_ref())
+        else {
+            return Err("the rule has no error action any more".to_owned());
+        };
+        let facts = message.facts();
+        match running.owe(shared, &facts, loaded, &request) {
+            Owing::Outbox { name, body } => {
+                let key = order_key(shared, &facts, loaded);
+                let item = OutletItem { id: facts.id, key, request, on_failure: None, extra_bytes: 0 };
+                Ok(((name, body), item))
+            }
+            Owing::Nowhere { error, .. } | Owing::Refused { error } => Err(error),
+            _ => Err("the request is of another kind than its queue".to_owned()),
+        }
+    }
+
+    /// Tells the error action's queue of a request that is in the outbox.
+    pub(super) fn error_placed(&self, position: Position, item: Option<OutletItem>) {
+        if let (Some(running), Some(item)) = (&self.error_action, item) {
+            running.placed(position, item);
+        }
+    }
+
+    /// What an action acts upon.
+    pub(super) fn resource(&self, action: &str) -> Option<String> {
+        self.running(action).map(|(loaded, _)| loaded.config.resource())
     }
 
     /// The error action as it runs.
@@ -665,6 +895,37 @@ impl Rule {
 }
 
 impl RunningAction {
+    /// Where a request of the action is to go.
+    fn owe(&self, shared: &Shared, facts: &Facts<'_>, loaded: &LoadedAction, request: &Request) -> Owing {
+        match &self.outlet {
+            Some(outlet) if outlet.is_durable() => {
+                let origin = shared.origin(facts);
+                outlet.owe(facts.id, facts.received_at_ms, loaded.plan.order_by(), &origin, request)
+            }
+            _ => Owing::InMemory,
+        }
+    }
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.outlet.as_ref().is_some_and(|outlet| outlet.is_durable())
+    }
+
+    /// Counts a request that never got a place.
+    fn ended_early(&self, early: Early) {
+        self.counters.requests.raise();
+        if let Some(outlet) = &self.outlet {
+            outlet.ended_early(early);
+        }
+    }
+
+    /// Tells the action's queue of a request that is in the outbox.
+    fn placed(&self, position: Position, item: OutletItem) {
+        if let Some(outlet) = &self.outlet {
+            self.counters.requests.raise();
+            outlet.placed(position, item);
+        }
+    }
+
     /// Puts a request into the action's queue, which counts what it drops; `None`: it takes none of this kind.
     fn enqueue(&self, item: OutletItem) -> Option<Enqueued> {
         let enqueued = self.outlet.as_ref().and_then(|outlet| outlet.enqueue(item).ok());
@@ -697,6 +958,7 @@ impl RunningAction {
             failed_render: self.counters.failed_render.value(),
             hop_limited: self.counters.hop_limited.value(),
             refused: self.counters.refused.value(),
+            backpressure: self.counters.backpressure.value(),
             delivery: self.outlet.as_ref().map(|outlet| outlet.snapshot()),
         }
     }
@@ -707,39 +969,9 @@ struct Rendered {
     place: usize,
     /// What it keeps its order with.
     key: Option<u64>,
+    /// For the error action, if there is one.
+    message: Option<Arc<KeptMessage>>,
     request: Request,
-}
-
-/// What one rule queues when the message is admitted. Dropped, when it is refused, it leaves no trace.
-struct ToQueue {
-    shared: Arc<Shared>,
-    rule: Arc<Rule>,
-    id: ItemId,
-    requests: Vec<Rendered>,
-    /// For the error action.
-    message: Option<KeptMessage>,
-    /// What failed already.
-    failures: Vec<FailedAction>,
-}
-
-impl ToQueue {
-    /// Puts every request into its action's queue. A drop is counted there, and told to the collector, which sets the
-    /// error action off when the last request has ended.
-    fn enqueue(self) {
-        let Self { shared, rule, id, requests, message, failures } = self;
-        let collector = message.map(|message| Arc::new(Collector::new(&shared, &rule, message, failures)));
-        for Rendered { place, key, request } in requests {
-            let Some((loaded, running)) = rule.loaded.actions.get(place).zip(rule.actions.get(place)) else {
-                continue;
-            };
-            let on_failure = collector
-                .as_ref()
-                .map(|collector| collector.teller(loaded.config.name(), loaded.config.resource()));
-            let extra_bytes = collector.as_ref().map_or(0, |collector| collector.bytes());
-            // A drop is told through `on_failure`; a request of another kind is counted.
-            let _told = running.enqueue(OutletItem { id, key, request, on_failure, extra_bytes });
-        }
-    }
 }
 
 /// What the requests that an action makes of a message keep their order with.

@@ -15,7 +15,7 @@ use broker::{
 use mqtt_protocol::{PublishProperties, QoS};
 use rules_sql::Limits;
 use serde_json::{Value, json};
-use store::MessageId;
+use store::{DurableStore, FaultDisk, MessageId, QueueKey, Record, Store as _, StoreOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -713,6 +713,10 @@ async fn other_rules_take_over_at_once_and_a_message_in_flight_ends_on_the_old()
 async fn server(status: &'static str) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    (address, serve(listener, status))
+}
+
+fn serve(listener: TcpListener, status: &'static str) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(1_000);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -739,7 +743,7 @@ async fn server(status: &'static str) -> (SocketAddr, mpsc::Receiver<String>) {
             });
         }
     });
-    (address, receiver)
+    receiver
 }
 
 fn http_rule(address: SocketAddr, more: &str) -> String {
@@ -793,35 +797,51 @@ async fn queued_requests_reach_the_server_in_order() {
 }
 
 #[tokio::test]
-async fn a_request_that_fails_later_sets_the_error_action_off_once() {
+async fn what_fails_at_once_is_one_document_and_what_fails_later_one_each() {
     let (address, mut bodies) = server("503 Busy").await;
-    let second = "[[rules.r.actions]]\nname = 'bad'\ntype = 'republish'\ntopic = 'out/${v}'\n";
-    let pipeline = pipeline(&http_rule(address, second));
+    let more = format!(
+        "[[rules.r.actions]]\nname = 'bad'\ntype = 'republish'\ntopic = 'out/${{v}}'\n[[rules.r.actions]]\nname = 'worse'\ntype = 'republish'\ntopic = 'out/${{v}}'\n[[rules.r.actions]]\nname = 'second'\ntype = 'http'\nurl = 'http://{address}/'\nretry = {{ max_attempts = 1 }}\n"
+    );
+    let pipeline = pipeline(&http_rule(address, &more));
     let (sender, mut published) = mpsc::channel(10);
     pipeline.attach(Arc::new(Published(sender)));
     let payload = br#"{"v":"+"}"#;
-    assert!(Message::new("in/x", payload).run(&pipeline).is_empty());
-    bodies.recv().await.unwrap();
-    bodies.recv().await.unwrap();
-    let message = published.recv().await.unwrap();
-    assert_eq!(message.topic, "errors/r");
-    let document: Value = serde_json::from_slice(&message.payload).unwrap();
-    let failures: Vec<(&str, &str)> = document["failures"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|failure| (failure["failedAction"].as_str().unwrap(), failure["errorMessage"].as_str().unwrap()))
-        .collect();
-    assert_eq!(failures.len(), 2, "one document names both: {failures:?}");
-    assert_eq!(failures[0].0, "bad");
-    assert_eq!(failures[1], ("ops", "the far side answered 503: \"\" (attempt 2 of 2)"));
-    assert_eq!(document["base64OriginalPayload"], STANDARD.encode(payload));
-    assert!(!message.payload.windows(6).any(|window| window == b"s3cret"), "no query in the document");
+    let failures = |payload: &[u8]| {
+        let document: Value = serde_json::from_slice(payload).unwrap();
+        let failures = document["failures"].as_array().unwrap().iter();
+        failures
+            .map(|failure| {
+                let text = |key: &str| failure[key].as_str().unwrap().to_owned();
+                (text("failedAction"), text("errorMessage"))
+            })
+            .collect::<Vec<_>>()
+    };
+    let [at_once] = Message::new("in/x", payload).run(&pipeline).try_into().unwrap();
+    assert_eq!(at_once.topic, "errors/r");
+    let names: Vec<String> = failures(&at_once.payload).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["bad", "worse"]);
+
+    for _ in 0..3 {
+        bodies.recv().await.unwrap();
+    }
+    let mut later = Vec::new();
+    for _ in 0..2 {
+        let message = published.recv().await.unwrap();
+        let document: Value = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!(document["base64OriginalPayload"], STANDARD.encode(payload));
+        assert!(!message.payload.windows(6).any(|window| window == b"s3cret"), "no query in the document");
+        later.extend(failures(&message.payload));
+    }
+    later.sort();
+    let expected = |name: &str, attempts: &str| {
+        (name.to_owned(), format!("the far side answered 503: \"\" ({attempts})"))
+    };
+    assert_eq!(later, [expected("ops", "attempt 2 of 2"), expected("second", "attempt 1 of 1")]);
     let stats = stats(&pipeline, "r");
-    assert_eq!((stats.error_actions, stats.error_actions_failed), (1, 0));
+    assert_eq!((stats.error_actions, stats.error_actions_failed), (3, 0));
     assert_eq!(stats.actions[0].delivery.as_ref().unwrap().dropped_for(DropReason::RetriesExhausted), 1);
     drop(pipeline);
-    assert!(published.recv().await.is_none(), "once");
+    assert!(published.recv().await.is_none(), "once each");
 }
 
 #[tokio::test]
@@ -898,12 +918,14 @@ async fn a_refused_message_leaves_no_trace_in_queues_and_their_counters() {
         pipeline.attach(Arc::new(Published(sender)));
         let message = Message::new("in/x", b"{\"v\":\"+\"}");
         let effects = message.effects(&pipeline);
-        assert!(effects.republish.is_empty());
-        assert_eq!(effects.admitted.len(), 1);
+        assert!(!effects.admitted.is_empty());
         drop(effects);
         let refused = stats(&pipeline, "r");
         assert_eq!((refused.passed, refused.error_actions, refused.error_actions_failed), (1, 0, 0));
-        for action in &refused.actions {
+        let queued = |stats: &RuleStats| {
+            stats.actions.iter().filter(|action| action.kind == "http").cloned().collect::<Vec<_>>()
+        };
+        for action in queued(&refused) {
             let received = action.delivery.as_ref().map_or(0, |delivery| delivery.received);
             assert_eq!((action.requests, received), (0, 0), "{}", action.name);
         }
@@ -912,20 +934,132 @@ async fn a_refused_message_leaves_no_trace_in_queues_and_their_counters() {
         pipeline.shutdown(Duration::from_secs(30)).await;
         let admitted = stats(&pipeline, "r");
         assert_eq!((admitted.passed, admitted.error_actions, admitted.error_actions_failed), (2, 1, 0));
-        let requests: u64 = admitted.actions.iter().map(|action| action.requests).sum();
-        let delivered: u64 = admitted
-            .actions
+        let sent: Vec<(u64, u64)> = queued(&admitted)
             .iter()
-            .flat_map(|action| &action.delivery)
-            .map(|delivery| delivery.delivered)
-            .sum();
-        // A request of its own and the document's way through the broker, or the document's as a request.
-        let documents = u64::from(published.try_recv().is_ok());
-        assert_eq!((requests, delivered), (1 + documents, 1));
+            .map(|action| (action.requests, action.delivery.as_ref().unwrap().delivered))
+            .collect();
+        assert_eq!(sent, [(1, 1)]);
         assert!(bodies.recv().await.is_some());
         assert!(bodies.try_recv().is_err(), "what was refused is not among what was sent");
         assert!(published.try_recv().is_err());
     }
+}
+
+// ---- queued actions, on a store
+
+/// A pipeline with its outboxes on a store, inside a broker on the same store.
+async fn on_store(text: &str, store: &Arc<DurableStore>) -> (RulePipeline, Broker) {
+    let settings = PipelineSettings { store: Some(Arc::clone(store)), ..PipelineSettings::default() };
+    let pipeline = RulePipeline::new(&rules(text), &settings).unwrap();
+    let broker = Broker::new(
+        BrokerConfig::default(),
+        Arc::<DurableStore>::clone(store),
+        Some(Arc::new(pipeline.clone())),
+    );
+    pipeline.attach(Arc::new(broker.clone()));
+    (pipeline, broker)
+}
+
+/// The life of a process on the store of a disk, which ends with a power cut once everything so far is on the disk. Returns
+/// what the disk holds then.
+fn process<F: Future<Output = ()>>(
+    disk: &FaultDisk,
+    text: &str,
+    life: impl FnOnce(Process) -> F,
+) -> FaultDisk {
+    let options = StoreOptions { segment_bytes: 128 * 1024, ..StoreOptions::default() };
+    let store = Arc::new(DurableStore::open_on(Arc::new(disk.clone()), options).unwrap().0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (pipeline, broker) = on_store(text, &store).await;
+        life(Process { pipeline, broker, store: Arc::clone(&store) }).await;
+        let queue = QueueKey::Outbox { namespace: 0, name: "barrier" };
+        let token = store.append(&[Record::Queued { queue, id: None, body: &[] }]).unwrap();
+        until(|| store.committed() >= token).await;
+    });
+    disk.power_cut(7)
+}
+
+struct Process {
+    pipeline: RulePipeline,
+    broker: Broker,
+    store: Arc<DurableStore>,
+}
+
+fn outbox(store: &DurableStore, name: &str) -> u64 {
+    store.queue_len(QueueKey::Outbox { namespace: 0, name })
+}
+
+fn delivery(pipeline: &RulePipeline, action: usize) -> actions::Snapshot {
+    let snapshot = stats(pipeline, "r").actions[action].delivery.clone().unwrap();
+    assert!(snapshot.is_conserved(), "{snapshot:?}");
+    snapshot
+}
+
+/// An address at which nobody listens, until somebody does.
+fn unused_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+async fn serve_at(address: SocketAddr, status: &'static str) -> mpsc::Receiver<String> {
+    serve(TcpListener::bind(address).await.unwrap(), status)
+}
+
+/// Waits for something that is on its way.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_an_action_is_owed_outlives_the_process() {
+    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let text = http_rule(closed, "");
+    let disk = process(&disk, &text, async |process| {
+        for n in 0..20 {
+            process.broker.publish(publish("in/x", &format!("{{\"v\":{n}}}"))).await.unwrap();
+        }
+        let before = delivery(&process.pipeline, 0);
+        assert_eq!((before.received, before.queued + before.in_flight), (20, 20));
+        assert_eq!(outbox(&process.store, "r/ops"), 20);
+    });
+    process(&disk, &text, async |process| {
+        // The far side is there now, at the address that the requests were rendered with.
+        let mut bodies = serve_at(closed, "200 OK").await;
+        process.broker.publish(publish("in/x", "{\"v\":20}")).await.unwrap();
+        for n in 0..=20 {
+            assert_eq!(bodies.recv().await.unwrap(), format!("{{\"v\":{n}}}"), "in order, old ones first");
+        }
+        until(|| delivery(&process.pipeline, 0).delivered == 21).await;
+        assert_eq!(delivery(&process.pipeline, 0).received, 21, "those that were found count");
+        assert_eq!(outbox(&process.store, "r/ops"), 0);
+        assert!(bodies.try_recv().is_err());
+    });
+}
+
+#[test]
+fn an_error_action_with_a_queue_has_an_outbox_too() {
+    let (disk, closed, failing) = (FaultDisk::default(), unused_address(), unused_address());
+    let text = format!(
+        "[rules.r]\nsql = \"SELECT v FROM 'in/#'\"\n[[rules.r.actions]]\nname = 'ops'\ntype = 'http'\nurl = 'http://{failing}/'\n[[rules.r.actions]]\nname = 'bad'\ntype = 'republish'\ntopic = 'out/${{v}}'\n[rules.r.error_action]\ntype = 'http'\nurl = 'http://{closed}/'\n"
+    );
+    let disk = process(&disk, &text, async |process| {
+        let _bodies = serve_at(failing, "400 Bad Request").await;
+        process.broker.publish(publish("in/x", "{\"v\":\"+\"}")).await.unwrap();
+        assert!(
+            outbox(&process.store, "r/error_action") > 0,
+            "what failed at once, with the message's own debts"
+        );
+        until(|| outbox(&process.store, "r/error_action") == 2).await;
+    });
+    process(&disk, &text, async |_process| {
+        let mut documents = serve_at(closed, "200 OK").await;
+        for expected in ["bad", "ops"] {
+            let document: Value = serde_json::from_str(&documents.recv().await.unwrap()).unwrap();
+            assert_eq!(document["failures"][0]["failedAction"], expected);
+        }
+    });
 }
 
 // ---- inside a broker

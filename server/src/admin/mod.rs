@@ -1,0 +1,127 @@
+//! The administration of a running gateway: a Unix socket in its data directory.
+//!
+//! Whoever may open the socket may do everything that it offers, so its file mode is 0600, its directory is the owner's
+//! alone, and a peer that runs as somebody else is turned away. Requests and answers are lines of JSON
+//! (docs/admin-socket.md); `protocol` has their form and limits, `socket` the connections, `dead_letters` the
+//! commands, `view` what they show, `client` the other end.
+//!
+//! Nothing here holds up the broker: commands that read the disk run where blocking is allowed, as many at a time as there are
+//! connections.
+
+mod client;
+mod dead_letters;
+mod protocol;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use actions::dead_letters::{DeadLetters, Outlets};
+use store::DurableStore;
+use tokio::task::JoinHandle;
+
+pub use client::{AdminClient, AdminClientError};
+pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
+pub use socket::{CONNECTIONS_MAX, IDLE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
+
+/// The socket's name in the data directory.
+const NAME: &str = "admin.sock";
+
+/// Where the socket of a data directory is.
+#[must_use]
+pub fn socket_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(NAME)
+}
+
+/// Why the socket can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// The system takes no path of this length for a socket.
+    #[error(
+        "the path of the administration socket, {}, is {bytes} bytes long and the system takes {SOCKET_PATH_BYTES_MAX}: choose a shorter data_dir",
+        path.display()
+    )]
+    PathTooLong {
+        /// The socket's path.
+        path: PathBuf,
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// Something else has the name.
+    #[error("{} is no socket: move it away, the administration socket goes there", path.display())]
+    Occupied {
+        /// The socket's path.
+        path: PathBuf,
+    },
+    /// The system says no.
+    #[error("the administration socket {} can't be opened", path.display())]
+    Open {
+        /// The socket's path.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// What the commands work on.
+#[derive(Clone)]
+pub struct Services {
+    store: Arc<DurableStore>,
+    letters: DeadLetters,
+    outlets: Arc<dyn Outlets>,
+}
+
+impl Services {
+    /// The dead letters of a store, and the actions that can send them again.
+    pub fn new(store: &Arc<DurableStore>, outlets: Arc<dyn Outlets>) -> Self {
+        Self { store: Arc::clone(store), letters: DeadLetters::new(Arc::clone(store)), outlets }
+    }
+}
+
+/// The open socket.
+#[derive(Debug)]
+pub struct AdminSocket {
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl AdminSocket {
+    /// Opens the socket of a data directory inside the current tokio runtime. The caller has the directory's store open, so
+    /// a socket that is there is left over from a gateway that is gone, and is replaced.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn open(data_dir: &Path, services: Services) -> Result<Self, AdminError> {
+        let path = socket_path(data_dir);
+        let listener = socket::Listener::bind(&path)?;
+        let task = tokio::spawn(listener.run(Arc::new(services)));
+        Ok(Self { path, task })
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Ends every connection and removes the socket. A command that works on many letters ends between two of them.
+    pub async fn close(mut self) {
+        self.task.abort();
+        // It was aborted or has panicked; either way it is over.
+        drop((&mut self.task).await);
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "the administration socket can't be removed");
+        }
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,471 @@
+//! The socket with a real store behind it: what it answers, what it refuses, and how it bears bad guests.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener as StdUnixListener;
+
+use actions::config::OrderBy;
+use actions::delivery::outbox::Body;
+use actions::{DeadLetter, DropReason, ItemId};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use store::{MessageId, MessageRecord, Position, QueueKey, Record, Store as _, StoreOptions};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+
+use super::*;
+
+/// Actions that are told of what arrives.
+#[derive(Default)]
+struct Actions(Mutex<Vec<(String, Position)>>);
+
+impl Outlets for Actions {
+    fn has(&self, outbox: &str) -> bool {
+        outbox == "hot/ops"
+    }
+
+    fn arrived(&self, outbox: &str, position: Position) {
+        self.0.lock().push((outbox.to_owned(), position));
+    }
+}
+
+struct Gateway {
+    folder: TempDir,
+    store: Arc<DurableStore>,
+    actions: Arc<Actions>,
+    socket: AdminSocket,
+}
+
+impl Gateway {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableStore::open(&folder.path().join("store"), StoreOptions::default()).unwrap().0;
+        let (store, actions) = (Arc::new(store), Arc::new(Actions::default()));
+        let services = Services::new(&store, Arc::<Actions>::clone(&actions));
+        let socket = AdminSocket::open(folder.path(), services).unwrap();
+        Self { folder, store, actions, socket }
+    }
+
+    /// Keeps a letter, as the delivery machine does.
+    fn keep(&self, outbox: &str, number: u64, request: &[u8]) {
+        let letter = DeadLetter {
+            item: ItemId { store: 5, epoch: 6, sequence: number },
+            cause: DropReason::Refused.as_str().to_owned(),
+            error: "the answer was 400 Bad Request".to_owned(),
+            attempts: 1,
+            received_at_ms: 1_000,
+            first_attempt_at_ms: Some(1_500),
+            ended_at_ms: 2_000,
+            request: Body {
+                order: OrderBy::Publisher,
+                identity: None,
+                redriven_at_ms: None,
+                origin: &[],
+                request,
+            }
+            .encode(),
+        };
+        let mut body = Vec::new();
+        letter.encode(&mut body);
+        let id = MessageId { store: 5, epoch: 6, sequence: number };
+        // Content Type "text/plain", and the User Properties site = a and token = hush.
+        let properties = b"\x03\x00\x0atext/plain\x26\x00\x04site\x00\x01a\x26\x00\x05token\x00\x04hush";
+        let message = MessageRecord {
+            id,
+            topic: "sensors/1/temp",
+            properties,
+            payload: b"{\"t\":99}",
+            qos: 1,
+            received_at_ms: 1_000,
+            expires_after_ms: None,
+            publisher: Some("sensor-1"),
+        };
+        let queue = QueueKey::DeadLetters { namespace: 0, name: outbox };
+        self.store
+            .append(&[Record::Message(message), Record::Queued { queue, id: Some(id), body: &body }])
+            .unwrap();
+    }
+
+    async fn connect(&self) -> Guest {
+        Guest(BufReader::new(UnixStream::connect(self.socket.path()).await.unwrap()))
+    }
+}
+
+/// A request to an HTTP server as an outbox keeps it.
+fn http_request(url: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut put = |text: &str| {
+        out.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
+        out.extend_from_slice(text.as_bytes());
+    };
+    for part in ["POST", url, "{\"hot\":true}"] {
+        put(part);
+    }
+    for (name, value) in headers {
+        put(name);
+        put(value);
+    }
+    out
+}
+
+fn plain_request() -> Vec<u8> {
+    http_request("https://ops.example/alarms", &[])
+}
+
+struct Guest(BufReader<UnixStream>);
+
+impl Guest {
+    async fn send(&mut self, line: &[u8]) {
+        self.0.get_mut().write_all(line).await.unwrap();
+    }
+
+    /// The next answer; `None` once the connection is closed.
+    async fn answer(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        let length = self.0.read_line(&mut line).await.unwrap();
+        assert!(length == 0 || line.ends_with('\n'), "{line}");
+        (length > 0).then(|| serde_json::from_str(&line).unwrap())
+    }
+
+    async fn ask(&mut self, line: &str) -> Value {
+        self.send(format!("{line}\n").as_bytes()).await;
+        self.answer().await.unwrap()
+    }
+
+    async fn call(&mut self, command: &str, params: Value) -> Value {
+        let answer =
+            self.ask(&json!({ "version": 1, "command": command, "params": params }).to_string()).await;
+        assert_eq!(answer["version"], 1, "{answer}");
+        assert!(answer.get("result").is_some(), "{answer}");
+        answer["result"].clone()
+    }
+
+    async fn refused(&mut self, line: &str) -> String {
+        let answer = self.ask(line).await;
+        assert_eq!(answer["version"], 1, "{answer}");
+        assert!(!answer["error"]["message"].as_str().unwrap().is_empty(), "{answer}");
+        answer["error"]["code"].as_str().unwrap().to_owned()
+    }
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list["letters"].as_array().unwrap().iter().map(|letter| letter["name"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn letters_are_listed_in_pages_shown_sent_again_and_dropped() {
+    let gateway = Gateway::start();
+    for number in 1..=3 {
+        gateway.keep("hot/ops", number, &plain_request());
+    }
+    gateway.keep("cold/log", 4, &plain_request());
+    let mut guest = gateway.connect().await;
+    let all = guest.call("dead_letters.list", json!({})).await;
+    assert_eq!(names(&all), ["cold/log:1", "hot/ops:1", "hot/ops:2", "hot/ops:3"]);
+    assert_eq!(all["next"], Value::Null);
+    let first = json!({
+        "name": "hot/ops:1", "rule": "hot", "action": "ops", "cause": "refused",
+        "error": "the answer was 400 Bad Request", "attempts": 1, "received_at_ms": 1_000,
+        "first_attempt_at_ms": 1_500, "ended_at_ms": 2_000, "item": "0000000000000005.6-1",
+        "topic": "sensors/1/temp", "publisher": "sensor-1", "payload_bytes": 8,
+    });
+    assert_eq!(all["letters"][1], first);
+    let page = guest.call("dead_letters.list", json!({ "limit": 3 })).await;
+    assert_eq!((names(&page).len(), page["next"].as_str()), (3, Some("hot/ops:2")));
+    let page = guest.call("dead_letters.list", json!({ "limit": 3, "after": page["next"] })).await;
+    assert_eq!((names(&page), &page["next"]), (vec!["hot/ops:3"], &Value::Null));
+    let filter =
+        json!({ "filter": { "rule": "hot", "cause": "refused", "since_ms": 2_000, "until_ms": 2_001 } });
+    assert_eq!(names(&guest.call("dead_letters.list", filter).await).len(), 3);
+    let shown = guest.call("dead_letters.show", json!({ "name": "hot/ops:1" })).await;
+    assert_eq!(shown["message"]["payload"], json!({ "bytes": 8, "text": "{\"t\":99}", "cut": false }));
+    assert_eq!(
+        shown["request"][2],
+        json!({ "name": "body", "value": { "bytes": 12, "text": "{\"hot\":true}", "cut": false } })
+    );
+    let one = guest.call("dead_letters.redrive", json!({ "name": "hot/ops:2" })).await;
+    assert_eq!(one, json!({ "done": 1, "refused": [], "next": null }));
+    assert_eq!(gateway.actions.0.lock().len(), 1);
+    let many = guest.call("dead_letters.redrive", json!({ "filter": {} })).await;
+    assert_eq!((many["done"].as_u64(), many["refused"][0]["name"].as_str()), (Some(2), Some("cold/log:1")));
+    assert!(many["refused"][0]["message"].as_str().unwrap().contains("no action \"cold/log\" runs"));
+    let outbox = QueueKey::Outbox { namespace: 0, name: "hot/ops" };
+    assert_eq!(gateway.store.queue_len(outbox), 3);
+    let dropped = guest.call("dead_letters.drop", json!({ "filter": { "action": "log" } })).await;
+    assert_eq!(dropped["done"], 1);
+    assert_eq!(names(&guest.call("dead_letters.list", json!({})).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn secrets_are_not_shown() {
+    let gateway = Gateway::start();
+    let headers = [
+        ("authorization", "Bearer hush"),
+        ("cookie", "hush"),
+        ("x-api-key", "hush"),
+        ("idempotency-key", "seen"),
+        ("x-site", "a"),
+    ];
+    gateway.keep("hot/ops", 1, &http_request("https://ops.example/a?token=hush&x=1", &headers));
+    let mut guest = gateway.connect().await;
+    let shown = guest.call("dead_letters.show", json!({ "name": "hot/ops:1" })).await;
+    assert!(!shown.to_string().contains("hush"), "{shown}");
+    let values: Vec<(&str, &str)> = shown["request"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| (part["name"].as_str().unwrap(), part["value"]["text"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        values,
+        [
+            ("method", "POST"),
+            ("url", "https://ops.example/a?token=***&x=1"),
+            ("headers.authorization", "***"),
+            ("headers.cookie", "***"),
+            ("headers.x-api-key", "***"),
+            ("headers.idempotency-key", "seen"),
+            ("headers.x-site", "a"),
+            ("body", "{\"hot\":true}"),
+        ]
+    );
+    assert_eq!(shown["message"]["user_properties"], json!([["site", "a"], ["token", "***"]]));
+    assert_eq!(shown["message"]["content_type"], "text/plain");
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused_and_the_next_one_answered() {
+    let gateway = Gateway::start();
+    gateway.keep("hot/ops", 1, &plain_request());
+    let mut guest = gateway.connect().await;
+    for (line, code) in [
+        ("", "malformed"),
+        ("garbage", "malformed"),
+        ("\u{0}\u{1}", "malformed"),
+        ("{\"version\":1", "malformed"),
+        ("[]", "version"),
+        ("1", "version"),
+        ("{}", "version"),
+        (r#"{"command":"dead_letters.list"}"#, "version"),
+        (r#"{"version":2,"command":"dead_letters.list"}"#, "version"),
+        (r#"{"version":"1","command":"dead_letters.list"}"#, "version"),
+        (r#"{"version":1}"#, "malformed"),
+        (r#"{"version":1,"command":7}"#, "malformed"),
+        (r#"{"version":1,"command":"dead_letters.list","extra":1}"#, "malformed"),
+        (r#"{"version":1,"command":"dead_letters"}"#, "unknown_command"),
+        (r#"{"version":1,"command":"dead_letters.list","params":[]}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.list","params":{"filters":{}}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.list","params":{"filter":{"rul":"a"}}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.list","params":{"filter":{"cause":"refusedd"}}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.list","params":{"limit":0}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.list","params":{"limit":1001}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.list","params":{"after":"hot"}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.show"}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.show","params":{"name":"../x:1"}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.show","params":{"name":"hot/ops:2"}}"#, "missing"),
+        (r#"{"version":1,"command":"dead_letters.drop"}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.drop","params":{"filter":[]}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.drop","params":{"filter":null}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.drop","params":[null,{}]}"#, "params"),
+        (
+            r#"{"version":1,"command":"dead_letters.drop","params":{"name":"hot/ops:1","filter":{}}}"#,
+            "params",
+        ),
+        (r#"{"version":1,"command":"dead_letters.drop","params":{"filter":{"rul":"x"}}}"#, "params"),
+        (r#"{"version":1,"command":"dead_letters.drop","params":{"name":"hot/ops:2"}}"#, "missing"),
+        (r#"{"version":1,"command":"dead_letters.redrive","params":{"name":"hot/ops:2"}}"#, "missing"),
+    ] {
+        assert_eq!(guest.refused(line).await, code, "{line}");
+    }
+    let limits = guest.call("dead_letters.list", json!({ "limit": 1000, "filter": {} })).await;
+    assert_eq!(names(&limits), ["hot/ops:1"], "and nothing was done");
+}
+
+#[tokio::test]
+async fn a_letter_whose_request_cannot_be_read_is_shown_as_far_as_it_can() {
+    let gateway = Gateway::start();
+    gateway.keep("hot/ops", 1, b"no request");
+    let queue = QueueKey::DeadLetters { namespace: 0, name: "hot/ops" };
+    gateway.store.append(&[Record::Queued { queue, id: None, body: b"\xff" }]).unwrap();
+    let mut guest = gateway.connect().await;
+    let shown = guest.call("dead_letters.show", json!({ "name": "hot/ops:1" })).await;
+    assert_eq!((&shown["request"], shown["cause"].as_str()), (&Value::Null, Some("refused")));
+    let shown = guest.call("dead_letters.show", json!({ "name": "hot/ops:2" })).await;
+    assert_eq!((shown["cause"].as_str(), &shown["message"]), (Some("unreadable"), &Value::Null));
+    assert_eq!(shown["error"], "dead letter of format 255, expected 1");
+    let refused = guest
+        .refused(r#"{"version":1,"command":"dead_letters.redrive","params":{"name":"hot/ops:2"}}"#)
+        .await;
+    assert_eq!(refused, "refused");
+}
+
+#[tokio::test]
+async fn a_request_is_taken_up_to_its_longest_and_no_further() {
+    let gateway = Gateway::start();
+    let mut guest = gateway.connect().await;
+    let request = |bytes: usize| {
+        let (begin, end) = (r#"{"version":1,"command":""#, r#""}"#);
+        format!("{begin}{}{end}", "x".repeat(bytes - begin.len() - end.len()))
+    };
+    assert_eq!(guest.refused(&request(REQUEST_BYTES_MAX)).await, "unknown_command");
+    assert_eq!(guest.refused(&request(REQUEST_BYTES_MAX + 1)).await, "too_long");
+    assert_eq!(guest.answer().await, None, "what follows can't be told from the rest of it");
+    // Without any newline too.
+    let mut guest = gateway.connect().await;
+    guest.send(&vec![b'x'; REQUEST_BYTES_MAX + 1]).await;
+    assert_eq!(guest.answer().await.unwrap()["error"]["code"], "too_long");
+    assert_eq!(guest.answer().await, None);
+    // The last request of one who writes no more needs none.
+    let mut guest = gateway.connect().await;
+    guest.send(br#"{"version":1,"command":"dead_letters.list"}"#).await;
+    guest.0.get_mut().shutdown().await.unwrap();
+    assert_eq!(guest.answer().await.unwrap()["result"]["next"], Value::Null);
+    assert_eq!(guest.answer().await, None);
+}
+
+#[tokio::test]
+async fn several_requests_at_once_are_answered_in_order() {
+    let gateway = Gateway::start();
+    let mut guest = gateway.connect().await;
+    let list = r#"{"version":1,"command":"dead_letters.list"}"#;
+    guest.send(format!("{list}\nnonsense\r\n{list}\r\n").as_bytes()).await;
+    assert!(guest.answer().await.unwrap().get("result").is_some());
+    assert_eq!(guest.answer().await.unwrap()["error"]["code"], "malformed");
+    assert!(guest.answer().await.unwrap().get("result").is_some());
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so() {
+    let gateway = Gateway::start();
+    let mut guests = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let mut guest = gateway.connect().await;
+        guest.call("dead_letters.list", json!({})).await;
+        guests.push(guest);
+    }
+    let mut late = gateway.connect().await;
+    assert_eq!(late.answer().await.unwrap()["error"]["code"], "busy");
+    assert_eq!(late.answer().await, None);
+    // Its place is free as soon as its end was seen, which is when the next one is let in.
+    guests.pop();
+    loop {
+        let mut next = gateway.connect().await;
+        next.send(b"{\"version\":1,\"command\":\"dead_letters.list\"}\n").await;
+        if next.answer().await.unwrap().get("result").is_some() {
+            break;
+        }
+    }
+    for guest in &mut guests {
+        guest.call("dead_letters.list", json!({})).await;
+    }
+}
+
+#[tokio::test]
+async fn two_who_want_the_same_letter_send_it_once() {
+    let gateway = Gateway::start();
+    for number in 1..=20 {
+        gateway.keep("hot/ops", number, &plain_request());
+    }
+    let (mut one, mut other) = (gateway.connect().await, gateway.connect().await);
+    for number in 1..=20 {
+        let line = json!({
+            "version": 1, "command": "dead_letters.redrive", "params": { "name": format!("hot/ops:{number}") },
+        });
+        let line = line.to_string();
+        let (first, second) = tokio::join!(one.ask(&line), other.ask(&line));
+        let done = [&first, &second].iter().filter(|answer| answer["result"]["done"] == 1).count();
+        let missing = [&first, &second].iter().filter(|answer| answer["error"]["code"] == "missing").count();
+        assert_eq!((done, missing), (1, 1), "{first} {second}");
+    }
+    assert_eq!(gateway.store.queue_len(QueueKey::Outbox { namespace: 0, name: "hot/ops" }), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_is_sent_away() {
+    let gateway = Gateway::start();
+    let mut guest = gateway.connect().await;
+    guest.send(b"{\"version\":1,").await;
+    let begin = tokio::time::Instant::now();
+    assert_eq!(guest.answer().await.unwrap()["error"]["code"], "idle");
+    assert_eq!(guest.answer().await, None);
+    assert!(begin.elapsed() >= IDLE_TIMEOUT, "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn the_socket_is_its_owners_and_takes_the_place_of_one_left_over() {
+    let gateway = Gateway::start();
+    let path = gateway.socket.path().to_owned();
+    assert_eq!(path, gateway.folder.path().join("admin.sock"));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut guest = gateway.connect().await;
+    guest.call("dead_letters.list", json!({})).await;
+    gateway.socket.close().await;
+    assert!(!path.exists());
+    assert_eq!(guest.0.read_u8().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    // One that a crash has left over.
+    drop(StdUnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let services = Services::new(&gateway.store, gateway.actions.clone());
+    let socket = AdminSocket::open(gateway.folder.path(), services.clone()).unwrap();
+    let mut guest = Guest(BufReader::new(UnixStream::connect(socket.path()).await.unwrap()));
+    guest.call("dead_letters.list", json!({})).await;
+    socket.close().await;
+    // Anything else of that name is somebody's.
+    std::fs::write(&path, "mine").unwrap();
+    let error = AdminSocket::open(gateway.folder.path(), services).unwrap_err();
+    assert!(matches!(error, AdminError::Occupied { path: named } if named == path));
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+}
+
+#[tokio::test]
+async fn a_path_that_the_system_cannot_take_is_refused_in_words() {
+    let gateway = Gateway::start();
+    let services = Services::new(&gateway.store, gateway.actions.clone());
+    let base = gateway.folder.path().as_os_str().len();
+    let at = |bytes: usize| {
+        let name = "d".repeat(bytes - base - "//admin.sock".len());
+        let folder = gateway.folder.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(socket_path(&folder).as_os_str().len(), bytes);
+        folder
+    };
+    let longest = at(SOCKET_PATH_BYTES_MAX);
+    let socket = AdminSocket::open(&longest, services.clone()).unwrap();
+    assert!(AdminClient::connect(&longest).is_ok());
+    socket.close().await;
+    let longer = at(SOCKET_PATH_BYTES_MAX + 1);
+    let error = AdminSocket::open(&longer, services).unwrap_err();
+    assert!(matches!(error, AdminError::PathTooLong { bytes, .. } if bytes == SOCKET_PATH_BYTES_MAX + 1));
+    assert!(error.to_string().contains("choose a shorter data_dir"), "{error}");
+    assert!(matches!(AdminClient::connect(&longer), Err(AdminClientError::Connect { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_tells_a_refusal_from_an_answer_and_from_nobody() {
+    let gateway = Gateway::start();
+    gateway.keep("hot/ops", 1, &plain_request());
+    let data_dir = gateway.folder.path().to_owned();
+    let client = tokio::task::spawn_blocking(move || {
+        let mut client = AdminClient::connect(&data_dir).unwrap();
+        let list = client.call("dead_letters.list", json!({})).unwrap();
+        assert_eq!(names(&list), ["hot/ops:1"]);
+        let error = client.call("dead_letters.show", json!({ "name": "hot/ops:7" })).unwrap_err();
+        assert!(matches!(error, AdminClientError::Refused { code, .. } if code == "missing"));
+        client.call("dead_letters.show", json!({ "name": "hot/ops:1" })).unwrap();
+        (client, data_dir)
+    });
+    let (mut client, data_dir) = client.await.unwrap();
+    gateway.socket.close().await;
+    assert!(matches!(client.call("dead_letters.list", json!({})), Err(AdminClientError::Broken(_))));
+    assert!(matches!(AdminClient::connect(&data_dir), Err(AdminClientError::NoGateway { .. })));
+    // A server of something else.
+    for (answer, problem) in [("hello\n", "can't be read"), ("{}\n", "neither"), ("[]\n", "neither")] {
+        let path = socket_path(&data_dir);
+        drop(std::fs::remove_file(&path));
+        let other = StdUnixListener::bind(path).unwrap();
+        let mut client = AdminClient::connect(&data_dir).unwrap();
+        io::Write::write_all(&mut other.accept().unwrap().0, answer.as_bytes()).unwrap();
+        let error = client.call("dead_letters.list", json!({})).unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
