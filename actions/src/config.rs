@@ -105,34 +105,136 @@ pub(crate) fn check_name(name: &str) -> Result<(), ActionConfigError> {
     if fits { Ok(()) } else { Err(ActionConfigError::Name { name: name.to_owned(), max: NAME_CHARS_MAX }) }
 }
 
-/// What waits for delivery, at most, and what happens past that. `queue = { … }`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// What waits for delivery, at most, and what happens past that. `queue = { … }`. Some defaults depend on where the queue is
+/// kept: see [`QueueConfig::bounds`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueConfig {
-    /// Most requests waiting or in flight. Default 10,000; 1 to 10,000,000.
-    pub max_items: usize,
-    /// Most bytes of requests waiting or in flight. Default `"64MiB"`; at least `"1KiB"`.
-    #[serde(with = "units::size")]
-    pub max_bytes: u64,
-    /// What gives way when either is reached. Default `"drop_oldest"`.
-    pub overflow: Overflow,
+    /// Most requests waiting or in flight. Default 1,000,000 on disk, 10,000 in memory; 1 to 10,000,000.
+    pub max_items: Option<usize>,
+    /// Most bytes of requests waiting or in flight: on disk those of the log, messages included. Default `"1GiB"` on disk,
+    /// `"64MiB"` in memory; at least `"1KiB"`.
+    #[serde(with = "units::optional_size")]
+    pub max_bytes: Option<u64>,
+    /// A request older than this is given up. Default `"7d"`; `"1s"` to `"30d"`.
+    #[serde(with = "units::optional_duration")]
+    pub max_age: Option<Duration>,
+    /// What gives way when `max_items` or `max_bytes` is reached. Default `"dead_letter"` on disk, `"drop_oldest"` in
+    /// memory.
+    pub overflow: Option<Overflow>,
+    /// What is kept of requests that ended for good.
+    pub dead_letters: DeadLettersConfig,
 }
 
-impl Default for QueueConfig {
-    fn default() -> Self {
-        Self { max_items: 10_000, max_bytes: 64 << 20, overflow: Overflow::DropOldest }
+/// Where a queue is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// In the store's outbox.
+    OnDisk,
+    /// In memory alone.
+    InMemory,
+}
+
+/// The bounds of one queue, defaults filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueBounds {
+    /// Most requests waiting or in flight.
+    pub max_items: usize,
+    /// Most bytes of them.
+    pub max_bytes: u64,
+    /// A request older than this is given up.
+    pub max_age: Duration,
+    /// What gives way.
+    pub overflow: Overflow,
+    /// Bounds of the dead letters.
+    pub dead_letters: DeadLettersConfig,
+}
+
+impl QueueConfig {
+    /// The bounds of a queue that is kept there.
+    #[must_use]
+    pub fn bounds(&self, kept: Kept) -> QueueBounds {
+        let (items, bytes, overflow) = match kept {
+            Kept::OnDisk => (1_000_000, 1 << 30, Overflow::DeadLetter),
+            Kept::InMemory => (10_000, 64 << 20, Overflow::DropOldest),
+        };
+        QueueBounds {
+            max_items: self.max_items.unwrap_or(items),
+            max_bytes: self.max_bytes.unwrap_or(bytes),
+            max_age: self.max_age.unwrap_or(WEEK),
+            overflow: self.overflow.unwrap_or(overflow),
+            dead_letters: self.dead_letters,
+        }
+    }
+
+    /// Checks that a queue that is kept there can have the policy.
+    pub(crate) fn check_kept(&self, action: &str, kept: Kept) -> Result<(), ActionConfigError> {
+        match (self.overflow, kept) {
+            (Some(overflow @ (Overflow::DeadLetter | Overflow::Backpressure)), Kept::InMemory) => {
+                Err(ActionConfigError::field_error(
+                    action,
+                    "queue.overflow",
+                    format!(
+                        "\"{}\" needs a queue on disk, and this one is in memory; expected \"drop_oldest\" or \"drop_newest\"",
+                        overflow.as_str()
+                    ),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// What gives way when a queue is full. Either way the loss is counted under `queue_full`.
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
+
+/// How much is kept of what an action could not deliver. `queue.dead_letters = { … }`. What is oldest goes first, and is
+/// counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeadLettersConfig {
+    /// Most dead letters. Default 100,000; 1 to 10,000,000.
+    pub max_items: usize,
+    /// Most bytes of them in the log, messages included. Default `"256MiB"`; at least `"1KiB"`.
+    #[serde(with = "units::size")]
+    pub max_bytes: u64,
+    /// Longest time that one is kept. Default `"30d"`; at least `"1m"`.
+    #[serde(with = "units::duration")]
+    pub max_age: Duration,
+}
+
+impl Default for DeadLettersConfig {
+    fn default() -> Self {
+        Self { max_items: 100_000, max_bytes: 256 << 20, max_age: MONTH }
+    }
+}
+
+/// What gives way when a queue is full. Either way it is counted under `queue_full`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Overflow {
+    /// The request that doesn't fit any more becomes a dead letter. For queues on disk.
+    DeadLetter,
+    /// The publisher: its message is refused, and nobody receives it. For queues on disk.
+    Backpressure,
     /// The requests that have waited longest.
     DropOldest,
     /// The request that doesn't fit any more.
     DropNewest,
+}
+
+impl Overflow {
+    /// The policy as it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DeadLetter => "dead_letter",
+            Self::Backpressure => "backpressure",
+            Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+        }
+    }
 }
 
 /// When a request that failed is tried again, and when it is given up. `retry = { … }`.
@@ -142,9 +244,6 @@ pub struct RetryConfig {
     /// Most attempts that may have reached the far side; refused connections and failed name look-ups don't count.
     /// Default 20; 1 to 1,000,000.
     pub max_attempts: u32,
-    /// A request older than this is given up. Default `"1d"`; `"1s"` to `"30d"`.
-    #[serde(with = "units::duration")]
-    pub max_age: Duration,
     /// Upper end of the first pause; it doubles with each attempt. Default `"500ms"`; at least `"1ms"`.
     #[serde(with = "units::duration")]
     pub initial_backoff: Duration,
@@ -157,7 +256,6 @@ impl Default for RetryConfig {
     fn default() -> Self {
         Self {
             max_attempts: 20,
-            max_age: Duration::from_secs(86_400),
             initial_backoff: Duration::from_millis(500),
             max_backoff: Duration::from_secs(60),
         }
@@ -197,12 +295,29 @@ impl DeliveryConfig {
     pub(crate) fn check(&self, action: &str) -> Result<(), ActionConfigError> {
         let fault =
             |field: &str, problem: String| Err(ActionConfigError::field_error(action, field, problem));
-        let QueueConfig { max_items, max_bytes, overflow: _ } = self.queue;
-        if !(1..=10_000_000).contains(&max_items) {
-            return fault("queue.max_items", format!("expected 1 to 10000000, given {max_items}"));
+        // The defaults of either are within the ranges.
+        let QueueBounds { max_items, max_bytes, max_age, overflow: _, dead_letters } =
+            self.queue.bounds(Kept::InMemory);
+        for (field, items) in
+            [("queue.max_items", max_items), ("queue.dead_letters.max_items", dead_letters.max_items)]
+        {
+            if !(1..=10_000_000).contains(&items) {
+                return fault(field, format!("expected 1 to 10000000, given {items}"));
+            }
         }
-        if max_bytes < 1_024 {
-            return fault("queue.max_bytes", format!("expected at least 1KiB, given {max_bytes} bytes"));
+        for (field, bytes) in
+            [("queue.max_bytes", max_bytes), ("queue.dead_letters.max_bytes", dead_letters.max_bytes)]
+        {
+            if bytes < 1_024 {
+                return fault(field, format!("expected at least 1KiB, given {bytes} bytes"));
+            }
+        }
+        if !(Duration::from_secs(1)..=MONTH).contains(&max_age) {
+            return fault("queue.max_age", format!("expected 1s to 30d, given {max_age:?}"));
+        }
+        if dead_letters.max_age < Duration::from_secs(60) {
+            let given = dead_letters.max_age;
+            return fault("queue.dead_letters.max_age", format!("expected at least 1m, given {given:?}"));
         }
         let retry = self.retry;
         if !(1..=1_000_000).contains(&retry.max_attempts) {
@@ -210,9 +325,6 @@ impl DeliveryConfig {
                 "retry.max_attempts",
                 format!("expected 1 to 1000000, given {}", retry.max_attempts),
             );
-        }
-        if !(Duration::from_secs(1)..=Duration::from_secs(30 * 86_400)).contains(&retry.max_age) {
-            return fault("retry.max_age", format!("expected 1s to 30d, given {:?}", retry.max_age));
         }
         if retry.initial_backoff < Duration::from_millis(1) || retry.initial_backoff > retry.max_backoff {
             return fault(

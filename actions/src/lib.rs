@@ -12,7 +12,7 @@
 //! - Rendering never sends. What a driver gets has been checked: topics without wildcards, header values without
 //!   CR, LF or NUL, URLs whose host is the one written in the configuration.
 //! - Enqueueing never waits, so no publisher ever waits for a sink.
-//! - At every instant `received = delivered + queued + in flight + dropped{reason}`, per action.
+//! - At every instant `received = delivered + queued + in flight + dead-lettered{reason} + dropped{reason}`, per action.
 //! - Header values, bodies and query strings appear in no `Debug` text and in no log line of this crate; only the log
 //!   action writes what it is told to write.
 
@@ -32,10 +32,11 @@ pub mod units;
 pub use config::ActionConfig;
 pub use dead_letters::{DeadLetter, DeadLetterError};
 pub use delivery::{
-    Delivery, DeliveryError, DropReason, Enqueued, Failure, ItemId, OnFailure, Outbox, Sink, Snapshot,
+    Aftermath, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, ItemId, OnFailure,
+    Outbox, Sink, Snapshot,
 };
 pub use error::{ActionConfigError, RenderError};
-pub use outlet::{Outlet, OutletItem, OutletSettings, QueuedRequest};
+pub use outlet::{Early, KeepError, Outlet, OutletItem, OutletSettings, Owing, QueuedRequest};
 pub use plan::{ActionPlan, OutputRef, Renderer, Request, Slot, TemplateSpec};
 pub use sinks::http::HttpRequest;
 pub use sinks::log::LogLine;

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use store::{DurableStore, MessageRecord, Position, StoreError};
 
-use crate::config::{ActionConfig, OrderBy};
+use crate::config::{ActionConfig, Kept, OrderBy};
+use crate::delivery::burial::Fate;
 use crate::delivery::outbox::encode;
-use crate::delivery::{Delivery, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Snapshot};
+use crate::delivery::{
+    Delivery, DropReason, Endings, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Place, Snapshot,
+};
 use crate::error::ActionConfigError;
 use crate::plan::Request;
 use crate::sinks::http::{HttpRequest, HttpSink};
@@ -41,6 +44,8 @@ pub struct OutletSettings {
     pub store: Option<Arc<DurableStore>>,
     /// What the caller makes order keys with.
     pub hasher: RandomState,
+    /// Hears of items of outboxes that end without being delivered.
+    pub endings: Option<Arc<dyn Endings>>,
 }
 
 /// The queue and driver of one action. Republish has none.
@@ -60,9 +65,13 @@ impl Outlet {
     ///
     /// # Errors
     /// As [`Outlet::spawn`].
-    pub fn check(config: &ActionConfig) -> Result<(), ActionConfigError> {
+    pub fn check(config: &ActionConfig, settings: &OutletSettings) -> Result<(), ActionConfigError> {
+        let kept = if settings.store.is_some() { Kept::OnDisk } else { Kept::InMemory };
         match config {
-            ActionConfig::Http(config) => HttpSink::check(config),
+            ActionConfig::Http(config) => {
+                config.queue.check_kept(&config.name, kept)?;
+                HttpSink::check(config)
+            }
             ActionConfig::Republish(_) | ActionConfig::Log(_) => Ok(()),
         }
     }
@@ -82,8 +91,10 @@ impl Outlet {
             ActionConfig::Http(config) => {
                 let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
                 let outbox = settings.store.as_ref();
-                let outbox =
-                    outbox.map(|store| Outbox::new(Arc::clone(store), &label, settings.hasher.clone()));
+                let outbox = outbox.map(|store| {
+                    Outbox::new(Arc::clone(store), &label, settings.hasher.clone())
+                        .heard_by(settings.endings.clone())
+                });
                 Kind::Http(Delivery::spawn_on(&label, sink, config.delivery(), settings.seed, outbox))
             }
             ActionConfig::Log(config) => {
@@ -126,19 +137,44 @@ impl Outlet {
         }
     }
 
-    /// The outbox's name, and the body that it is to keep for this request; `None` where the queue is in memory alone.
-    /// `origin` is what the caller wants back with the item (see [`crate::delivery::outbox::Body`]).
+    /// Where a request is to go, to be asked before its message is admitted. `origin` is what the caller wants back with the
+    /// item (see [`crate::delivery::outbox::Body`]).
     #[must_use]
-    pub fn debt(&self, order: OrderBy, origin: &[u8], request: &Request) -> Option<(Arc<str>, Vec<u8>)> {
-        match (&self.kind, request) {
-            (Kind::Http(delivery), Request::Http(request)) => {
-                Some((Arc::clone(delivery.outbox()?.name()), encode(order, origin, request)))
+    pub fn owe(
+        &self,
+        message: ItemId,
+        received_at_ms: i64,
+        order: OrderBy,
+        origin: &[u8],
+        request: &Request,
+    ) -> Owing {
+        let (Kind::Http(delivery), Request::Http(request)) = (&self.kind, request) else {
+            return Owing::InMemory;
+        };
+        let Some(outbox) = delivery.outbox() else { return Owing::InMemory };
+        let name = Arc::clone(outbox.name());
+        let body = encode(order, origin, request);
+        match delivery.ask(body.len()) {
+            None => Owing::InMemory,
+            Some(Place::Outbox) => Owing::Outbox { name, body },
+            Some(Place::Refused(error)) => Owing::Refused { error },
+            Some(Place::None(reason, error, fate)) => {
+                let letter = (fate == Fate::DeadLetter)
+                    .then(|| (name, Outbox::letter_of(message, received_at_ms, reason, &error, body)));
+                Owing::Nowhere { early: Early { reason, fate }, error, letter }
             }
-            _ => None,
         }
     }
 
-    /// Tells of a request that [`Outlet::debt`] gave a body for, and that has this place in the outbox now. Never waits. A
+    /// Counts a request for which [`Outlet::owe`] found no place, once its message is admitted.
+    pub fn ended_early(&self, early: Early) {
+        match &self.kind {
+            Kind::Http(delivery) => delivery.ended_early(early.reason, early.fate),
+            Kind::Log(_) => {}
+        }
+    }
+
+    /// Tells of a request that [`Outlet::owe`] gave a body for, and that has this place in the outbox now. Never waits. A
     /// request of another kind than the outlet's is left to be found there. One that the store gave no place, because it
     /// keeps nothing, waits in memory.
     pub fn placed(&self, position: Position, item: OutletItem) {
@@ -153,28 +189,38 @@ impl Outlet {
         }
     }
 
-    /// Puts a request into the outbox, with the message that it was made from, outside any admission. Never waits.
+    /// Puts a request into the outbox, with the message that it was made from, outside any admission. Never waits. A
+    /// request of an outlet without outbox goes into the queue.
     ///
     /// # Errors
-    /// [`StoreError`] when the store takes nothing. A request of an outlet without outbox goes into the queue.
+    /// [`KeepError`] when there is no room; the request is gone then.
     pub fn keep(
         &self,
         message: &MessageRecord<'_>,
         order: OrderBy,
         origin: &[u8],
         item: OutletItem,
-    ) -> Result<(), StoreError> {
-        match (&self.kind, self.debt(order, origin, &item.request)) {
-            (Kind::Http(delivery), Some((_, body))) => {
+    ) -> Result<(), KeepError> {
+        match (&self.kind, self.owe(item.id, message.received_at_ms, order, origin, &item.request)) {
+            (Kind::Http(delivery), Owing::Outbox { body, .. }) => {
                 let position = match delivery.outbox() {
                     Some(outbox) => outbox.keep(message, &body)?,
                     None => Position::NOWHERE,
                 };
                 self.placed(position, item);
+                Ok(())
             }
-            _ => drop(self.enqueue(item)),
+            (_, Owing::Nowhere { early: Early { reason, .. }, error, .. }) => {
+                self.ended_early(Early { reason, fate: Fate::Drop });
+                Err(KeepError::NoRoom { error })
+            }
+            (_, Owing::Refused { error }) => Err(KeepError::NoRoom { error }),
+            (_, Owing::Outbox { .. } | Owing::InMemory) => {
+                // A drop is counted, and told through the item.
+                drop(self.enqueue(item));
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Tells of an item that somebody has put into the outbox, where it is to be read. Never waits.
@@ -219,6 +265,57 @@ impl Outlet {
             Kind::Log(delivery) => delivery.shutdown(grace).await,
         }
     }
+}
+
+/// Where a request is to go.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Owing {
+    /// Into memory: [`Outlet::enqueue`], once the message is admitted.
+    InMemory,
+    /// Into the outbox, in the message's own frame. [`Outlet::placed`] is to be told its place.
+    Outbox {
+        /// The outbox's name.
+        name: Arc<str>,
+        /// What it is to keep.
+        body: Vec<u8>,
+    },
+    /// Nowhere: there is no room. [`Outlet::ended_early`] is to be called once the message is admitted.
+    Nowhere {
+        /// What is counted.
+        early: Early,
+        /// Why, in words.
+        error: String,
+        /// The name and body of a dead letter that is to be in the message's own frame.
+        letter: Option<(Arc<str>, Vec<u8>)>,
+    },
+    /// There is no room, and the message is to be refused.
+    Refused {
+        /// Why, in words.
+        error: String,
+    },
+}
+
+/// What is counted for a request that never got a place.
+#[derive(Debug, Clone, Copy)]
+pub struct Early {
+    reason: DropReason,
+    fate: Fate,
+}
+
+/// Why a request was not kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeepError {
+    /// The store takes nothing.
+    #[error("the store doesn't take it: {0}")]
+    Store(#[from] StoreError),
+    /// The outbox is full.
+    #[error("{error}")]
+    NoRoom {
+        /// Which bound.
+        error: String,
+    },
 }
 
 /// What goes into [`Outlet::enqueue`].

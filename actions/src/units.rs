@@ -68,6 +68,34 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(scale)
 }
 
+/// `#[serde(with = "units::optional_duration")]` for a [`Duration`] that may be missing.
+pub mod optional_duration {
+    use std::time::Duration;
+
+    use serde::Deserializer;
+
+    /// Reads the text form.
+    ///
+    /// # Errors
+    /// As [`super::duration::deserialize`].
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        super::duration::deserialize(deserializer).map(Some)
+    }
+}
+
+/// `#[serde(with = "units::optional_size")]` for a size that may be missing.
+pub mod optional_size {
+    use serde::Deserializer;
+
+    /// Reads the text form.
+    ///
+    /// # Errors
+    /// As [`super::size::deserialize`].
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        super::size::deserialize(deserializer).map(Some)
+    }
+}
+
 /// `#[serde(with = "units::duration")]` for a [`Duration`] written as text with a unit.
 pub mod duration {
     use std::time::Duration;

@@ -236,6 +236,15 @@ impl DurableStore {
             .map_or(Position::NOWHERE, |queue| Position(queue.next - 1))
     }
 
+    /// How many debts a queue has, and the bytes that they account for in the log: those on their way there aren't among
+    /// the bytes yet.
+    #[must_use]
+    pub fn queue_size(&self, key: QueueKey<'_>) -> (u64, u64) {
+        let front = self.shared.front.lock();
+        let queue = front.state.find(key, &mut Vec::new()).and_then(|queue| front.state.queues.get(&queue));
+        queue.map_or((0, 0), |queue| (queue.len(), queue.runs.iter().map(|run| run.bytes).sum()))
+    }
+
     /// Hands every Retained Message to `each`, in the order of the log, once everything that was appended so far is safe.
     /// One that can't be read is passed over and counted.
     ///

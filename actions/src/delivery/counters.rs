@@ -69,16 +69,48 @@ pub(crate) struct Counters {
     pub(crate) received: u64,
     pub(crate) delivered: u64,
     pub(crate) retried: u64,
-    dropped: [u64; DropReason::ALL.len()],
+    dropped: PerReason,
+    dead_lettered: PerReason,
+    pub(crate) letters_dropped: u64,
 }
 
-impl Counters {
-    pub(crate) fn drop_one(&mut self, reason: DropReason) {
-        for (count, other) in self.dropped.iter_mut().zip(DropReason::ALL) {
+/// A count for each of [`DropReason::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct PerReason([u64; DropReason::ALL.len()]);
+
+impl PerReason {
+    fn raise(&mut self, reason: DropReason) {
+        for (count, other) in self.0.iter_mut().zip(DropReason::ALL) {
             if other == reason {
                 *count += 1;
             }
         }
+    }
+
+    fn listed(&self) -> [(DropReason, u64); DropReason::ALL.len()] {
+        let mut out = DropReason::ALL.map(|reason| (reason, 0));
+        for ((_, count), counted) in out.iter_mut().zip(self.0) {
+            *count = counted;
+        }
+        out
+    }
+}
+
+impl Counters {
+    pub(crate) fn drop_one(&mut self, reason: DropReason) {
+        self.dropped.raise(reason);
+    }
+
+    pub(crate) fn dead_letter_one(&mut self, reason: DropReason) {
+        self.dead_lettered.raise(reason);
+    }
+
+    pub(crate) fn dropped(&self) -> [(DropReason, u64); DropReason::ALL.len()] {
+        self.dropped.listed()
+    }
+
+    pub(crate) fn dead_lettered(&self) -> [(DropReason, u64); DropReason::ALL.len()] {
+        self.dead_lettered.listed()
     }
 }
 
@@ -92,7 +124,7 @@ pub struct Snapshot {
     pub delivered: u64,
     /// Attempts after the first, of all items.
     pub retried: u64,
-    /// Items waiting, in memory or on disk.
+    /// Items waiting, in memory or on disk, to be delivered or to be put away.
     pub queued: u64,
     /// Bytes of items waiting in memory or in flight.
     pub bytes: u64,
@@ -102,6 +134,10 @@ pub struct Snapshot {
     pub oldest_age: Option<Duration>,
     /// Items by the reason for which they were dropped; every reason is listed.
     pub dropped: [(DropReason, u64); DropReason::ALL.len()],
+    /// Items that became dead letters, by the reason; every reason is listed.
+    pub dead_lettered: [(DropReason, u64); DropReason::ALL.len()],
+    /// Dead letters that gave way to younger ones, or to age.
+    pub letters_dropped: u64,
     /// Whether the far side takes items.
     pub health: Health,
 }
@@ -119,19 +155,22 @@ impl Snapshot {
         self.dropped.iter().map(|(_, count)| count).sum()
     }
 
-    /// Whether every item received is accounted for: delivered, queued, in flight or dropped.
+    /// Returns how many items became dead letters for one reason.
+    #[must_use]
+    pub fn dead_lettered_for(&self, reason: DropReason) -> u64 {
+        self.dead_lettered.iter().filter(|(other, _)| *other == reason).map(|(_, count)| count).sum()
+    }
+
+    /// Returns how many items became dead letters for any reason.
+    #[must_use]
+    pub fn dead_lettered_total(&self) -> u64 {
+        self.dead_lettered.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Whether every item received is accounted for: delivered, queued, in flight, a dead letter or dropped.
     #[must_use]
     pub fn is_conserved(&self) -> bool {
-        self.received == self.delivered + self.queued + self.in_flight + self.dropped_total()
-    }
-}
-
-impl Counters {
-    pub(crate) fn dropped(&self) -> [(DropReason, u64); DropReason::ALL.len()] {
-        let mut out = DropReason::ALL.map(|reason| (reason, 0));
-        for ((_, count), dropped) in out.iter_mut().zip(self.dropped) {
-            *count = dropped;
-        }
-        out
+        let ended = self.delivered + self.dead_lettered_total() + self.dropped_total();
+        self.received == ended + self.queued + self.in_flight
     }
 }

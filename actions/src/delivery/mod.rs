@@ -13,11 +13,13 @@
 //! Circuit: after five failures in a row, and at once when the far side can't be reached or names a
 //! time, nothing more is sent until the pause is over; then one batch tries. Its success closes the circuit.
 //!
-//! Accounting: `received = delivered + queued + in flight + dropped{reason}` under one lock, hence at every instant.
+//! Accounting: `received = delivered + queued + in flight + dead-lettered{reason} + dropped{reason}` under one lock, hence at
+//! every instant.
 //! A queue lives in an [`Outbox`], and then survives everything, or in memory: what that holds when the process ends
 //! without a drain is lost, and what a drain's grace leaves over is counted under `shutdown`.
 
 mod batch;
+pub(crate) mod burial;
 mod circuit;
 mod counters;
 mod error;
@@ -38,6 +40,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use batch::BatchPolicy;
+pub use burial::{Aftermath, Ended, Endings};
 pub use circuit::{CircuitState, Health};
 pub use counters::{DropReason, Snapshot};
 pub use error::DeliveryError;
@@ -45,7 +48,9 @@ pub use outbox::Outbox;
 use queue::{Admission, Queue, Settled};
 use store::Position;
 
-use crate::config::DeliveryConfig;
+use burial::Fate;
+
+use crate::config::{DeliveryConfig, Overflow};
 use crate::outlet::QueuedRequest;
 
 /// Sends requests to one outside system.
@@ -138,6 +143,21 @@ impl<R: fmt::Debug> fmt::Debug for Outgoing<R> {
     }
 }
 
+/// Where an item of an outbox is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Into the outbox.
+    Outbox,
+    /// Nowhere, and this becomes of it.
+    None(DropReason, String, Fate),
+    /// The message is to be refused.
+    Refused(String),
+}
+
+fn count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
 /// Whether an item got a place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -174,6 +194,18 @@ impl<S: Sink> Shared<S> {
             outbox.settle(&settled.positions);
         }
         settled.tell();
+    }
+
+    /// Drops the oldest items of an outbox that has more than its bounds allow, where its policy is that.
+    fn trim(&self) {
+        let Some(outbox) = &self.outbox else { return };
+        if self.queue.lock().bounds().overflow != Overflow::DropOldest {
+            return;
+        }
+        let (items, bytes) = outbox.size();
+        if self.queue.lock().trim(items, bytes) {
+            self.wake.notify_one();
+        }
     }
 }
 
@@ -237,7 +269,39 @@ impl<S: Sink> Delivery<S> {
         item.id = outbox.id(position.0);
         let left = self.shared.queue.lock().placed(position.0, item, Instant::now());
         drop(left);
+        self.shared.trim();
         self.shared.wake.notify_one();
+    }
+
+    /// Asks for a place in the outbox for a body of so many bytes, before the message is admitted. What is admitted at the
+    /// same moment may exceed the bounds by itself. `None`: the queue is in memory.
+    pub(crate) fn ask(&self, bytes: usize) -> Option<Place> {
+        let outbox = self.shared.outbox.as_ref()?;
+        let (items, used) = outbox.size();
+        let queue = self.shared.queue.lock();
+        let bounds = queue.bounds();
+        let (items_max, bytes) = (count(bounds.max_items), count(bytes));
+        if bytes > bounds.max_bytes {
+            let text = format!("{bytes} bytes, more than the queue's limit of {}", bounds.max_bytes);
+            let fate = if bounds.overflow == Overflow::DeadLetter { Fate::DeadLetter } else { Fate::Drop };
+            return Some(Place::None(DropReason::TooLarge, text, fate));
+        }
+        if items < items_max && used.saturating_add(bytes) <= bounds.max_bytes {
+            return Some(Place::Outbox);
+        }
+        let none = |fate| Place::None(DropReason::QueueFull, queue.full_text(), fate);
+        Some(match bounds.overflow {
+            // The oldest give way once it is there.
+            Overflow::DropOldest => Place::Outbox,
+            Overflow::Backpressure => Place::Refused(queue.full_text()),
+            Overflow::DeadLetter => none(Fate::DeadLetter),
+            Overflow::DropNewest => none(Fate::Drop),
+        })
+    }
+
+    /// Counts an item for which [`Self::ask`] found no place, once its message is admitted.
+    pub(crate) fn ended_early(&self, reason: DropReason, fate: Fate) {
+        self.shared.queue.lock().ended_early(reason, fate);
     }
 
     /// Tells of an item that the outbox has at this place, to be read from there. Never waits.

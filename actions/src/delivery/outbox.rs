@@ -20,6 +20,7 @@ use store::{
 use tokio::time::Instant;
 
 use super::ItemId;
+use super::burial::Endings;
 use crate::config::OrderBy;
 use crate::outlet::QueuedRequest;
 
@@ -44,9 +45,14 @@ const HAS_REDRIVE: u8 = 0x40;
 /// The store's side of one action's queue.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    store: Arc<DurableStore>,
+    pub(super) store: Arc<DurableStore>,
     name: Arc<str>,
     reader: Arc<Mutex<QueueReader>>,
+    /// Reads items once more when they are put away.
+    pub(super) grave_reader: Arc<Mutex<QueueReader>>,
+    pub(super) letters_reader: Arc<Mutex<QueueReader>>,
+    /// Hears of items that end.
+    pub(super) endings: Option<Arc<dyn Endings>>,
     /// Makes keys of texts: the same for what comes from the disk and what doesn't.
     hasher: RandomState,
 }
@@ -65,8 +71,23 @@ impl Outbox {
     /// The outbox of `name`, `rule/action`. `hasher` is the one that the caller makes order keys with.
     #[must_use]
     pub fn new(store: Arc<DurableStore>, name: &str, hasher: RandomState) -> Self {
-        let reader = store.reader(QueueKey::Outbox { namespace: 0, name });
-        Self { store, name: name.into(), reader: Arc::new(Mutex::new(reader)), hasher }
+        let reader = |queue| Arc::new(Mutex::new(store.reader(queue)));
+        Self {
+            reader: reader(QueueKey::Outbox { namespace: 0, name }),
+            grave_reader: reader(QueueKey::Outbox { namespace: 0, name }),
+            letters_reader: reader(QueueKey::DeadLetters { namespace: 0, name }),
+            endings: None,
+            name: name.into(),
+            hasher,
+            store,
+        }
+    }
+
+    /// The same with somebody to hear of items that end without being delivered.
+    #[must_use]
+    pub fn heard_by(mut self, endings: Option<Arc<dyn Endings>>) -> Self {
+        self.endings = endings;
+        self
     }
 
     /// Its name.
@@ -86,7 +107,12 @@ impl Outbox {
         self.store.queue_len(self.key())
     }
 
-    fn key(&self) -> QueueKey<'_> {
+    /// Items that aren't settled, and the bytes that they account for on disk.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.store.queue_size(self.key())
+    }
+
+    pub(super) fn key(&self) -> QueueKey<'_> {
         QueueKey::Outbox { namespace: 0, name: &self.name }
     }
 
@@ -141,7 +167,7 @@ impl Outbox {
     }
 }
 
-fn wall_clock_ms() -> i64 {
+pub(super) fn wall_clock_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

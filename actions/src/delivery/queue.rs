@@ -12,12 +12,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::batch::BatchPolicy;
+use super::burial::{Buried, Ending, Fate};
 use super::circuit::{Circuit, Permit};
 use super::counters::{Counters, DropReason, Snapshot};
 use super::error::DeliveryError;
-use super::outbox::{Backlog, HEAD_BYTES_MAX, HEAD_ITEMS_MAX, Read};
+use super::outbox::{Backlog, HEAD_BYTES_MAX, HEAD_ITEMS_MAX, READ_PAUSE, Read};
 use super::{Enqueued, Envelope, Failure, OnFailure, Outgoing, retry};
-use crate::config::{DeliveryConfig, Overflow};
+use crate::config::{DeadLettersConfig, DeliveryConfig, Kept, Overflow, QueueBounds};
 use crate::outlet::QueuedRequest;
 
 /// Whom an item stands in line with.
@@ -38,6 +39,8 @@ struct Item<R> {
     bytes: usize,
     /// Attempts that may have reached the far side.
     attempts: u32,
+    /// When the first attempt of this run began.
+    first_attempt: Option<Instant>,
     /// Failures of any kind that may pass.
     failures: u32,
     on_failure: Option<OnFailure>,
@@ -47,7 +50,6 @@ struct Item<R> {
 
 impl<R> Item<R> {
     fn settle(self, reason: DropReason, error: String, settled: &mut Settled) {
-        settled.positions.extend(self.position);
         if let Some(tell) = self.on_failure {
             settled.failed.push((tell, Failure { reason, error, attempts: self.attempts }));
         }
@@ -109,6 +111,8 @@ pub(super) enum Step<R> {
     Send(Batch<R>),
     /// Read what follows this place of the outbox, then call [`Queue::loaded`].
     Load(u64),
+    /// Put these away, keep the dead letters within their bounds, then call [`Queue::buried`].
+    Bury(Vec<Ending>, DeadLettersConfig),
     /// Wait for a call, a result, or this moment.
     Wait(Option<Instant>),
     /// Nothing is left and nothing will come.
@@ -117,8 +121,15 @@ pub(super) enum Step<R> {
     GraceOver,
 }
 
+/// Most items that are put away at once.
+const BURY_MAX: usize = 256;
+/// How often dead letters are looked through for those that are too old.
+const LETTERS_PAUSE: Duration = Duration::from_secs(600);
+
 pub(super) struct Queue<R> {
     config: DeliveryConfig,
+    /// Those of `config`, defaults filled in.
+    bounds: QueueBounds,
     policy: BatchPolicy,
     random: fastrand::Rng,
     circuit: Circuit,
@@ -138,6 +149,14 @@ pub(super) struct Queue<R> {
     closes_at: Option<Instant>,
     /// The part on disk, where the queue is kept there.
     backlog: Option<Backlog>,
+    /// Items of the outbox that ended without being delivered and are still in it.
+    ending: VecDeque<Ending>,
+    /// How many more are being put away; `None`: nothing is done about them or dead letters just now.
+    burying: Option<usize>,
+    /// When something is put away next, if there is something then.
+    bury_at: Instant,
+    /// When dead letters are looked through next.
+    letters_at: Instant,
 }
 
 impl<R: QueuedRequest> Queue<R> {
@@ -145,12 +164,18 @@ impl<R: QueuedRequest> Queue<R> {
     pub(super) fn durable(mut self, backlog: u64) -> Self {
         self.counters.received = backlog;
         self.backlog = Some(Backlog::new(backlog));
+        self.bounds = self.config.queue.bounds(Kept::OnDisk);
         self
     }
 
     pub(super) fn new(config: DeliveryConfig, policy: BatchPolicy, seed: u64, now: Instant) -> Self {
         Self {
             backlog: None,
+            ending: VecDeque::new(),
+            burying: None,
+            bury_at: now,
+            letters_at: now,
+            bounds: config.queue.bounds(Kept::InMemory),
             config,
             policy,
             random: fastrand::Rng::with_seed(seed),
@@ -178,6 +203,7 @@ impl<R: QueuedRequest> Queue<R> {
             number,
             arrived_at,
             attempts: 0,
+            first_attempt: None,
             failures: 0,
             on_failure: outgoing.on_failure,
             position,
@@ -213,16 +239,22 @@ impl<R: QueuedRequest> Queue<R> {
     }
 
     /// Takes what was read from the outbox.
-    pub(super) fn loaded(&mut self, read: Vec<Read<R>>, now: Instant) -> Settled {
-        let mut settled = Settled::default();
+    pub(super) fn loaded(&mut self, read: Vec<Read<R>>, now: Instant) {
         let found_any = !read.is_empty();
         for Read { position, id, age, decoded } in read {
             if self.backlog.as_mut().is_some_and(|backlog| !backlog.found(position)) {
                 continue;
             }
             let Some((key, request)) = decoded else {
-                self.counters.drop_one(DropReason::Unreadable);
-                settled.positions.push(position);
+                self.ending.push_back(Ending {
+                    position,
+                    id,
+                    reason: DropReason::Unreadable,
+                    error: "what the outbox kept of it can't be read".to_owned(),
+                    attempts: 0,
+                    first_attempt: None,
+                    fate: Fate::DeadLetter,
+                });
                 continue;
             };
             let arrived_at = now.checked_sub(age).unwrap_or(now);
@@ -233,7 +265,72 @@ impl<R: QueuedRequest> Queue<R> {
         if let Some(backlog) = &mut self.backlog {
             backlog.end_read(found_any);
         }
-        settled
+    }
+
+    /// Takes back what was to be put away, with what became of it, and how many dead letters gave way.
+    pub(super) fn buried(&mut self, buried: Vec<Buried>, letters_dropped: u64, now: Instant) {
+        self.burying = None;
+        self.counters.letters_dropped += letters_dropped;
+        for buried in buried.into_iter().rev() {
+            match buried {
+                Buried::DeadLetter(reason) => self.counters.dead_letter_one(reason),
+                Buried::Dropped(reason) => self.counters.drop_one(reason),
+                Buried::Again(ending) => {
+                    self.bury_at = now + READ_PAUSE;
+                    self.ending.push_front(ending);
+                }
+            }
+        }
+    }
+
+    /// What was to be put away is left to the disk and the next start.
+    pub(super) fn burial_failed(&mut self) {
+        let burying = self.burying.take().unwrap_or(0);
+        if let Some(backlog) = &mut self.backlog {
+            (0..burying).for_each(|_| backlog.leave());
+        }
+    }
+
+    /// An item was put among the dead letters, or dropped, before it had a place in the outbox.
+    pub(super) fn ended_early(&mut self, reason: DropReason, fate: Fate) {
+        self.counters.received += 1;
+        match fate {
+            Fate::DeadLetter => self.counters.dead_letter_one(reason),
+            Fate::Drop => self.counters.drop_one(reason),
+        }
+    }
+
+    /// Whether something waits to be put away and may not be just now.
+    #[cfg(test)]
+    pub(super) fn bury_is_put_off(&self, now: Instant) -> bool {
+        !self.ending.is_empty() && self.bury_at > now
+    }
+
+    pub(super) fn bounds(&self) -> &QueueBounds {
+        &self.bounds
+    }
+
+    /// Drops the oldest items of an outbox that has so many items and bytes, as far as its policy and its bounds say so
+    /// and they are in memory. Returns whether there was any.
+    pub(super) fn trim(&mut self, items: u64, bytes: u64) -> bool {
+        if self.bounds.overflow != Overflow::DropOldest {
+            return false;
+        }
+        let ended = count(self.ended());
+        let average = bytes / items.max(1);
+        let items = items.saturating_sub(ended);
+        let bytes = bytes.saturating_sub(ended.saturating_mul(average));
+        let too_many = items.saturating_sub(count(self.bounds.max_items));
+        let too_large = bytes.saturating_sub(self.bounds.max_bytes).div_ceil(average.max(1));
+        let mut trimmed = false;
+        for _ in 0..too_many.max(too_large) {
+            let Some(item) = self.pop_oldest() else { break };
+            trimmed = true;
+            let text = self.full_text();
+            // Whatever is told is told when it is put away.
+            self.end(item, DropReason::QueueFull, text, Fate::Drop, &mut Settled::default());
+        }
+        trimmed
     }
 
     /// The outbox could not be read.
@@ -245,13 +342,22 @@ impl<R: QueuedRequest> Queue<R> {
 
     /// Counts what the store has lost, given how many items it still has.
     pub(super) fn count_lost(&mut self, on_disk: u64) {
-        let in_memory = count(self.waiting.len() + self.in_flight);
+        let in_memory = count(self.in_memory());
         let lost = self.backlog.as_mut().map_or(0, |backlog| backlog.lost(on_disk, in_memory));
         (0..lost).for_each(|_| self.counters.drop_one(DropReason::Lost));
     }
 
     fn has_room_in_head(&self) -> bool {
-        self.waiting.len() + self.in_flight < HEAD_ITEMS_MAX && self.bytes < HEAD_BYTES_MAX
+        self.in_memory() < HEAD_ITEMS_MAX && self.bytes < HEAD_BYTES_MAX
+    }
+
+    fn in_memory(&self) -> usize {
+        self.waiting.len() + self.in_flight + self.ended()
+    }
+
+    /// Items that ended and are still in the outbox.
+    fn ended(&self) -> usize {
+        self.ending.len() + self.burying.unwrap_or(0)
     }
 
     pub(super) fn admit(&mut self, outgoing: Outgoing<R>, now: Instant) -> Admission {
@@ -264,11 +370,11 @@ impl<R: QueuedRequest> Queue<R> {
             let text = format!("{} bytes, more than the queue's limit of {}", item.bytes, self.bytes_max());
             Some((DropReason::TooLarge, text))
         } else {
-            if self.config.queue.overflow == Overflow::DropOldest {
+            if self.bounds.overflow == Overflow::DropOldest {
                 self.make_room(1, item.bytes, &mut settled);
             }
             let is_full = !self.has_room(1, item.bytes);
-            is_full.then(|| (DropReason::QueueFull, self.full_text("drop_newest")))
+            is_full.then(|| (DropReason::QueueFull, self.full_text()))
         };
         let outcome = match refusal {
             Some((reason, error)) => {
@@ -289,17 +395,19 @@ impl<R: QueuedRequest> Queue<R> {
     pub(super) fn reconfigure(&mut self, config: DeliveryConfig, policy: BatchPolicy) -> Settled {
         self.config = config;
         self.policy = policy;
+        let kept = if self.backlog.is_some() { Kept::OnDisk } else { Kept::InMemory };
+        self.bounds = config.queue.bounds(kept);
         let mut settled = Settled::default();
         if self.backlog.is_some() {
             return settled;
         }
-        match config.queue.overflow {
+        match self.bounds.overflow {
             Overflow::DropOldest => self.make_room(0, 0, &mut settled),
-            Overflow::DropNewest => {
+            Overflow::DropNewest | Overflow::DeadLetter | Overflow::Backpressure => {
                 while !self.has_room(0, 0)
                     && let Some(item) = self.pop_newest()
                 {
-                    self.drop_item(item, DropReason::QueueFull, self.full_text("drop_newest"), &mut settled);
+                    self.drop_item(item, DropReason::QueueFull, self.full_text(), &mut settled);
                 }
             }
         }
@@ -314,16 +422,22 @@ impl<R: QueuedRequest> Queue<R> {
     pub(super) fn next(&mut self, now: Instant) -> (Step<R>, Settled) {
         let mut settled = Settled::default();
         let expires_at = self.expire(now, &mut settled);
+        if let Some(step) = self.begin_burial(now) {
+            return (step, settled);
+        }
         if let Some(closes_at) = self.closes_at {
-            if self.waiting.is_empty() && self.in_flight_batches == 0 {
+            if self.waiting.is_empty()
+                && self.in_flight_batches == 0
+                && self.ending.is_empty()
+                && self.burying.is_none()
+            {
                 return (Step::Finished, settled);
             }
             if closes_at <= now {
                 return (Step::GraceOver, settled);
             }
         }
-        let is_low =
-            self.waiting.len() + self.in_flight <= HEAD_ITEMS_MAX / 2 && self.bytes < HEAD_BYTES_MAX / 2;
+        let is_low = self.in_memory() <= HEAD_ITEMS_MAX / 2 && self.bytes < HEAD_BYTES_MAX / 2;
         if let Some(backlog) = &mut self.backlog
             && is_low
             && self.closes_at.is_none()
@@ -335,6 +449,10 @@ impl<R: QueuedRequest> Queue<R> {
         let mut wait_until = earliest(expires_at, self.closes_at);
         wait_until = earliest(wait_until, self.backlog.as_ref().and_then(|backlog| backlog.paused_until));
         wait_until = earliest(wait_until, self.delayed.first().map(|(at, _)| *at));
+        if self.backlog.is_some() && self.burying.is_none() {
+            let bury_at = if self.ending.is_empty() { self.letters_at } else { self.bury_at };
+            wait_until = earliest(wait_until, Some(bury_at));
+        }
         if self.in_flight_batches < self.config.concurrency && !self.ready.is_empty() {
             match self.circuit.permit(now, self.in_flight_batches) {
                 Permit::Send => match self.lingers_until(now) {
@@ -423,6 +541,9 @@ impl<R: QueuedRequest> Queue<R> {
         while let Some(item) = self.pop_oldest() {
             self.leave_or_drop(item, "the grace was over", &mut settled);
         }
+        if let Some(backlog) = &mut self.backlog {
+            self.ending.drain(..).for_each(|_| backlog.leave());
+        }
         self.lines.clear();
         settled
     }
@@ -446,18 +567,37 @@ impl<R: QueuedRequest> Queue<R> {
             received: self.counters.received + untold,
             delivered: self.counters.delivered,
             retried: self.counters.retried,
-            queued: count(self.waiting.len()) + on_disk,
+            queued: count(self.waiting.len() + self.ended()) + on_disk,
             bytes: count(self.bytes),
             in_flight: count(self.in_flight),
             oldest_age: oldest.map(|item| now.duration_since(item.arrived_at)),
             dropped: self.counters.dropped(),
+            dead_lettered: self.counters.dead_lettered(),
+            letters_dropped: self.counters.letters_dropped,
             health: self.circuit.health(now),
         }
     }
 
+    /// What is to be put away now, if anything.
+    fn begin_burial(&mut self, now: Instant) -> Option<Step<R>> {
+        let has_endings = !self.ending.is_empty() && self.bury_at <= now;
+        let looks_through = self.letters_at <= now && self.closes_at.is_none();
+        if self.backlog.is_none() || self.burying.is_some() || !(has_endings || looks_through) {
+            return None;
+        }
+        let endings: Vec<Ending> = if has_endings {
+            self.ending.drain(..self.ending.len().min(BURY_MAX)).collect()
+        } else {
+            Vec::new()
+        };
+        self.letters_at = now + LETTERS_PAUSE;
+        self.burying = Some(endings.len());
+        Some(Step::Bury(endings, self.bounds.dead_letters))
+    }
+
     /// Drops items past their age, and returns when the next one will be.
     fn expire(&mut self, now: Instant, settled: &mut Settled) -> Option<Instant> {
-        let max_age = self.config.retry.max_age;
+        let max_age = self.bounds.max_age;
         loop {
             let (_, key) = self.waiting.first_key_value()?;
             let expires_at = self.lines.get(key)?.items.front()?.arrived_at + max_age;
@@ -506,13 +646,14 @@ impl<R: QueuedRequest> Queue<R> {
             let before = items.len();
             while let Some(front) = line.items.front()
                 && self.policy.has_room(items.len(), bytes, front.bytes)
-                && let Some(item) = line.items.pop_front()
+                && let Some(mut item) = line.items.pop_front()
             {
                 bytes = bytes.saturating_add(item.bytes);
                 self.waiting.remove(&item.number);
                 if item.failures > 0 {
                     self.counters.retried += 1;
                 }
+                item.first_attempt.get_or_insert(now);
                 items.push(item);
             }
             if items.len() == before {
@@ -609,28 +750,39 @@ impl<R: QueuedRequest> Queue<R> {
         while !self.has_room(items, bytes)
             && let Some(item) = self.pop_oldest()
         {
-            self.drop_item(item, DropReason::QueueFull, self.full_text("drop_oldest"), settled);
+            self.drop_item(item, DropReason::QueueFull, self.full_text(), settled);
         }
     }
 
     fn has_room(&self, items: usize, bytes: usize) -> bool {
-        self.waiting.len() + self.in_flight + items <= self.config.queue.max_items
+        self.waiting.len() + self.in_flight + items <= self.bounds.max_items
             && self.bytes.saturating_add(bytes) <= self.bytes_max()
     }
 
     fn bytes_max(&self) -> usize {
-        usize::try_from(self.config.queue.max_bytes).unwrap_or(usize::MAX)
+        usize::try_from(self.bounds.max_bytes).unwrap_or(usize::MAX)
     }
 
-    fn full_text(&self, policy: &str) -> String {
-        let queue = self.config.queue;
-        format!("the queue is full ({} items or {} bytes; {policy})", queue.max_items, queue.max_bytes)
+    pub(super) fn full_text(&self) -> String {
+        let QueueBounds { max_items, max_bytes, overflow, .. } = self.bounds;
+        format!("the queue is full ({max_items} items or {max_bytes} bytes; {})", overflow.as_str())
     }
 
     fn drop_item(&mut self, item: Item<R>, reason: DropReason, error: String, settled: &mut Settled) {
+        self.end(item, reason, error, Fate::DeadLetter, settled);
+    }
+
+    /// Ends an item that isn't delivered. One that is in the outbox counts as queued until it is put away.
+    fn end(&mut self, item: Item<R>, reason: DropReason, error: String, fate: Fate, settled: &mut Settled) {
         self.bytes -= item.bytes;
-        self.counters.drop_one(reason);
-        item.settle(reason, error, settled);
+        let Some(position) = item.position else {
+            self.counters.drop_one(reason);
+            item.settle(reason, error, settled);
+            return;
+        };
+        let Item { envelope, attempts, first_attempt, .. } = item;
+        let id = envelope.id;
+        self.ending.push_back(Ending { position, id, reason, error, attempts, first_attempt, fate });
     }
 }
 

@@ -129,6 +129,15 @@ fn unreachable() -> DeliveryError {
     DeliveryError::Unreachable { cause: "connection refused".to_owned() }
 }
 
+fn bounded(max_items: usize, max_bytes: u64, overflow: Overflow) -> QueueConfig {
+    QueueConfig {
+        max_items: Some(max_items),
+        max_bytes: Some(max_bytes),
+        overflow: Some(overflow),
+        ..QueueConfig::default()
+    }
+}
+
 fn config() -> DeliveryConfig {
     DeliveryConfig { queue: QueueConfig::default(), retry: RetryConfig::default(), concurrency: 4 }
 }
@@ -270,10 +279,10 @@ async fn an_outage_costs_no_attempts_but_ends_with_age() {
     let mut config = config();
     config.retry = RetryConfig {
         max_attempts: 2,
-        max_age: Duration::from_secs(600),
         initial_backoff: Duration::from_millis(100),
         max_backoff: Duration::from_secs(5),
     };
+    config.queue.max_age = Some(Duration::from_secs(600));
     let delivery = Delivery::spawn("r/a", FakeSink::new(&world), config, 1);
     assert_eq!(delivery.enqueue(item(&world, 1, 0)), Enqueued::Queued);
     tokio::time::advance(Duration::from_secs(1)).await;
@@ -330,11 +339,7 @@ async fn a_full_queue_drops_by_its_policy() {
     for (overflow, kept) in [(Overflow::DropOldest, [0, 3, 4]), (Overflow::DropNewest, [0, 1, 2])] {
         let world = Arc::new(World::default());
         let (sink, gate) = FakeSink::gated(&world);
-        let config = DeliveryConfig {
-            queue: QueueConfig { max_items: 3, max_bytes: 1_024, overflow },
-            concurrency: 1,
-            ..config()
-        };
+        let config = DeliveryConfig { queue: bounded(3, 1_024, overflow), concurrency: 1, ..config() };
         let delivery = Delivery::spawn("r/a", sink, config, 1);
         put(&delivery, item(&world, 7, 0));
         while delivery.snapshot().in_flight == 0 {
@@ -360,7 +365,7 @@ async fn a_full_queue_drops_by_its_policy() {
 async fn bytes_bound_the_queue_too_and_one_huge_item_evicts_nobody() {
     let world = Arc::new(World::default());
     let (sink, gate) = FakeSink::gated(&world);
-    let queue = QueueConfig { max_items: 100, max_bytes: 1_024, overflow: Overflow::DropOldest };
+    let queue = bounded(100, 1_024, Overflow::DropOldest);
     let delivery = Delivery::spawn("r/a", sink, DeliveryConfig { queue, concurrency: 1, ..config() }, 1);
     let sized = |number, bytes| {
         let mut item = item(&world, 1, number);
@@ -497,10 +502,12 @@ fn result_of(byte: u8) -> Result<(), DeliveryError> {
 
 fn small_config(max_items: usize, max_bytes: u64, overflow: Overflow) -> DeliveryConfig {
     DeliveryConfig {
-        queue: QueueConfig { max_items, max_bytes, overflow },
+        queue: QueueConfig {
+            max_age: Some(Duration::from_secs(8)),
+            ..bounded(max_items, max_bytes, overflow)
+        },
         retry: RetryConfig {
             max_attempts: 3,
-            max_age: Duration::from_secs(8),
             initial_backoff: Duration::from_millis(50),
             max_backoff: Duration::from_secs(1),
         },
@@ -542,8 +549,9 @@ proptest! {
                     admission.settled.tell();
                     let snapshot = queue.snapshot(now);
                     if admission.outcome == Enqueued::Queued {
-                        prop_assert!(snapshot.queued + snapshot.in_flight <= config.queue.max_items as u64);
-                        prop_assert!(snapshot.bytes <= config.queue.max_bytes);
+                        let bounds = queue.bounds();
+                        prop_assert!(snapshot.queued + snapshot.in_flight <= bounds.max_items as u64);
+                        prop_assert!(snapshot.bytes <= bounds.max_bytes);
                     }
                 }
                 Op::Next => {

@@ -8,6 +8,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
+use super::burial::Buried;
 use super::circuit::CircuitState;
 use super::outbox::{READ_PAUSE, Read};
 use super::queue::{Batch, Step, WAIT_MAX};
@@ -22,6 +23,8 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
     let mut announced = CircuitState::Closed;
     // At most one: reads of the outbox, where blocking is allowed.
     let mut reads: JoinSet<io::Result<Vec<Read<S::Request>>>> = JoinSet::new();
+    // At most one as well.
+    let mut burials: JoinSet<(Vec<Buried>, u64)> = JoinSet::new();
     loop {
         let (step, settled) = shared.queue.lock().next(Instant::now());
         shared.finish(settled);
@@ -38,6 +41,18 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
                     reads.spawn_blocking(move || outbox.read(after));
                 }
             }
+            Step::Bury(endings, bounds) => {
+                if let Some(outbox) = shared.outbox.clone() {
+                    burials.spawn_blocking(move || {
+                        let buried = outbox.bury(endings);
+                        let trimmed = outbox.trim_letters(&bounds).unwrap_or_else(|error| {
+                            tracing::error!(action = &**outbox.name(), %error, "dead letters can't be read");
+                            0
+                        });
+                        (buried, trimmed)
+                    });
+                }
+            }
             Step::Wait(until) => {
                 let until = until.unwrap_or_else(|| Instant::now() + WAIT_MAX);
                 tokio::select! {
@@ -46,6 +61,7 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
                         announce(&shared, &mut announced);
                     }
                     Some(read) = reads.join_next(), if !reads.is_empty() => loaded(&shared, read),
+                    Some(done) = burials.join_next(), if !burials.is_empty() => buried(&shared, done),
                     () = shared.wake.notified() => {}
                     () = sleep_until(until) => {}
                 }
@@ -58,6 +74,9 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
                         continue;
                     }
                     complete(&shared, &mut batches, finished);
+                }
+                while let Some(done) = burials.join_next().await {
+                    buried(&shared, done);
                 }
                 let aborted = batches.drain().map(|(_, batch)| batch).collect();
                 let settled = shared.queue.lock().give_up(aborted);
@@ -73,8 +92,8 @@ fn loaded<S: Sink>(shared: &Shared<S>, read: Result<io::Result<Vec<Read<S::Reque
     match read.map_err(io::Error::other).flatten() {
         Ok(read) => {
             let is_end = read.is_empty();
-            let settled = shared.queue.lock().loaded(read, Instant::now());
-            shared.finish(settled);
+            shared.queue.lock().loaded(read, Instant::now());
+            shared.trim();
             if is_end && let Some(outbox) = &shared.outbox {
                 shared.queue.lock().count_lost(outbox.len());
             }
@@ -82,6 +101,18 @@ fn loaded<S: Sink>(shared: &Shared<S>, read: Result<io::Result<Vec<Read<S::Reque
         Err(error) => {
             tracing::error!(action = shared.label, %error, "the outbox can't be read");
             shared.queue.lock().load_failed(Instant::now() + READ_PAUSE);
+        }
+    }
+}
+
+fn buried<S: Sink>(shared: &Shared<S>, done: Result<(Vec<Buried>, u64), JoinError>) {
+    match done {
+        Ok((buried, letters_dropped)) => {
+            shared.queue.lock().buried(buried, letters_dropped, Instant::now());
+        }
+        Err(error) => {
+            tracing::error!(action = shared.label, %error, "putting away what ended has panicked");
+            shared.queue.lock().burial_failed();
         }
     }
 }

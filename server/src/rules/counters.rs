@@ -121,6 +121,7 @@ pub(super) struct ActionCounters {
     pub(super) failed_render: Counter,
     pub(super) hop_limited: Counter,
     pub(super) refused: Counter,
+    pub(super) backpressure: Counter,
 }
 
 /// The counters of one rule since it was first loaded.
@@ -172,6 +173,8 @@ pub struct ActionStats {
     pub hop_limited: u64,
     /// Requests that the broker refused to publish, or that the queue was not made for.
     pub refused: u64,
+    /// Messages refused because the queue was full and its policy is to let publishers wait.
+    pub backpressure: u64,
     /// Queue, deliveries and drops; `None` for a republish.
     pub delivery: Option<Snapshot>,
 }

@@ -3,7 +3,8 @@
 //! What failed by the time a message is admitted (a template, a republish, a full queue) is in one document, and the error
 //! action runs within the message's admission; for a message that the broker refuses it doesn't run at all. A delivery that
 //! ends later without success sets it off by itself, with a document that names that one: a task takes the jobs from a
-//! bounded queue and publishes or enqueues. Its own failure is logged and counted, no more.
+//! bounded queue and publishes or enqueues. Where both the action and the error action have an outbox, what the error action
+//! is owed is in the frame with which the item leaves the action's outbox. Its own failure is logged and counted, no more.
 //!
 //! Either way what it publishes carries the trail of the message, with this rule added: a ring of rules that feed each
 //! other through their error actions ends where it would come round.
@@ -12,7 +13,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
-use actions::{Failure, OnFailure, Request};
+use actions::{Aftermath, Ended, Endings, Failure, OnFailure, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::{Broker, InternalPublish};
@@ -22,7 +23,9 @@ use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::file::ERROR_ACTION;
 use super::message::{Facts, KeptMessage};
+use super::origin::Origin;
 use super::pipeline::{Rule, Shared};
 
 /// Most error actions that wait to be run on their own.
@@ -81,6 +84,58 @@ pub(super) fn teller(
         let failure = FailedAction { failed_action, failed_resource, error_message: failure.error };
         shared.error_jobs.set_off(Job { rule, message, failure });
     })
+}
+
+/// Hears of what ends in outboxes, whether this process put it there or an earlier one: rules and actions are found by
+/// name.
+#[derive(Debug)]
+pub(super) struct Hearing(pub(super) Weak<Shared>);
+
+impl Endings for Hearing {
+    fn wants(&self, outbox: &str) -> bool {
+        let rule = self.0.upgrade().and_then(|shared| shared.rule(outbox.split_once('/')?.0));
+        rule.is_some_and(|rule| rule.running_error_action().is_some())
+    }
+
+    fn ended(&self, ended: &Ended<'_>) -> Option<Aftermath> {
+        let shared = self.0.upgrade()?;
+        let (rule, action) = ended.outbox.split_once('/')?;
+        let rule = shared.rule(rule)?;
+        let message = ended.message?;
+        let error_message = ended.error.to_owned();
+        if action == ERROR_ACTION {
+            let now_ms = message.received_at_ms;
+            let then = move |_| rule.error_action_failed(&error_message, now_ms);
+            return Some(Aftermath { debt: None, then: Box::new(then) });
+        }
+        let running = rule.running_error_action()?;
+        let origin = Origin::decode(ended.origin);
+        let trail = origin.as_ref().map(|origin| shared.trail(&origin.trail)).unwrap_or_default();
+        let message = Arc::new(KeptMessage::of_stored(message, origin.as_ref(), trail));
+        let failed_resource = rule.resource(action).unwrap_or_default();
+        let failure = FailedAction { failed_action: action.to_owned(), failed_resource, error_message };
+        if !running.is_durable() {
+            let job = Job { rule, message, failure };
+            let then = move |_| shared.error_jobs.set_off(job);
+            return Some(Aftermath { debt: None, then: Box::new(then) });
+        }
+        let facts = message.facts();
+        let owed = request(&shared, &rule, &facts, std::slice::from_ref(&failure)).and_then(|request| {
+            request.map(|request| rule.owe_error(&shared, &message, request)).transpose()
+        });
+        let (debt, item) = match owed {
+            Ok(owed) => owed.map_or((None, Ok(None)), |(debt, item)| (Some(debt), Ok(Some(item)))),
+            Err(error) => (None, Err(error)),
+        };
+        let then = move |position| {
+            rule.counters.error_actions.raise();
+            match item {
+                Ok(item) => rule.error_placed(position, item),
+                Err(error) => rule.error_action_failed(&error, message.facts().received_at_ms),
+            }
+        };
+        Some(Aftermath { debt, then: Box::new(then) })
+    }
 }
 
 /// An error action to be run on its own.
@@ -202,7 +257,7 @@ pub(super) fn request(
     let document = Document {
         rule_name: rule.name(),
         topic: facts.topic,
-        trace_id: format!("{:032x}", shared.secret.trace_id(facts.id)),
+        trace_id: format!("{:032x}", facts.trace_id(&shared.secret)),
         client_id: facts.client_id(),
         base64_original_payload: STANDARD.encode(facts.payload),
         failures,

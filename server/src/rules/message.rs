@@ -1,14 +1,16 @@
 //! A message as rules and error documents see it.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use actions::ItemId;
 use broker::{Publication, Publisher, Trail};
 use mqtt_protocol::{PublishProperties, QoS};
 use rules_sql::{Event, EventProperties};
-use store::{MessageId, MessageRecord};
+use store::{MessageId, MessageRecord, StoredMessage};
+
+use super::origin::{Origin, OriginClient};
 
 /// Encoded MQTT 5 properties, decoded each time one is asked for: most rules never ask.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +58,10 @@ pub(super) struct Facts<'a> {
     pub(super) retain: bool,
     pub(super) received_at_ms: i64,
     pub(super) publisher: Option<&'a Arc<Publisher>>,
+    /// Rules that made it.
+    pub(super) trail: &'a Trail,
+    /// The trace identifier that it had in another run; `None`: it is made from its identity.
+    trace_id: Option<u128>,
 }
 
 impl<'a> Facts<'a> {
@@ -69,6 +75,26 @@ impl<'a> Facts<'a> {
             retain: message.retain,
             received_at_ms: message.received_at_ms,
             publisher: message.publisher,
+            trail: message.trail,
+            trace_id: None,
+        }
+    }
+
+    pub(super) fn trace_id(&self, secret: &Secret) -> u128 {
+        self.trace_id.unwrap_or_else(|| secret.trace_id(self.id))
+    }
+
+    /// What an outbox is to keep of it. `trail` are names of rules.
+    pub(super) fn origin(&self, secret: &Secret, trail: Vec<String>) -> Origin {
+        Origin {
+            retain: self.retain,
+            trace_id: self.trace_id(secret),
+            client: self.publisher.map(|publisher| OriginClient {
+                username: publisher.username.as_deref().map(str::to_owned),
+                address: publisher.address.to_string(),
+                listener: publisher.listener.to_string(),
+            }),
+            trail,
         }
     }
 
@@ -87,7 +113,7 @@ impl<'a> Facts<'a> {
             listener: self.publisher.map(|publisher| &*publisher.listener),
             qos: self.qos as u8,
             retain: self.retain,
-            trace_id: Some(secret.trace_id(self.id)),
+            trace_id: Some(self.trace_id(secret)),
             now_ms: self.received_at_ms,
             properties: &self.properties,
             ..Event::new(self.topic, self.payload)
@@ -95,7 +121,7 @@ impl<'a> Facts<'a> {
     }
 
     /// A copy that outlives the call.
-    pub(super) fn to_kept(self, trail: &Trail) -> KeptMessage {
+    pub(super) fn to_kept(self) -> KeptMessage {
         KeptMessage {
             id: self.id,
             topic: self.topic.into(),
@@ -105,7 +131,8 @@ impl<'a> Facts<'a> {
             retain: self.retain,
             received_at_ms: self.received_at_ms,
             publisher: self.publisher.cloned(),
-            trail: trail.clone(),
+            trail: self.trail.clone(),
+            trace_id: self.trace_id,
         }
     }
 }
@@ -126,9 +153,37 @@ pub(super) struct KeptMessage {
     received_at_ms: i64,
     publisher: Option<Arc<Publisher>>,
     pub(super) trail: Trail,
+    trace_id: Option<u128>,
 }
 
 impl KeptMessage {
+    /// A message as it comes back from an outbox. `trail` are the numbers of its origin's rules.
+    pub(super) fn of_stored(message: &StoredMessage, origin: Option<&Origin>, trail: Trail) -> Self {
+        let client = origin.and_then(|origin| origin.client.as_ref());
+        let publisher = message.publisher.as_ref().map(|client_id| {
+            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+            Arc::new(Publisher {
+                client_id: client_id.as_str().into(),
+                username: client.and_then(|client| client.username.as_deref().map(Into::into)),
+                address: client.and_then(|client| client.address.parse().ok()).unwrap_or(unknown),
+                listener: client.map_or("", |client| client.listener.as_str()).into(),
+            })
+        });
+        let MessageId { store, epoch, sequence } = message.id;
+        Self {
+            id: ItemId { store, epoch, sequence },
+            topic: message.topic.as_str().into(),
+            payload: message.payload.as_slice().into(),
+            properties: message.properties.as_slice().into(),
+            qos: QoS::try_from(message.qos).unwrap_or(QoS::AtMostOnce),
+            retain: origin.is_some_and(|origin| origin.retain),
+            received_at_ms: message.received_at_ms,
+            publisher,
+            trail,
+            trace_id: origin.map(|origin| origin.trace_id),
+        }
+    }
+
     pub(super) fn facts(&self) -> Facts<'_> {
         Facts {
             id: self.id,
@@ -139,6 +194,8 @@ impl KeptMessage {
             retain: self.retain,
             received_at_ms: self.received_at_ms,
             publisher: self.publisher.as_ref(),
+            trail: &self.trail,
+            trace_id: self.trace_id,
         }
     }
 

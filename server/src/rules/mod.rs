@@ -9,6 +9,7 @@
 //! - `parameters.rs`: what an action would send, parameter by parameter;
 //! - `sample.rs`: a message that nobody sent;
 //! - `message.rs`: a message as rules and error documents see it;
+//! - `origin.rs`: what an outbox keeps of a message for that;
 //! - `error_action.rs`: what happens when actions fail;
 //! - `counters.rs`: what is counted, per rule and per action;
 //! - `cases/`: tests of rules as data, run through the same code.
@@ -24,6 +25,7 @@ mod explain;
 mod file;
 mod groups;
 mod message;
+mod origin;
 mod parameters;
 mod pipeline;
 mod render;

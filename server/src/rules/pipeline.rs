@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use actions::config::OrderBy;
 use actions::dead_letters::Outlets;
 use actions::{
-    ActionConfigError, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, RenderError, RepublishRequest,
-    Request, TargetPolicy,
+    ActionConfigError, Early, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, Owing, RenderError,
+    RepublishRequest, Request, TargetPolicy,
 };
 use arc_swap::ArcSwap;
 use broker::{
@@ -29,13 +29,13 @@ use broker::{
     Trail,
 };
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rules_sql::{CompiledRule, Evaluation, Outcome, Output};
 use store::{DurableStore, Position};
 use tokio::task::JoinSet;
 
 use super::counters::{ActionCounters, ActionStats, Counter, RuleCounters, RuleStats};
-use super::error_action::{self, ErrorJobs, FailedAction, Publisher};
+use super::error_action::{self, ErrorJobs, FailedAction, Hearing, Publisher};
 use super::file::{LoadedAction, LoadedRule, RuleSet};
 use super::groups::{self, Candidates, Group, Line};
 use super::message::{Facts, KeptMessage, Secret};
@@ -90,6 +90,8 @@ pub(super) struct Shared {
     active: ArcSwap<Active>,
     /// Held while rules change.
     registry: Mutex<Registry>,
+    /// Names of rules by their numbers.
+    names: RwLock<Vec<Arc<str>>>,
     outlet_settings: OutletSettings,
     hops_max: usize,
     pub(super) secret: Secret,
@@ -105,10 +107,12 @@ struct Registry {
 }
 
 /// One version of the rules.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Active {
     generation: u64,
     rules: Vec<Arc<Rule>>,
+    /// Places of the rules by name.
+    by_name: HashMap<String, usize>,
     groups: Vec<Arc<Group>>,
     /// From topics to places of groups.
     index: TopicIndex,
@@ -141,23 +145,17 @@ impl RulePipeline {
     pub fn new(rules: &RuleSet, settings: &PipelineSettings) -> Result<Self, PipelineError> {
         let (error_jobs, jobs) = ErrorJobs::new();
         let secret = Secret::default();
-        let outlet_settings = OutletSettings {
-            targets: Arc::new(settings.targets.clone()),
-            seed: secret.key("jitter of retries"),
-            store: settings.store.clone(),
-            hasher: secret.hasher(),
-        };
-        let empty = Active {
-            generation: 0,
-            rules: Vec::new(),
-            groups: Vec::new(),
-            index: TopicIndex::default(),
-            handlers: Mutex::default(),
-        };
-        let shared = Arc::new(Shared {
-            active: ArcSwap::from_pointee(empty),
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
+            active: ArcSwap::from_pointee(Active::default()),
             registry: Mutex::default(),
-            outlet_settings,
+            names: RwLock::default(),
+            outlet_settings: OutletSettings {
+                targets: Arc::new(settings.targets.clone()),
+                seed: secret.key("jitter of retries"),
+                store: settings.store.clone(),
+                hasher: secret.hasher(),
+                endings: Some(Arc::new(Hearing(Weak::clone(shared)))),
+            },
             hops_max: usize::from(settings.hops),
             secret,
             error_jobs,
@@ -186,7 +184,7 @@ impl RulePipeline {
         // First everything that can fail, without touching what runs.
         for rule in rules.rules.iter().filter(|rule| rule.enabled) {
             for action in rule.actions.iter().chain(&rule.error_action) {
-                Outlet::check(&action.config)
+                Outlet::check(&action.config, &shared.outlet_settings)
                     .map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
             }
         }
@@ -207,6 +205,7 @@ impl RulePipeline {
         let new = Active {
             generation: old.generation + 1,
             index: TopicIndex::new(filters),
+            by_name: running.iter().zip(0..).map(|(rule, place)| (rule.name().to_owned(), place)).collect(),
             rules: running,
             groups: groups.into_iter().map(|(_, group)| group).collect(),
             handlers: Mutex::default(),
@@ -324,7 +323,52 @@ impl Active {
     }
 }
 
+/// The name of an outbox, and what it is owed.
+pub(super) type OutboxDebt = (Arc<str>, Vec<u8>);
+
+/// What [`HookEffects`] lacks.
+trait EndEarly {
+    /// Has a dead letter written in the message's own frame, if there is one, and something counted once it is admitted.
+    fn end_early(&mut self, letter: Option<OutboxDebt>, counted: impl FnOnce() + Send + 'static);
+}
+
+impl EndEarly for HookEffects {
+    fn end_early(&mut self, letter: Option<OutboxDebt>, counted: impl FnOnce() + Send + 'static) {
+        if let Some((name, body)) = letter {
+            let queue = ActionQueue::DeadLetters(name);
+            self.owed.push(OwedToAction { queue, body, placed: Box::new(|_| {}) });
+        }
+        self.admitted.push(Box::new(counted));
+    }
+}
+
 impl Shared {
+    /// The rule of a name, if it runs.
+    pub(super) fn rule(&self, name: &str) -> Option<Arc<Rule>> {
+        let active = self.active.load();
+        active.rules.get(*active.by_name.get(name)?).cloned()
+    }
+
+    /// What an outbox is to keep of a message.
+    fn origin(&self, facts: &Facts<'_>) -> Vec<u8> {
+        let trail = facts.trail;
+        let trail = if trail.rules().is_empty() {
+            Vec::new()
+        } else {
+            let names = self.names.read();
+            let name = |rule: &u32| names.get(usize::try_from(*rule).ok()?).map(|name| name.to_string());
+            trail.rules().iter().map(|rule| name(rule).unwrap_or_default()).collect()
+        };
+        facts.origin(&self.secret, trail).encode()
+    }
+
+    /// The numbers that rules of these names have. A rule that isn't there any more counts among the hops all the same.
+    pub(super) fn trail(&self, names: &[String]) -> Trail {
+        let registry = self.registry.lock();
+        let number = |name: &String| registry.by_name.get(name).map_or(u32::MAX, |(number, _)| *number);
+        names.iter().fold(Trail::default(), |trail, name| trail.with(number(name)))
+    }
+
     /// Makes a rule that runs, with the queues and counters of `old` where they fit.
     fn start(
         &self,
@@ -333,8 +377,14 @@ impl Shared {
         registry: &mut Registry,
     ) -> Result<Rule, PipelineError> {
         let next = u32::try_from(registry.by_name.len()).unwrap_or(u32::MAX);
-        let (id, counters) =
-            registry.by_name.entry(loaded.name.clone()).or_insert_with(|| (next, Arc::default())).clone();
+        let (id, counters) = registry
+            .by_name
+            .entry(loaded.name.clone())
+            .or_insert_with(|| {
+                self.names.write().push(loaded.name.as_str().into());
+                (next, Arc::default())
+            })
+            .clone();
         let mut start = |action: &LoadedAction| {
             let old = old.and_then(|old| old.running(action.config.name()));
             self.start_action(&loaded.name, action, old)
@@ -406,7 +456,7 @@ impl MessageHandler for RuleHandler {
             self.candidates.count();
         }
         let mut line = LINE.take();
-        let progress = self.run(&facts, message.trail, &mut evaluation, &mut line, cursor, effects);
+        let progress = self.run(&facts, &mut evaluation, &mut line, cursor, effects);
         line.trim();
         LINE.set(line);
         progress
@@ -418,7 +468,6 @@ impl RuleHandler {
     fn run(
         &self,
         facts: &Facts<'_>,
-        trail: &Trail,
         evaluation: &mut Evaluation<'_>,
         line: &mut Line,
         cursor: &mut usize,
@@ -432,7 +481,7 @@ impl RuleHandler {
             let mut left = line.len();
             for (place, rule) in self.candidates.rules(line) {
                 *cursor = usize::try_from(place).map_or(usize::MAX, |place| place + 1);
-                let acted = rule.handle(&self.shared, facts, trail, evaluation, effects);
+                let acted = rule.handle(&self.shared, facts, evaluation, effects);
                 left -= 1;
                 since_clock += 1;
                 if acted || since_clock == RULES_PER_CLOCK_READING {
@@ -476,11 +525,10 @@ impl Rule {
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         facts: &Facts<'_>,
-        trail: &Trail,
         evaluation: &mut Evaluation<'_>,
         effects: &mut HookEffects,
     ) -> bool {
-        if trail.rules().contains(&self.id) {
+        if facts.trail.rules().contains(&self.id) {
             self.counters.looped.raise();
             return false;
         }
@@ -505,7 +553,7 @@ impl Rule {
             Outcome::Output(output) => output,
         };
         self.counters.passed.raise();
-        self.act(shared, facts, trail, evaluation, &output, effects);
+        self.act(shared, facts, evaluation, &output, effects);
         true
     }
 
@@ -513,27 +561,18 @@ impl Rule {
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         facts: &Facts<'_>,
-        trail: &Trail,
         evaluation: &mut Evaluation<'_>,
         output: &Output,
         effects: &mut HookEffects,
     ) {
-        // Only an error action wants to hear of what fails later.
         let mut message = None;
         let mut failures = Vec::new();
         for (place, (loaded, running)) in self.loaded.actions.iter().zip(&self.actions).enumerate() {
             let failure = match loaded.render(evaluation, output) {
-                Ok(Request::Republish(request)) => self.republish(shared, trail, running, request, effects),
-                Ok(request) => {
-                    let message = self
-                        .error_action
-                        .as_ref()
-                        .map(|_| Arc::clone(message.get_or_insert_with(|| Arc::new(facts.to_kept(trail)))));
-                    let rendered =
-                        Rendered { place, key: order_key(shared, facts, loaded), message, request };
-                    self.owe_or_queue(shared, facts, loaded, running, rendered, effects);
-                    None
+                Ok(Request::Republish(request)) => {
+                    self.republish(shared, facts.trail, running, request, effects)
                 }
+                Ok(request) => self.owe_or_queue(shared, facts, place, &mut message, request, effects),
                 Err(error) => {
                     running.counters.failed_render.raise();
                     Some(error.to_string())
@@ -556,39 +595,71 @@ impl Rule {
             }
         }
         if !failures.is_empty() {
-            self.run_error_action(shared, facts, trail, &failures, effects);
+            self.run_error_action(shared, facts, &failures, effects);
         }
     }
 
     /// Has a request put into its action's queue with the message's admission: into the outbox with the message's own
-    /// debts, or into memory once it is admitted. Where the message is refused, it leaves no trace.
+    /// debts, or into memory once it is admitted. Where the message is refused, it leaves no trace. Returns why there is no
+    /// room for it, if there is none. `message` is the copy that actions share, if one was made.
     fn owe_or_queue(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         facts: &Facts<'_>,
-        loaded: &LoadedAction,
-        running: &RunningAction,
-        rendered: Rendered,
+        place: usize,
+        message: &mut Option<Arc<KeptMessage>>,
+        request: Request,
         effects: &mut HookEffects,
-    ) {
-        let debt = running.debt(loaded.plan.order_by(), &rendered.request);
-        let (shared, rule, id) = (Arc::clone(shared), Arc::clone(self), facts.id);
-        match debt {
-            Some((outbox, body)) => effects.owed.push(OwedToAction {
-                queue: ActionQueue::Outbox(outbox),
-                body,
-                placed: Box::new(move |position| {
-                    if let Some((running, item)) = rule.item(&shared, id, rendered) {
+    ) -> Option<String> {
+        let (loaded, running) = self.loaded.actions.get(place).zip(self.actions.get(place))?;
+        let key = order_key(shared, facts, loaded);
+        let (rule, id) = (Arc::clone(self), facts.id);
+        match running.owe(shared, facts, loaded, &request) {
+            Owing::Outbox { name, body } => {
+                let placed = move |position| {
+                    if let Some(running) = rule.actions.get(place) {
+                        // What becomes of it is heard of through the outbox.
+                        let item = OutletItem { id, key, request, on_failure: None, extra_bytes: 0 };
                         running.placed(position, item);
                     }
-                }),
-            }),
-            None => effects.admitted.push(Box::new(move || {
-                if let Some((running, item)) = rule.item(&shared, id, rendered) {
-                    // A drop is told through the item; a request of another kind is counted.
-                    running.enqueue(item);
+                };
+                let queue = ActionQueue::Outbox(name);
+                effects.owed.push(OwedToAction { queue, body, placed: Box::new(placed) });
+                None
+            }
+            Owing::Nowhere { early, error, letter } => {
+                let counted = move || {
+                    if let Some(running) = rule.actions.get(place) {
+                        running.ended_early(early);
+                    }
+                };
+                effects.end_early(letter, counted);
+                Some(error)
+            }
+            Owing::Refused { error } => {
+                running.counters.backpressure.raise();
+                if self.counters.log.opens(facts.received_at_ms) {
+                    let action = loaded.config.name();
+                    tracing::warn!(rule = self.name(), action, error, "message refused");
                 }
-            })),
+                effects.refused = true;
+                None
+            }
+            _ => {
+                // Only an error action wants to hear of what fails later.
+                let message = self
+                    .error_action
+                    .as_ref()
+                    .map(|_| Arc::clone(message.get_or_insert_with(|| Arc::new(facts.to_kept()))));
+                let (shared, rendered) = (Arc::clone(shared), Rendered { place, key, message, request });
+                effects.admitted.push(Box::new(move || {
+                    if let Some((running, item)) = rule.item(&shared, id, rendered) {
+                        // A drop is told through the item; a request of another kind is counted.
+                        running.enqueue(item);
+                    }
+                }));
+                None
+            }
         }
     }
 
@@ -613,7 +684,6 @@ impl Rule {
         self: &Arc<Self>,
         shared: &Shared,
         facts: &Facts<'_>,
-        trail: &Trail,
         failures: &[FailedAction],
         effects: &mut HookEffects,
     ) {
@@ -623,7 +693,7 @@ impl Rule {
         };
         let outcome = match error_action::request(shared, self, facts, failures) {
             Ok(Some(Request::Republish(request))) => {
-                self.republish(shared, trail, running, request, effects).map_or(Ok(None), Err)
+                self.republish(shared, facts.trail, running, request, effects).map_or(Ok(None), Err)
             }
             other => other,
         };
@@ -631,22 +701,29 @@ impl Rule {
         let key = order_key(shared, facts, loaded);
         let item = move |request| OutletItem { id, key, request, on_failure: None, extra_bytes: 0 };
         let outcome = match outcome {
-            Ok(Some(request)) => match running.debt(loaded.plan.order_by(), &request) {
-                Some((outbox, body)) => {
+            Ok(Some(request)) => match running.owe(shared, facts, loaded, &request) {
+                Owing::Outbox { name, body } => {
                     let rule = Arc::clone(self);
-                    let placed = move |position| {
-                        if let Some(running) = &rule.error_action {
-                            running.placed(position, item(request));
-                        }
-                    };
-                    effects.owed.push(OwedToAction {
-                        queue: ActionQueue::Outbox(outbox),
-                        body,
-                        placed: Box::new(placed),
-                    });
+                    let placed = move |position| rule.error_placed(position, Some(item(request)));
+                    let queue = ActionQueue::Outbox(name);
+                    effects.owed.push(OwedToAction { queue, body, placed: Box::new(placed) });
                     Ok(None)
                 }
-                None => Ok(Some(request)),
+                Owing::Nowhere { early, error, letter } => {
+                    let rule = Arc::clone(self);
+                    effects.end_early(letter, move || {
+                        if let Some(running) = &rule.error_action {
+                            running.ended_early(early);
+                        }
+                    });
+                    Err(error)
+                }
+                Owing::Refused { error } => {
+                    running.counters.backpressure.raise();
+                    effects.refused = true;
+                    Err(error)
+                }
+                _ => Ok(Some(request)),
             },
             other => other,
         };
@@ -741,11 +818,47 @@ impl Rule {
         match &running.outlet {
             Some(outlet) if outlet.is_durable() => {
                 running.counters.requests.raise();
-                let kept = outlet.keep(&message.record(), loaded.plan.order_by(), &[], item);
+                let origin = shared.origin(&facts);
+                let kept = outlet.keep(&message.record(), loaded.plan.order_by(), &origin, item);
                 kept.map_err(|error| error.to_string())
             }
             _ => self.enqueue_error(item),
         }
+    }
+
+    /// What the error action's outbox is owed for a request after the fact, and the request as its queue takes it.
+    pub(super) fn owe_error(
+        &self,
+        shared: &Shared,
+        message: &KeptMessage,
+        request: Request,
+    ) -> Result<(OutboxDebt, OutletItem), String> {
+        let Some((loaded, running)) = self.loaded.error_action.as_ref().zip(self.error_action.as_ref())
+        else {
+            return Err("the rule has no error action any more".to_owned());
+        };
+        let facts = message.facts();
+        match running.owe(shared, &facts, loaded, &request) {
+            Owing::Outbox { name, body } => {
+                let key = order_key(shared, &facts, loaded);
+                let item = OutletItem { id: facts.id, key, request, on_failure: None, extra_bytes: 0 };
+                Ok(((name, body), item))
+            }
+            Owing::Nowhere { error, .. } | Owing::Refused { error } => Err(error),
+            _ => Err("the request is of another kind than its queue".to_owned()),
+        }
+    }
+
+    /// Tells the error action's queue of a request that is in the outbox.
+    pub(super) fn error_placed(&self, position: Position, item: Option<OutletItem>) {
+        if let (Some(running), Some(item)) = (&self.error_action, item) {
+            running.placed(position, item);
+        }
+    }
+
+    /// What an action acts upon.
+    pub(super) fn resource(&self, action: &str) -> Option<String> {
+        self.running(action).map(|(loaded, _)| loaded.config.resource())
     }
 
     /// The error action as it runs.
@@ -782,9 +895,27 @@ impl Rule {
 }
 
 impl RunningAction {
-    /// The outbox of the action, and what it is to keep of a request; `None` where the queue is in memory.
-    fn debt(&self, order: OrderBy, request: &Request) -> Option<(Arc<str>, Vec<u8>)> {
-        self.outlet.as_ref()?.debt(order, &[], request)
+    /// Where a request of the action is to go.
+    fn owe(&self, shared: &Shared, facts: &Facts<'_>, loaded: &LoadedAction, request: &Request) -> Owing {
+        match &self.outlet {
+            Some(outlet) if outlet.is_durable() => {
+                let origin = shared.origin(facts);
+                outlet.owe(facts.id, facts.received_at_ms, loaded.plan.order_by(), &origin, request)
+            }
+            _ => Owing::InMemory,
+        }
+    }
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.outlet.as_ref().is_some_and(|outlet| outlet.is_durable())
+    }
+
+    /// Counts a request that never got a place.
+    fn ended_early(&self, early: Early) {
+        self.counters.requests.raise();
+        if let Some(outlet) = &self.outlet {
+            outlet.ended_early(early);
+        }
     }
 
     /// Tells the action's queue of a request that is in the outbox.
@@ -827,6 +958,7 @@ impl RunningAction {
             failed_render: self.counters.failed_render.value(),
             hop_limited: self.counters.hop_limited.value(),
             refused: self.counters.refused.value(),
+            backpressure: self.counters.backpressure.value(),
             delivery: self.outlet.as_ref().map(|outlet| outlet.snapshot()),
         }
     }

@@ -15,7 +15,7 @@ use broker::{
 use mqtt_protocol::{PublishProperties, QoS};
 use rules_sql::Limits;
 use serde_json::{Value, json};
-use store::{DurableStore, MessageId, QueueKey, StoreOptions};
+use store::{DurableStore, FaultDisk, MessageId, QueueKey, Record, Store as _, StoreOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -947,10 +947,6 @@ async fn a_refused_message_leaves_no_trace_in_queues_and_their_counters() {
 
 // ---- queued actions, on a store
 
-fn durable(folder: &Path) -> Arc<DurableStore> {
-    Arc::new(DurableStore::open(folder, StoreOptions::default()).unwrap().0)
-}
-
 /// A pipeline with its outboxes on a store, inside a broker on the same store.
 async fn on_store(text: &str, store: &Arc<DurableStore>) -> (RulePipeline, Broker) {
     let settings = PipelineSettings { store: Some(Arc::clone(store)), ..PipelineSettings::default() };
@@ -964,22 +960,30 @@ async fn on_store(text: &str, store: &Arc<DurableStore>) -> (RulePipeline, Broke
     (pipeline, broker)
 }
 
-/// Lets go of everything, as the end of a process would, but without a drain.
-async fn let_go((pipeline, broker): (RulePipeline, Broker), store: Arc<DurableStore>) {
-    broker.shutdown(Duration::ZERO).await;
-    pipeline.shutdown(Duration::ZERO).await;
-    drop((pipeline, broker));
-    // Tasks that are over let go of what they held once they had their turn.
-    let mut store = Some(store);
-    while let Some(held) = store.take() {
-        match Arc::try_unwrap(held) {
-            Ok(last) => drop(last),
-            Err(held) => {
-                tokio::task::yield_now().await;
-                store = Some(held);
-            }
-        }
-    }
+/// The life of a process on the store of a disk, which ends with a power cut once everything so far is on the disk. Returns
+/// what the disk holds then.
+fn process<F: Future<Output = ()>>(
+    disk: &FaultDisk,
+    text: &str,
+    life: impl FnOnce(Process) -> F,
+) -> FaultDisk {
+    let options = StoreOptions { segment_bytes: 128 * 1024, ..StoreOptions::default() };
+    let store = Arc::new(DurableStore::open_on(Arc::new(disk.clone()), options).unwrap().0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (pipeline, broker) = on_store(text, &store).await;
+        life(Process { pipeline, broker, store: Arc::clone(&store) }).await;
+        let queue = QueueKey::Outbox { namespace: 0, name: "barrier" };
+        let token = store.append(&[Record::Queued { queue, id: None, body: &[] }]).unwrap();
+        until(|| store.committed() >= token).await;
+    });
+    disk.power_cut(7)
+}
+
+struct Process {
+    pipeline: RulePipeline,
+    broker: Broker,
+    store: Arc<DurableStore>,
 }
 
 fn outbox(store: &DurableStore, name: &str) -> u64 {
@@ -992,66 +996,70 @@ fn delivery(pipeline: &RulePipeline, action: usize) -> actions::Snapshot {
     snapshot
 }
 
-#[tokio::test]
-async fn what_an_action_is_owed_outlives_the_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let store = durable(folder.path());
-    let running = on_store(&http_rule(closed, ""), &store).await;
-    for n in 0..20 {
-        running.1.publish(publish("in/x", &format!("{{\"v\":{n}}}"))).await.unwrap();
-    }
-    let before = delivery(&running.0, 0);
-    assert_eq!((before.received, before.queued + before.in_flight), (20, 20));
-    assert_eq!(outbox(&store, "r/ops"), 20);
-    let_go(running, store).await;
-
-    // The far side is there now, at the address that the requests were rendered with.
-    let listener = TcpListener::bind(closed).await.unwrap();
-    let mut bodies = serve(listener, "200 OK");
-    let store = durable(folder.path());
-    let running = on_store(&http_rule(closed, ""), &store).await;
-    running.1.publish(publish("in/x", "{\"v\":20}")).await.unwrap();
-    for n in 0..=20 {
-        assert_eq!(bodies.recv().await.unwrap(), format!("{{\"v\":{n}}}"), "in order, old ones first");
-    }
-    while delivery(&running.0, 0).delivered < 21 {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(delivery(&running.0, 0).received, 21, "those that were found count");
-    assert_eq!(outbox(&store, "r/ops"), 0);
-    let_go(running, store).await;
-    assert!(bodies.try_recv().is_err());
+/// An address at which nobody listens, until somebody does.
+fn unused_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-#[tokio::test]
-async fn an_error_action_with_a_queue_has_an_outbox_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (failing, mut bodies) = server("400 Bad Request").await;
+async fn serve_at(address: SocketAddr, status: &'static str) -> mpsc::Receiver<String> {
+    serve(TcpListener::bind(address).await.unwrap(), status)
+}
+
+/// Waits for something that is on its way.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_an_action_is_owed_outlives_the_process() {
+    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let text = http_rule(closed, "");
+    let disk = process(&disk, &text, async |process| {
+        for n in 0..20 {
+            process.broker.publish(publish("in/x", &format!("{{\"v\":{n}}}"))).await.unwrap();
+        }
+        let before = delivery(&process.pipeline, 0);
+        assert_eq!((before.received, before.queued + before.in_flight), (20, 20));
+        assert_eq!(outbox(&process.store, "r/ops"), 20);
+    });
+    process(&disk, &text, async |process| {
+        // The far side is there now, at the address that the requests were rendered with.
+        let mut bodies = serve_at(closed, "200 OK").await;
+        process.broker.publish(publish("in/x", "{\"v\":20}")).await.unwrap();
+        for n in 0..=20 {
+            assert_eq!(bodies.recv().await.unwrap(), format!("{{\"v\":{n}}}"), "in order, old ones first");
+        }
+        until(|| delivery(&process.pipeline, 0).delivered == 21).await;
+        assert_eq!(delivery(&process.pipeline, 0).received, 21, "those that were found count");
+        assert_eq!(outbox(&process.store, "r/ops"), 0);
+        assert!(bodies.try_recv().is_err());
+    });
+}
+
+#[test]
+fn an_error_action_with_a_queue_has_an_outbox_too() {
+    let (disk, closed, failing) = (FaultDisk::default(), unused_address(), unused_address());
     let text = format!(
         "[rules.r]\nsql = \"SELECT v FROM 'in/#'\"\n[[rules.r.actions]]\nname = 'ops'\ntype = 'http'\nurl = 'http://{failing}/'\n[[rules.r.actions]]\nname = 'bad'\ntype = 'republish'\ntopic = 'out/${{v}}'\n[rules.r.error_action]\ntype = 'http'\nurl = 'http://{closed}/'\n"
     );
-    let store = durable(folder.path());
-    let running = on_store(&text, &store).await;
-    running.1.publish(publish("in/x", "{\"v\":\"+\"}")).await.unwrap();
-    assert!(outbox(&store, "r/error_action") > 0, "what failed at once, with the message's own debts");
-    bodies.recv().await.unwrap();
-    while outbox(&store, "r/error_action") < 2 {
-        tokio::task::yield_now().await;
-    }
-    let_go(running, store).await;
-
-    let mut documents = serve(TcpListener::bind(closed).await.unwrap(), "200 OK");
-    let store = durable(folder.path());
-    let running = on_store(&text, &store).await;
-    let mut failed = Vec::new();
-    for _ in 0..2 {
-        let document: Value = serde_json::from_str(&documents.recv().await.unwrap()).unwrap();
-        failed.push(document["failures"][0]["failedAction"].as_str().unwrap().to_owned());
-    }
-    assert_eq!(failed, ["bad", "ops"]);
-    let_go(running, store).await;
+    let disk = process(&disk, &text, async |process| {
+        let _bodies = serve_at(failing, "400 Bad Request").await;
+        process.broker.publish(publish("in/x", "{\"v\":\"+\"}")).await.unwrap();
+        assert!(
+            outbox(&process.store, "r/error_action") > 0,
+            "what failed at once, with the message's own debts"
+        );
+        until(|| outbox(&process.store, "r/error_action") == 2).await;
+    });
+    process(&disk, &text, async |_process| {
+        let mut documents = serve_at(closed, "200 OK").await;
+        for expected in ["bad", "ops"] {
+            let document: Value = serde_json::from_str(&documents.recv().await.unwrap()).unwrap();
+            assert_eq!(document["failures"][0]["failedAction"], expected);
+        }
+    });
 }
 
 // ---- inside a broker

@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use store::{FaultDisk, MessageId, MessageRecord, StoreOptions};
+use store::{FaultDisk, MessageId, MessageRecord, StoreOptions, StoredMessage};
 
-use super::super::{BatchPolicy, Delivery, DeliveryError, DropReason, Envelope, Outgoing, Sink, Snapshot};
+use super::super::burial::{Aftermath, Ended, Endings, Fate};
+use super::super::{
+    BatchPolicy, Delivery, DeliveryError, DropReason, Envelope, Outgoing, Place, Sink, Snapshot,
+};
 use super::*;
-use crate::config::{DeliveryConfig, QueueConfig, RetryConfig};
+use crate::config::{DeadLettersConfig, DeliveryConfig, Overflow, QueueConfig, RetryConfig};
+use crate::dead_letters::DeadLetter;
 
 const NAME: &str = "rule/action";
 
@@ -37,6 +41,7 @@ impl QueuedRequest for Note {
 #[derive(Debug, Default)]
 struct FarSide {
     is_there: std::sync::atomic::AtomicBool,
+    refuses: std::sync::atomic::AtomicBool,
     seen: Mutex<Vec<(ItemId, Note)>>,
 }
 
@@ -57,6 +62,10 @@ impl Sink for NoteSink {
                 .map(|_| Err(DeliveryError::Unreachable { cause: "off".to_owned() }))
                 .collect();
         }
+        if self.0.refuses.load(std::sync::atomic::Ordering::SeqCst) {
+            let no = || DeliveryError::Answered { status: 400, retry_after: None, excerpt: "no".to_owned() };
+            return batch.iter().map(|_| Err(no())).collect();
+        }
         self.0.seen.lock().extend(batch.iter().map(|item| (item.id, item.request.clone())));
         batch.iter().map(|_| Ok(())).collect()
     }
@@ -64,7 +73,7 @@ impl Sink for NoteSink {
 
 impl FarSide {
     fn new(is_there: bool) -> Arc<Self> {
-        Arc::new(Self { is_there: is_there.into(), seen: Mutex::default() })
+        Arc::new(Self { is_there: is_there.into(), ..Self::default() })
     }
 
     fn appear(&self) {
@@ -141,7 +150,7 @@ fn publish(
     number: u64,
 ) -> store::CommitToken {
     let note = Note { publisher, number };
-    let (position, token) = append(store, publisher, number, &encode(OrderBy::Publisher, &[], &note));
+    let (position, token) = append(store, publisher, number, &encode(OrderBy::Publisher, b"origin", &note));
     let id = ItemId { store: 0, epoch: 0, sequence: 0 };
     let key = hasher.hash_one(publisher.to_string().as_str());
     delivery.placed(position, Outgoing::new(id, Some(key), note));
@@ -287,8 +296,270 @@ async fn a_body_that_is_no_request_ends_alone() {
     let (store, far) = (open(&disk), FarSide::new(true));
     let running = start(&store, &far);
     let snapshot = settle(&running.0).await;
-    assert_eq!((snapshot.delivered, snapshot.dropped_for(DropReason::Unreadable)), (1, 5));
+    assert_eq!((snapshot.delivered, snapshot.dead_lettered_for(DropReason::Unreadable)), (1, 5));
     assert_eq!(store.queue_len(QueueKey::Outbox { namespace: 0, name: NAME }), 0);
+    let letters = letters(&store);
+    assert_eq!(letters.len(), 5);
+    for (letter, message) in letters {
+        assert_eq!((letter.cause.as_str(), message.topic.as_str()), ("unreadable", "t"));
+    }
+}
+
+/// Every dead letter with its message, in order.
+fn letters(store: &DurableStore) -> Vec<(DeadLetter, StoredMessage)> {
+    let mut reader = store.reader(QueueKey::DeadLetters { namespace: 0, name: NAME });
+    let mut debts: Vec<StoredDebt> = Vec::new();
+    loop {
+        let after = debts.last().map_or(Position::NOWHERE, |last| last.position);
+        let more = reader.read(after, 10_000, usize::MAX).unwrap();
+        if more.is_empty() {
+            break;
+        }
+        debts.extend(more);
+    }
+    let letter = |debt: StoredDebt| (DeadLetter::decode(&debt.body).unwrap(), debt.message.unwrap());
+    debts.into_iter().map(letter).collect()
+}
+
+fn bounded(queue: QueueConfig) -> DeliveryConfig {
+    DeliveryConfig {
+        queue,
+        retry: RetryConfig {
+            max_attempts: 2,
+            initial_backoff: Duration::from_millis(1),
+            max_backoff: Duration::from_millis(2),
+        },
+        concurrency: 4,
+    }
+}
+
+/// Hears of every end, and has something owed to another outbox for it.
+#[derive(Debug, Default)]
+struct Listener {
+    heard: Mutex<Vec<(DropReason, Vec<u8>)>>,
+    placed: Arc<Mutex<Vec<Position>>>,
+}
+
+impl Endings for Listener {
+    fn wants(&self, _: &str) -> bool {
+        true
+    }
+
+    fn ended(&self, ended: &Ended<'_>) -> Option<Aftermath> {
+        assert_eq!((ended.outbox, ended.message.unwrap().topic.as_str()), (NAME, "t"));
+        self.heard.lock().push((ended.reason, ended.origin.to_vec()));
+        let placed = Arc::clone(&self.placed);
+        Some(Aftermath {
+            debt: Some(("rule/error_action".into(), b"debt".to_vec())),
+            then: Box::new(move |position| placed.lock().push(position)),
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_becomes_a_dead_letter_in_one_frame() {
+    let (disk, far, listener) = (FaultDisk::default(), FarSide::new(true), Arc::new(Listener::default()));
+    far.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
+    let store = open(&disk);
+    let hasher = RandomState::new();
+    let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone())
+        .heard_by(Some(Arc::<Listener>::clone(&listener)));
+    let config = bounded(QueueConfig::default());
+    let delivery = Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), config, 1, Some(outbox));
+    let running = (delivery, hasher);
+    for number in 0..300 {
+        publish(&store, &running, number % 3, number);
+    }
+    let snapshot = settle(&running.0).await;
+    assert_eq!((snapshot.received, snapshot.dead_lettered_for(DropReason::Refused)), (300, 300));
+    assert_eq!(snapshot.dropped_total(), 0);
+    assert_eq!(store.queue_len(QueueKey::Outbox { namespace: 0, name: NAME }), 0);
+    let letters = letters(&store);
+    let mut sequences: Vec<u64> = letters.iter().map(|(letter, _)| letter.item.sequence).collect();
+    sequences.sort_unstable();
+    assert_eq!(sequences, (1..=300).collect::<Vec<_>>(), "each with its identity");
+    for (letter, message) in &letters {
+        assert_eq!((letter.cause.as_str(), letter.attempts), ("refused", 1));
+        assert_eq!(letter.error, "the far side answered 400: \"no\"");
+        assert!(letter.first_attempt_at_ms.is_some_and(|at| at <= letter.ended_at_ms));
+        assert_eq!(letter.received_at_ms, message.received_at_ms);
+        let note: Note = QueuedRequest::decode(Body::decode(&letter.request).unwrap().request).unwrap();
+        assert_eq!(message.publisher, Some(note.publisher.to_string()));
+    }
+    assert_eq!(listener.heard.lock().len(), 300);
+    assert!(listener.heard.lock().iter().all(|(_, origin)| origin == b"origin"));
+    let mut placed = listener.placed.lock().clone();
+    placed.sort_unstable();
+    assert_eq!(placed, (1..=300).map(Position).collect::<Vec<_>>());
+    assert_eq!(store.queue_len(QueueKey::Outbox { namespace: 0, name: "rule/error_action" }), 300);
+}
+
+#[tokio::test]
+async fn a_power_cut_finds_an_item_in_its_outbox_or_among_the_dead_letters() {
+    for seed in 0..20 {
+        let (disk, far) = (FaultDisk::default(), FarSide::new(true));
+        far.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
+        let store = open(&disk);
+        let running = start(&store, &far);
+        let mut token = store::CommitToken::NOTHING_OWED;
+        for number in 0..100 {
+            token = publish(&store, &running, number % 3, number);
+            if number % 8 == seed % 8 {
+                tokio::task::yield_now().await;
+            }
+        }
+        committed(&store, token).await;
+        let after = disk.power_cut(seed);
+        let store = open(&after);
+        let mut found: Vec<u64> = letters(&store).iter().map(|(letter, _)| letter.item.sequence).collect();
+        let mut reader = store.reader(QueueKey::Outbox { namespace: 0, name: NAME });
+        let owed = reader.read(Position::NOWHERE, 1_000, usize::MAX).unwrap();
+        found.extend(owed.iter().map(|debt| debt.position.0));
+        found.sort_unstable();
+        assert_eq!(found, (1..=100).collect::<Vec<_>>(), "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_store_keeps_what_ended_until_there_is_room() {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(false));
+    let (store, running) = {
+        let options =
+            StoreOptions { segment_bytes: 64 * 1024, log_bytes_max: 200 * 1024, ..StoreOptions::default() };
+        let store = Arc::new(DurableStore::open_on(Arc::new(disk.clone()), options).unwrap().0);
+        let running = start(&store, &far);
+        (store, running)
+    };
+    let queue = QueueKey::Outbox { namespace: 0, name: "filler" };
+    let mut token = store::CommitToken::NOTHING_OWED;
+    for number in 0..10 {
+        token = publish(&store, &running, 1, number);
+    }
+    committed(&store, token).await;
+    for size in [4096, 256, 0] {
+        let filler = vec![0; size];
+        while store.append(&[Record::Queued { queue, id: None, body: &filler }]).is_ok() {}
+    }
+    far.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
+    far.appear();
+    // Refused, and there is no room for a letter: it counts as queued, and is in the outbox.
+    while !running.0.shared.queue.lock().bury_is_put_off(Instant::now()) {
+        tokio::task::yield_now().await;
+    }
+    let snapshot = running.0.snapshot();
+    assert!(snapshot.is_conserved());
+    assert_eq!((snapshot.dead_lettered_total(), snapshot.dropped_total()), (0, 0));
+    assert_eq!(store.queue_len(QueueKey::Outbox { namespace: 0, name: NAME }), 10);
+}
+
+#[tokio::test]
+async fn letters_stay_within_their_bounds() {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(true));
+    far.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
+    let store = open(&disk);
+    let hasher = RandomState::new();
+    let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone());
+    let queue = QueueConfig {
+        dead_letters: DeadLettersConfig { max_items: 10, ..DeadLettersConfig::default() },
+        ..QueueConfig::default()
+    };
+    let delivery =
+        Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), bounded(queue), 1, Some(outbox.clone()));
+    let running = (delivery, hasher);
+    for number in 0..50 {
+        publish(&store, &running, 1, number);
+    }
+    let snapshot = settle(&running.0).await;
+    assert_eq!((snapshot.dead_lettered_total(), snapshot.letters_dropped), (50, 40));
+    let kept = letters(&store);
+    let sequences: Vec<u64> = kept.iter().map(|(letter, _)| letter.item.sequence).collect();
+    assert_eq!(sequences, (41..=50).collect::<Vec<_>>(), "the youngest");
+
+    let bounds = DeadLettersConfig::default();
+    assert_eq!(outbox.trim_letters(&bounds).unwrap(), 0);
+    let bytes = store.queue_size(QueueKey::DeadLetters { namespace: 0, name: NAME }).1;
+    let half = DeadLettersConfig { max_bytes: bytes / 2, ..bounds };
+    assert_eq!(outbox.trim_letters(&half).unwrap(), 5);
+    let no_time = DeadLettersConfig { max_age: Duration::ZERO, ..bounds };
+    assert_eq!(outbox.trim_letters(&no_time).unwrap(), 5);
+    assert_eq!(letters(&store), []);
+}
+
+/// An outbox of at most three items, and what its policy makes of a fourth and a fifth.
+async fn overflowed(overflow: Overflow) -> (Arc<DurableStore>, Delivery<NoteSink>) {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(false));
+    let store = open(&disk);
+    let hasher = RandomState::new();
+    let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone());
+    let queue = QueueConfig { max_items: Some(3), overflow: Some(overflow), ..QueueConfig::default() };
+    let mut config = bounded(queue);
+    config.concurrency = 1;
+    let delivery = Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), config, 1, Some(outbox));
+    let running = (delivery, hasher);
+    for number in 0..5 {
+        let place = running.0.ask(100).unwrap();
+        let expected = match overflow {
+            _ if number < 3 => Place::Outbox,
+            Overflow::DropOldest => Place::Outbox,
+            Overflow::Backpressure => Place::Refused(full(overflow)),
+            Overflow::DeadLetter => Place::None(DropReason::QueueFull, full(overflow), Fate::DeadLetter),
+            Overflow::DropNewest => Place::None(DropReason::QueueFull, full(overflow), Fate::Drop),
+        };
+        assert_eq!(place, expected, "{number}");
+        if place == Place::Outbox {
+            publish(&store, &running, number, number);
+        }
+    }
+    assert!(running.0.snapshot().is_conserved());
+    (store, running.0)
+}
+
+fn full(overflow: Overflow) -> String {
+    format!("the queue is full (3 items or 1073741824 bytes; {})", overflow.as_str())
+}
+
+#[tokio::test]
+async fn a_full_outbox_does_what_its_policy_says() {
+    for overflow in [Overflow::DeadLetter, Overflow::Backpressure, Overflow::DropNewest] {
+        let (store, delivery) = overflowed(overflow).await;
+        assert_eq!(store.queue_len(QueueKey::Outbox { namespace: 0, name: NAME }), 3);
+        assert_eq!(delivery.snapshot().received, 3);
+        let too_large = delivery.ask(2 << 30).unwrap();
+        assert!(matches!(too_large, Place::None(DropReason::TooLarge, ..)), "{too_large:?}");
+    }
+    let (store, delivery) = overflowed(Overflow::DropOldest).await;
+    while delivery.snapshot().dropped_for(DropReason::QueueFull) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let snapshot = delivery.snapshot();
+    assert!(snapshot.is_conserved());
+    assert_eq!((snapshot.received, snapshot.queued + snapshot.in_flight), (5, 3));
+    assert_eq!(store.queue_len(QueueKey::Outbox { namespace: 0, name: NAME }), 3);
+    assert_eq!(letters(&store), []);
+}
+
+#[tokio::test]
+async fn bytes_on_disk_count() {
+    let disk = FaultDisk::default();
+    let (store, far) = (open(&disk), FarSide::new(false));
+    let hasher = RandomState::new();
+    let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone());
+    let queue = QueueConfig { max_bytes: Some(4096), ..QueueConfig::default() };
+    let delivery = Delivery::spawn_on(NAME, NoteSink(far), bounded(queue), 1, Some(outbox));
+    let running = (delivery, hasher);
+    let size = || store.queue_size(QueueKey::Outbox { namespace: 0, name: NAME });
+    for number in 0.. {
+        let used = size().1;
+        let room = usize::try_from(4096 - used).unwrap();
+        assert_eq!(running.0.ask(room), Some(Place::Outbox), "at the limit");
+        assert!(matches!(running.0.ask(room + 1), Some(Place::None(..))), "one past it");
+        if room < 500 {
+            break;
+        }
+        let token = publish(&store, &running, number, number);
+        committed(&store, token).await;
+        assert!(size().1 > used);
+    }
 }
 
 /// As after a redrive: the item stands at a new place, with the identity that it had before.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::config::{LogConfig, LogLevel};
+use crate::config::Kept;
 use crate::delivery::{BatchPolicy, DeliveryError, Envelope, Sink};
 use crate::error::{ActionConfigError, RenderError};
 use crate::outlet::QueuedRequest;
@@ -57,6 +58,7 @@ impl LogPlan {
         let fault =
             |field: &str, problem: String| ActionConfigError::field_error(&config.name, field, problem);
         config.delivery().check(&config.name)?;
+        config.queue.check_kept(&config.name, Kept::InMemory)?;
         if !(16..=262_144).contains(&config.max_chars) {
             return Err(fault("max_chars", format!("expected 16 to 262144, given {}", config.max_chars)));
         }
