@@ -29,11 +29,14 @@ pub struct Broker {
     readers: Vec<JoinHandle<()>>,
     expected_errors: Vec<String>,
     stopped: bool,
+    /// The folder is somebody else's and stays.
+    folder_stays: bool,
 }
 
 /// What a test changes about the broker before it starts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct BrokerBuilder {
+    folder: Option<PathBuf>,
     limits: Vec<String>,
     sections: Vec<String>,
     rules: Vec<(String, String)>,
@@ -105,6 +108,14 @@ impl BrokerBuilder {
         self
     }
 
+    /// Keeps configuration and data in a folder that is there and stays: a broker that is started there again finds what
+    /// the one before left.
+    #[must_use]
+    pub fn in_folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
     /// Says that the log may hold errors and warnings with this text.
     #[must_use]
     pub fn expect_error(mut self, text: &str) -> Self {
@@ -116,7 +127,19 @@ impl BrokerBuilder {
     #[track_caller]
     #[must_use]
     pub fn start(self) -> Broker {
-        let folder = new_folder();
+        let mut broker = self.spawn();
+        if let Err(log) = broker.wait_until_it_listens() {
+            broker.kill();
+            panic!("the broker did not start to listen. Its log:\n{log}");
+        }
+        broker
+    }
+
+    /// Starts the broker and doesn't wait for anything: it has no address before [`Broker::wait_until_it_listens`].
+    #[track_caller]
+    #[must_use]
+    pub fn spawn(self) -> Broker {
+        let folder = self.folder.clone().unwrap_or_else(new_folder);
         let (mut command, address) = match std::env::var(OTHER_BROKER) {
             Ok(name) if name == "mosquitto" => mosquitto(&folder),
             Ok(other) => panic!("{OTHER_BROKER} is \"{other}\"; known: mosquitto"),
@@ -134,7 +157,7 @@ impl BrokerBuilder {
             collect(process.stdout.take().unwrap(), Arc::clone(&log), None),
             collect(process.stderr.take().unwrap(), Arc::clone(&log), Some(END_OF_OUTPUT)),
         ];
-        let mut broker = Broker {
+        Broker {
             process,
             address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             folder,
@@ -142,19 +165,8 @@ impl BrokerBuilder {
             readers,
             expected_errors: self.expected_errors,
             stopped: false,
-        };
-        let listening = match address {
-            None => broker.log.wait_for(listening_address),
-            Some(address) => broker.log.wait_for(|line| line.contains(" running").then_some(address)),
-        };
-        match listening {
-            Ok(address) => broker.address = address,
-            Err(log) => {
-                broker.kill();
-                panic!("the broker did not start to listen. Its log:\n{log}");
-            }
+            folder_stays: self.folder.is_some(),
         }
-        broker
     }
 
     /// Starts the broker where it must refuse to: asserts that it ends with an error, and returns what it printed.
@@ -173,7 +185,7 @@ impl BrokerBuilder {
 
     fn tidegate(&self, folder: &Path) -> Command {
         let rules = folder.join("rules.d");
-        fs::create_dir(&rules).unwrap();
+        fs::create_dir_all(&rules).unwrap();
         for (name, toml) in &self.rules {
             fs::write(rules.join(format!("{name}.toml")), toml).unwrap();
         }
@@ -296,6 +308,36 @@ impl Broker {
         std::env::var_os(OTHER_BROKER).is_some()
     }
 
+    /// Waits until it listens.
+    ///
+    /// # Errors
+    /// Its log, when it ends instead or takes too long.
+    pub fn wait_until_it_listens(&mut self) -> Result<(), String> {
+        self.address = if Self::is_foreign() {
+            let address = self.address;
+            self.log.wait_for(|line| line.contains(" running").then_some(address))?
+        } else {
+            self.log.wait_for(listening_address)?
+        };
+        Ok(())
+    }
+
+    /// Ends the process as `kill -9` does.
+    ///
+    /// # Errors
+    /// A line of its log that no test expected, and the whole log.
+    pub fn kill_9(mut self) -> Result<(), String> {
+        self.kill();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        let text = self.text();
+        match text.lines().find(|line| self.is_unexpected(line)) {
+            Some(line) => Err(format!("the broker logged {line}\nThe whole log:\n{text}")),
+            None => Ok(()),
+        }
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -383,7 +425,9 @@ impl Drop for Broker {
         } else if !self.stopped {
             self.stop_and_check();
         }
-        drop(fs::remove_dir_all(&self.folder));
+        if !self.folder_stays {
+            drop(fs::remove_dir_all(&self.folder));
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //!   that no codec of ours stands between the test and the specification.
 //! - [`tools`] runs the foreign clients: mosquitto_pub and mosquitto_sub, Paho for Python, MQTT.js.
 //! - [`HttpReceiver`] is the far side of an HTTP action.
+//! - [`chaos`] kills the broker again and again while clients use it, and says whether it has kept its promises.
 //!
 //! Nothing here sleeps: every wait is for an event, with [`PATIENCE`] as its deadline.
 #![expect(
@@ -18,6 +19,7 @@
 )]
 
 mod broker;
+pub mod chaos;
 mod http;
 mod raw;
 pub mod tools;

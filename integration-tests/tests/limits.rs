@@ -94,34 +94,60 @@ fn retained_messages_have_a_number() {
 
 #[test]
 fn a_queue_drops_its_oldest_by_default() {
-    let broker = Broker::builder().limit("max_queued_messages", "3").start();
-    queue_five(&broker);
-    let (mut away, _) = Client::connect_as(&broker, Version::V5, &Version::V5.resume("away"));
-    for expected in ["3", "4", "5"] {
-        assert_eq!(away.delivery().text(), expected);
-    }
-    away.ping();
+    let broker = Broker::builder().section(IN_MEMORY).limit("max_queued_messages", "3").start();
+    queue_five(&broker, "");
+    expect_queued(&broker, "345");
 }
 
 #[test]
 fn a_queue_that_refuses_tells_the_publisher() {
-    let broker =
-        Broker::builder().limit("max_queued_messages", "3").limit("max_queued_policy", "\"refuse\"").start();
-    assert_eq!(queue_five(&broker)[3..], [0x97, 0x97], "Quota exceeded");
-    let (mut away, _) = Client::connect_as(&broker, Version::V5, &Version::V5.resume("away"));
-    for expected in ["1", "2", "3"] {
-        assert_eq!(away.delivery().text(), expected);
-    }
-    away.ping();
+    let refuse = ("max_queued_policy", "\"refuse\"");
+    let broker = Broker::builder()
+        .section(IN_MEMORY)
+        .limit("max_queued_messages", "3")
+        .limit(refuse.0, refuse.1)
+        .start();
+    assert_eq!(queue_five(&broker, "")[3..], [0x97, 0x97], "Quota exceeded");
+    expect_queued(&broker, "123");
 }
 
-/// Publishes `1` to `5` at QoS 1 for a session that is away; returns the Reason Codes of the PUBACKs.
-fn queue_five(broker: &Broker) -> Vec<u8> {
+#[test]
+fn a_queue_on_disk_is_bounded_by_its_bytes_alone() {
+    let filler = "x".repeat(20_000);
+    let builder =
+        || Broker::builder().limit("max_queued_messages", "3").limit("max_queued_bytes", "\"64KiB\"");
+    let broker = builder().start();
+    queue_five(&broker, "");
+    expect_queued(&broker, "12345");
+    queue_five(&broker, &filler);
+    expect_queued(&broker, "345");
+    let broker = builder().limit("max_queued_policy", "\"refuse\"").start();
+    assert_eq!(queue_five(&broker, &filler)[3..], [0x97, 0x97], "Quota exceeded");
+    expect_queued(&broker, "123");
+}
+
+const IN_MEMORY: &str = "[store]\ndurability = \"memory\"\n";
+
+/// Publishes `1` to `5`, with something behind each, at QoS 1 for a session that is away; returns the Reason Codes of the
+/// PUBACKs.
+fn queue_five(broker: &Broker, filler: &str) -> Vec<u8> {
     let (mut away, _) = Client::connect_as(broker, Version::V5, &Version::V5.resume("away"));
     away.subscribe("queue/#", 1);
     away.leave();
     let mut publisher = Client::connect(broker, Version::V5, "publisher");
-    (1..=5).map(|number| publisher.publish_acknowledged("queue/x", &number.to_string())).collect()
+    (1..=5).map(|number| publisher.publish_acknowledged("queue/x", &format!("{number}{filler}"))).collect()
+}
+
+/// Takes what was queued for the session that was away, and acknowledges it.
+fn expect_queued(broker: &Broker, expected: &str) {
+    let (mut away, _) = Client::connect_as(broker, Version::V5, &Version::V5.resume("away"));
+    for expected in expected.chars() {
+        let delivery = away.delivery();
+        assert_eq!(delivery.text().chars().next(), Some(expected));
+        away.send(&format!("40 [{:04x}]", delivery.packet_id.unwrap_or(0)));
+    }
+    away.ping();
+    away.leave();
 }
 
 #[test]

@@ -17,6 +17,10 @@ use crate::server::random;
 /// Folder of the store in the data directory.
 const FOLDER: &str = "store";
 
+/// Set to a number, the seed of what a cut of the power makes of writes that were on their way.
+#[cfg(feature = "power-cut")]
+const POWER_CUT: &str = "TIDEGATE_POWER_CUT";
+
 /// Why the store doesn't open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -90,16 +94,26 @@ impl Storage {
             .create(&data_dir)
             .map_err(|source| StorageError::DataDir { path: data_dir.clone(), source })?;
         let path = data_dir.join(FOLDER);
-        let (store, report) =
-            DurableStore::open(&path, options(&config.store)).map_err(|source| match source {
-                OpenError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    StorageError::InUse { path: path.clone() }
-                }
-                OpenError::Newer { .. } => StorageError::Newer { path: path.clone(), source },
-                source => StorageError::Unusable { path: path.clone(), source },
-            })?;
+        let (store, report) = open_store(&path, options(&config.store)).map_err(|source| match source {
+            OpenError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                StorageError::InUse { path: path.clone() }
+            }
+            OpenError::Newer { .. } => StorageError::Newer { path: path.clone(), source },
+            source => StorageError::Unusable { path: path.clone(), source },
+        })?;
         log_report(&path, &report);
         Ok(Self::Durable { store: Arc::new(store), data_dir })
+    }
+
+    /// Returns when everything that was appended is safe, or never will be.
+    pub async fn settle(&self) {
+        if let Self::Durable { store, .. } = self {
+            let store = Arc::clone(store);
+            let settled = tokio::task::spawn_blocking(move || store.wait_for_all()).await;
+            if !settled.unwrap_or(false) {
+                warn!("the store could not write everything before the end");
+            }
+        }
     }
 
     /// The store as the broker takes it.
@@ -128,6 +142,24 @@ impl Storage {
             Self::Durable { data_dir, .. } => Some(data_dir),
         }
     }
+}
+
+#[cfg(not(feature = "power-cut"))]
+fn open_store(path: &Path, options: StoreOptions) -> Result<(DurableStore, RecoveryReport), OpenError> {
+    DurableStore::open(path, options)
+}
+
+/// Lets `kill -9` be a power cut if the environment asks for it. Segments are small then, so that a short test has many of
+/// them, and everything that is done with them happens.
+#[cfg(feature = "power-cut")]
+fn open_store(path: &Path, options: StoreOptions) -> Result<(DurableStore, RecoveryReport), OpenError> {
+    let Some(seed) = std::env::var(POWER_CUT).ok().and_then(|seed| seed.parse().ok()) else {
+        return DurableStore::open(path, options);
+    };
+    warn!(seed, "{POWER_CUT} is set: what isn't synced is lost when this process is killed");
+    let disk = store::PowerCutFolder::open(path, seed)?;
+    let options = StoreOptions { segment_bytes: 128 * 1024, checkpoint_bytes: 256 * 1024, ..options };
+    DurableStore::open_on(Arc::new(disk), options)
 }
 
 fn options(config: &config::Store) -> StoreOptions {

@@ -135,7 +135,11 @@ impl Server {
         let config = folder.path().join("tidegate.toml");
         let listener = "[[listeners]]\nname = 'tcp'\naddress = '127.0.0.1:0'\n";
         let anonymous = if more.contains("allow_anonymous") { "" } else { "allow_anonymous = true\n" };
-        std::fs::write(&config, format!("{listener}{anonymous}{more}\n[log]\nformat = 'json'\n")).unwrap();
+        std::fs::write(
+            &config,
+            format!("data_dir = 'data'\n{listener}{anonymous}{more}\n[log]\nformat = 'json'\n"),
+        )
+        .unwrap();
         let mut running = Running::start(tidegate().arg("serve").arg("--config").arg(&config), true);
         let line: Value = serde_json::from_str(&running.wait_for("\"listening\"")).unwrap();
         let port = line["address"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();

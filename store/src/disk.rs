@@ -102,6 +102,9 @@ pub struct Folder {
     lock: File,
 }
 
+/// What a disk can't read is looked for in pieces of so many bytes.
+const PAGE: usize = 4096;
+
 /// Name of the file that is locked. It is never written to.
 const LOCK: &str = "lock";
 
@@ -166,16 +169,7 @@ impl DiskFile for File {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match FileExt::read_at(self, rest, offset + done as u64) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
+        read_around(buffer, offset, |buffer, offset| read_full(self, buffer, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -198,6 +192,58 @@ impl DiskFile for File {
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }
+}
+
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match FileExt::read_at(file, rest, offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Reads around places that the disk can't give back: they count as zeros, which no checksum lets pass, as long as the front
+/// of the file can be read. A disk that gives nothing at all is another matter, and an error.
+pub(crate) fn read_around(
+    buffer: &mut [u8],
+    offset: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let error = match read(buffer, offset) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => error,
+        done => return done,
+    };
+    if read(&mut [0; 1], 0).is_err() {
+        return Err(error);
+    }
+    let (mut done, mut found) = (0, 0);
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let at = offset + done as u64;
+        // Whole pages of the file, as the disk has them.
+        let length = PAGE - usize::try_from(at % PAGE as u64).unwrap_or(0);
+        let length = length.min(rest.len());
+        let Some(page) = rest.get_mut(..length) else { break };
+        match read(page, at) {
+            Ok(count) => {
+                found += count;
+                done += count;
+                if count < length {
+                    break;
+                }
+            }
+            Err(_) => {
+                page.fill(0);
+                done += length;
+            }
+        }
+    }
+    tracing::error!(%error, offset, missing = done - found, "the disk can't read a part of a file");
+    Ok(done)
 }
 
 #[cfg(test)]

@@ -123,6 +123,13 @@ impl DurableStore {
         Ok((store, report))
     }
 
+    /// Waits until everything that was appended is safe; `false` when it never will be. It waits for the disk: it belongs
+    /// on a thread that may.
+    #[must_use]
+    pub fn wait_for_all(&self) -> bool {
+        self.shared.wait_for_all()
+    }
+
     /// How the store is.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -161,10 +168,15 @@ fn front(recovered: Recovered, options: StoreOptions) -> Front {
         next_sequence: recovered.next_sequence,
         next_segment: recovered.next_segment,
         tail: None,
-        directories: std::collections::HashMap::new(),
+        sealed: recovered.directories.iter().map(|(number, _)| *number).collect(),
+        directories: recovered
+            .directories
+            .into_iter()
+            .map(|(number, directory)| (number, Arc::new(Mutex::new(directory))))
+            .collect(),
         readers: 0,
         sealing: Vec::new(),
-        sealed: Vec::new(),
+        damaged: std::collections::BTreeSet::new(),
         checkpoints: recovered.checkpoints,
         checkpoint_size: recovered.checkpoint_size,
         bytes_since_checkpoint: recovered.replayed_bytes,

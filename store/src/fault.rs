@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, read_around};
 
 /// A write is torn at multiples of this, counted from the start of the file, in bytes.
 const SECTOR: usize = 512;
@@ -46,6 +47,8 @@ struct FileContent {
     unsynced: Vec<Write>,
     /// Bytes that count against the capacity.
     allocated: u64,
+    /// Where reading fails.
+    unreadable: Vec<Range<usize>>,
 }
 
 #[derive(Debug, Clone)]
@@ -97,8 +100,14 @@ impl FaultDisk {
                     tear(write, &mut found, &mut random);
                 }
                 let allocated = content.allocated;
-                let content =
-                    FileContent { seen: found.clone(), safe: found, unsynced: Vec::new(), allocated };
+                let unreadable = content.unreadable.clone();
+                let content = FileContent {
+                    seen: found.clone(),
+                    safe: found,
+                    unsynced: Vec::new(),
+                    allocated,
+                    unreadable,
+                };
                 (name, Arc::new(Mutex::new(content)))
             })
             .collect();
@@ -148,11 +157,19 @@ impl FaultDisk {
             safe: bytes.to_vec(),
             unsynced: Vec::new(),
             allocated: bytes.len() as u64,
+            unreadable: Vec::new(),
         };
         let content = Arc::new(Mutex::new(content));
         let mut shared = self.shared.lock();
         shared.names.insert(name.to_owned(), Arc::clone(&content));
         shared.safe_names.insert(name.to_owned(), content);
+    }
+
+    /// Lets every read of these bytes of a file fail, as it does where a disk has a bad sector.
+    pub fn make_unreadable(&self, name: &str, bytes: Range<usize>) {
+        if let Some(content) = self.shared.lock().names.get(name) {
+            content.lock().unreadable.push(bytes);
+        }
     }
 
     /// Changes one bit of a file, on the disk and in what is seen.
@@ -296,6 +313,21 @@ struct FaultFile {
 }
 
 impl FaultFile {
+    fn read_once(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let content = self.content.lock();
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let found = content.seen.get(offset..).unwrap_or_default();
+        let length = found.len().min(buffer.len());
+        let wanted = offset..offset.saturating_add(length);
+        if content.unreadable.iter().any(|bad| bad.start < wanted.end && wanted.start < bad.end) {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        if let (Some(to), Some(from)) = (buffer.get_mut(..length), found.get(..length)) {
+            to.copy_from_slice(from);
+        }
+        Ok(length)
+    }
+
     /// Takes the room for a file of `size` bytes, or says that there is none.
     fn take_room(&self, size: u64) -> io::Result<()> {
         let shared = self.shared.lock();
@@ -316,14 +348,7 @@ impl DiskFile for FaultFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let content = self.content.lock();
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let found = content.seen.get(offset..).unwrap_or_default();
-        let length = found.len().min(buffer.len());
-        if let (Some(to), Some(from)) = (buffer.get_mut(..length), found.get(..length)) {
-            to.copy_from_slice(from);
-        }
-        Ok(length)
+        read_around(buffer, offset, |buffer, offset| self.read_once(buffer, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

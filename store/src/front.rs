@@ -5,7 +5,7 @@
 //! Only at that moment frames get their place in the log, because until then a debt can still be paid: such a debt is
 //! never written, and neither is a frame that has nothing else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
@@ -47,6 +47,8 @@ pub(crate) struct Front {
     pub(crate) sealing: Vec<u64>,
     /// Full segments whose directories want writing.
     pub(crate) sealed: Vec<u64>,
+    /// Segments in which something couldn't be read.
+    pub(crate) damaged: BTreeSet<u64>,
     /// Bytes of all segments.
     pub(crate) log_bytes: u64,
     /// Sequences that the two checkpoints cover, the older first.
@@ -107,6 +109,9 @@ pub struct Counters {
     pub checkpoint_failures: u64,
     /// Segments removed.
     pub segments_removed: u64,
+    /// Segments in which damage was found while the store was open. Each is put aside under a name that ends in `.bad` once
+    /// what is whole in it has been moved.
+    pub segments_damaged: u64,
     /// Debts that turned out to be unreadable.
     pub debts_lost: u64,
     /// Retained messages that turned out to be unreadable.
@@ -301,11 +306,7 @@ impl Front {
                     self.put_retained(topic, message, None);
                 }
             }
-            Record::RetainedCleared { topic } => {
-                Entry::RetainedCleared { topic }.put(&mut self.pending.bytes);
-                making.has_transitions = true;
-                self.pending.items.push(Item::Cleared { topic: topic.into() });
-            }
+            Record::RetainedCleared { topic } => self.put_cleared(making, topic),
             Record::Settled { queue, position } => {
                 if let Some(queue) = self.find(queue) {
                     self.put_settled(making, queue, position.0);
@@ -368,6 +369,12 @@ impl Front {
         let at = self.pending.bytes.len();
         Entry::Retained { message }.put(&mut self.pending.bytes);
         self.pending.items.push(Item::Retained { topic: topic.into(), message, at, moved_from });
+    }
+
+    fn put_cleared(&mut self, making: &mut Making<'_>, topic: &str) {
+        Entry::RetainedCleared { topic }.put(&mut self.pending.bytes);
+        making.has_transitions = true;
+        self.pending.items.push(Item::Cleared { topic: topic.into() });
     }
 
     fn put_debt(&mut self, making: &Making<'_>, queue: Option<u64>, debt: &Debt<'_>) -> Position {
@@ -635,14 +642,40 @@ impl Front {
         })
     }
 
-    /// Gives up what lies in a segment; returns how many debts that were.
-    pub(crate) fn give_up(&mut self, number: u64) -> u64 {
+    /// Gives up what lies in a segment; returns how many debts and Retained Messages that were.
+    pub(crate) fn give_up(&mut self, number: u64) -> (u64, u64) {
         let segment = self.state.segments.get(&number).copied();
-        let (lost, _) = self.state.lose_segment(number);
+        let (debts, retained) = self.state.lose_segment(number);
         if let Some(segment) = segment {
             self.state.segments.insert(number, Segment { live: 0, ..segment });
+            self.note_damage(number);
         }
-        lost
+        // What is appended from here on would be as unreadable.
+        if self.tail == Some(number) {
+            self.tail = None;
+            self.sealing.push(number);
+        }
+        self.counters.debts_lost += debts;
+        self.counters.retained_lost += retained;
+        (debts, retained)
+    }
+
+    /// A segment has bytes that can't be read: it is emptied as soon as it may be, and then put aside instead of removed.
+    pub(crate) fn note_damage(&mut self, number: u64) {
+        if self.state.segments.contains_key(&number) && self.damaged.insert(number) {
+            self.counters.segments_damaged += 1;
+        }
+    }
+
+    /// Clears a Retained Message that can't be read, unless another one has taken its place.
+    pub(crate) fn lose_retained(&mut self, place: Place) {
+        let found = self.state.retained.iter().find(|(_, known)| **known == place);
+        let Some(topic) = found.map(|(topic, _)| topic.clone()) else { return };
+        self.counters.retained_lost += 1;
+        self.note_damage(place.segment);
+        let mut making = self.begin();
+        self.put_cleared(&mut making, &topic);
+        self.finish(FrameKind::Records, &making);
     }
 
     /// Settles a debt that can't be read; `false` when nobody owes it any more.
@@ -651,6 +684,10 @@ impl Front {
             return false;
         }
         self.counters.debts_lost += 1;
+        let segment = self.state.queues.get(&queue).and_then(|queue| queue.segment_of(position));
+        if let Some(segment) = segment {
+            self.note_damage(segment);
+        }
         let mut making = self.begin();
         self.put_settled(&mut making, queue, position);
         self.finish(FrameKind::Records, &making);

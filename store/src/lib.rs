@@ -12,7 +12,8 @@
 //! - `maintenance` writes directories and checkpoints and makes room; `recovery` puts a state together at a start.
 //! - `read` hands back sessions, retained messages, and queues as a stream.
 //! - `format`, `entry`, `checkpoint` and `directory` are the bytes, described in docs/store-format.md; `disk` is what is
-//!   asked of a disk, and [`FaultDisk`] one that fails on cue.
+//!   asked of a disk, and [`FaultDisk`] one that fails on cue. With the feature `power-cut` there is a third one, for a
+//!   process that is killed: a folder whose unsynced part dies with it.
 //!
 //! The crate knows no MQTT packets and no sockets: identities are numbers and byte strings.
 
@@ -29,6 +30,8 @@ mod maintenance;
 mod manual;
 mod memory;
 mod options;
+#[cfg(feature = "power-cut")]
+mod power_cut;
 mod queue;
 mod ranges;
 mod read;
@@ -45,6 +48,8 @@ pub use front::{Counters, Health};
 pub use manual::ManualStore;
 pub use memory::MemoryStore;
 pub use options::{Durability, OpenError, RecoveryReport, StoreOptions};
+#[cfg(feature = "power-cut")]
+pub use power_cut::PowerCutFolder;
 pub use read::{
     QueueReader, Stage, StoredDebt, StoredInflight, StoredMessage, StoredQueue, StoredSession,
     StoredSubscription, StoredWill,

@@ -18,7 +18,7 @@ use crate::format::{FileHead, FileKind, HEAD};
 use crate::front::{Front, Health};
 use crate::recovery::{checkpoint_name, directory_name, log_name, remove_old_checkpoints, write_directory};
 use crate::scan::{Found, Scanner};
-use crate::state::{Frame, Segment};
+use crate::state::{Frame, Place, Segment};
 
 /// How often room is looked for when nobody asks.
 const TICK: Duration = Duration::from_secs(1);
@@ -39,6 +39,8 @@ pub(crate) struct Maintenance {
     shared: Arc<Shared>,
     /// A segment that couldn't be emptied; it isn't tried again.
     hopeless: Vec<u64>,
+    /// Directories that couldn't be written, to be tried again at the next tick.
+    unwritten: Vec<u64>,
 }
 
 /// What there is to do.
@@ -53,14 +55,20 @@ enum Task {
 
 impl Maintenance {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, hopeless: Vec::new() }
+        Self { shared, hopeless: Vec::new(), unwritten: Vec::new() }
     }
 
     /// Works until the store is closed.
     pub(crate) fn run(mut self) {
         loop {
             let (what, done) = match self.next_task() {
-                Task::Directory(number) => ("write a directory", self.write_directory(number)),
+                Task::Directory(number) => {
+                    let done = self.write_directory(number);
+                    if done.is_err() {
+                        self.unwritten.push(number);
+                    }
+                    ("write a directory", done)
+                }
                 Task::Checkpoint(snapshot, covered) => {
                     ("write a checkpoint", self.write_checkpoint(snapshot, covered))
                 }
@@ -80,7 +88,8 @@ impl Maintenance {
     }
 
     fn next_task(&mut self) -> Task {
-        let mut front = self.shared.front.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut front = shared.front.lock();
         loop {
             if let Some((snapshot, covered)) = front.snapshot.take() {
                 return Task::Checkpoint(snapshot, covered);
@@ -99,7 +108,8 @@ impl Maintenance {
                     return Task::Empty(number, segment.epoch);
                 }
             }
-            if self.shared.maintenance.wait_for(&mut front, TICK).timed_out() {
+            if shared.maintenance.wait_for(&mut front, TICK).timed_out() {
+                front.sealed.append(&mut self.unwritten);
                 return Task::CheckRoom;
             }
         }
@@ -146,16 +156,22 @@ impl Maintenance {
     }
 
     fn remove(&self, number: u64, epoch: u32) -> io::Result<()> {
-        {
+        let is_damaged = {
             let mut front = self.shared.front.lock();
             if let Some(segment) = front.state.segments.remove(&number) {
                 front.log_bytes -= segment.size;
             }
             front.directories.remove(&number);
             front.counters.segments_removed += 1;
-        }
+            front.damaged.remove(&number)
+        };
         let directory = self.shared.disk.remove(&directory_name(number));
-        self.shared.disk.remove(&log_name(number, epoch))?;
+        let name = log_name(number, epoch);
+        if is_damaged {
+            self.shared.disk.rename(&name, &format!("{name}.bad"))?;
+        } else {
+            self.shared.disk.remove(&name)?;
+        }
         self.shared.check_room();
         match directory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -175,10 +191,11 @@ impl Maintenance {
             .filter(|(number, segment)| {
                 front.tail != Some(**number)
                     && segment.live > 0
-                    && segment.live * 100 < segment.size * limit
+                    && (segment.live * 100 < segment.size * limit || front.damaged.contains(number))
                     && !self.hopeless.contains(number)
                     && !front.sealing.contains(number)
                     && !front.sealed.contains(number)
+                    && !self.unwritten.contains(number)
             })
             .min_by_key(|(_, segment)| segment.live * 1000 / segment.size.max(1))
             .map(|(number, segment)| (*number, *segment))
@@ -188,8 +205,18 @@ impl Maintenance {
     fn empty(&mut self, number: u64, epoch: u32) -> io::Result<()> {
         // Whatever happens, it is tried once.
         self.hopeless.push(number);
-        let file = self.shared.disk.open(&log_name(number, epoch))?;
-        let head = read_head(&*file)?;
+        let opened = self.shared.disk.open(&log_name(number, epoch)).and_then(|file| {
+            let head = read_head(&*file)?;
+            Ok((file, head))
+        });
+        let (file, head) = match opened {
+            Ok(opened) => opened,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+                self.shared.lose_segment(number, &error);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let mut scanner = Scanner::new(&*file, head.salt)?;
         let mut last = None;
         let mut in_this_commit = 0;
@@ -231,9 +258,13 @@ impl Maintenance {
         let left = front.state.segments.get(&number).map_or(0, |segment| segment.live);
         if left > 0 {
             // It was there and couldn't be read.
-            let lost = front.give_up(number);
-            front.counters.debts_lost += lost;
-            tracing::error!(number, lost, "a segment of the log is damaged: debts are lost");
+            let (debts, retained) = front.give_up(number);
+            tracing::error!(
+                number,
+                debts,
+                retained,
+                "a segment of the log is damaged: what couldn't be read is lost"
+            );
         }
         self.hopeless.retain(|hopeless| *hopeless != number);
         Ok(())
@@ -285,6 +316,28 @@ pub(crate) fn read_head(file: &dyn DiskFile) -> io::Result<FileHead> {
 }
 
 impl Shared {
+    /// Gives up a segment that can't be opened.
+    pub(crate) fn lose_segment(&self, number: u64, error: &io::Error) {
+        let (debts, retained) = self.front.lock().give_up(number);
+        tracing::error!(%error, number, debts, retained, "a segment of the log can't be opened: what was in it is lost");
+    }
+
+    /// Gives up a Retained Message that can't be read.
+    pub(crate) fn lose_retained(&self, place: Place) {
+        let mut front = self.front.lock();
+        let was_idle = front.waiting_bytes() == 0;
+        front.lose_retained(place);
+        drop(front);
+        tracing::error!(
+            segment = place.segment,
+            offset = place.offset,
+            "a Retained Message can't be read: it is lost"
+        );
+        if was_idle {
+            self.work.notify_one();
+        }
+    }
+
     /// Looks how much room there is, and refuses or accepts new debts accordingly.
     pub(crate) fn check_room(&self) {
         let free = match self.disk.free_bytes() {

@@ -246,10 +246,10 @@ impl DurableStore {
     }
 
     /// Hands every Retained Message to `each`, in the order of the log, once everything that was appended so far is safe.
-    /// One that can't be read is passed over and counted.
+    /// One whose bytes are damaged is passed over, cleared and counted as lost.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says when it doesn't give any bytes.
     pub fn for_each_retained(&self, mut each: impl FnMut(StoredMessage)) -> io::Result<()> {
         let mut places: Vec<_> = {
             let mut front = self.shared.front.lock();
@@ -268,11 +268,16 @@ impl DurableStore {
         places.sort_unstable_by_key(|place| (place.segment, place.offset, place.message));
         let mut window = Window::new(Arc::clone(&self.shared));
         for place in places {
-            window.go_to(place.segment)?;
+            // No segment goes while retained messages are read: one that isn't there is lost.
+            let mut tries = TRIES;
+            if let Err(error) = window.go_to(place.segment) {
+                window.lose_unless_moved(place.segment, error, &mut tries)?;
+                continue;
+            }
             let frame = window.frame(place.offset)?.and_then(|body| Frame::read(body).ok());
             match frame.as_ref().and_then(|frame| frame.messages.get(place.message as usize)) {
                 Some(message) => each((*message).into()),
-                None => self.shared.front.lock().counters.retained_lost += 1,
+                None => window.shared.lose_retained(*place),
             }
         }
         Ok(())
@@ -363,11 +368,12 @@ struct Next {
 
 impl QueueReader {
     /// The unpaid debts after a place, in order: at most `max`, and no further once they have more than `max_bytes`.
-    /// If the first of them is on its way to the disk, waits for it: nothing means that nothing was owed. A debt that can't be read is settled and counted as
-    /// lost.
+    /// If the first of them is on its way to the disk, waits for it: nothing means that nothing was owed. A debt that can't
+    /// be read because its bytes are damaged is settled and counted as lost; what is whole in the same segment is moved
+    /// out of it.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says when it doesn't give any bytes. What was to be read is still owed.
     pub fn read(&mut self, after: Position, max: usize, max_bytes: usize) -> io::Result<Vec<StoredDebt>> {
         let mut debts = Vec::new();
         let mut bytes = 0;
@@ -385,13 +391,11 @@ impl QueueReader {
             };
             let (found, is_growing) = match self.window.look_up(&next, max - debts.len()) {
                 Ok(found) => found,
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
-                    tries += 1;
+                Err(error) => {
+                    self.window.lose_unless_moved(next.segment, error, &mut tries)?;
                     continue;
                 }
-                Err(error) => return Err(error),
             };
-            tries = 0;
             let places = self.unpaid(next.queue, after, next.last, &found);
             if places.is_empty() && is_growing {
                 // It has its place in the log and isn't safe yet: new, or moved there just now.
@@ -401,7 +405,11 @@ impl QueueReader {
                 has_waited = true;
                 continue;
             }
-            self.window.go_to(next.segment)?;
+            if let Err(error) = self.window.go_to(next.segment) {
+                self.window.lose_unless_moved(next.segment, error, &mut tries)?;
+                continue;
+            }
+            tries = 0;
             if places.is_empty() {
                 self.window.give_up(next.queue, next.position);
                 after = next.position;
@@ -599,6 +607,21 @@ impl Window {
         // The window may be older than what was written since.
         self.filled = 0;
         Ok(self.frame(offset)?.and_then(find))
+    }
+
+    /// What becomes of a segment that can't be opened: another look, as it may have been emptied meanwhile; if that
+    /// doesn't help, or its head is damaged, everything in it is lost.
+    fn lose_unless_moved(&mut self, number: u64, error: io::Error, tries: &mut usize) -> io::Result<()> {
+        self.segment = None;
+        match error.kind() {
+            io::ErrorKind::NotFound if *tries < TRIES => *tries += 1,
+            io::ErrorKind::NotFound | io::ErrorKind::InvalidData => {
+                *tries = 0;
+                self.shared.lose_segment(number, &error);
+            }
+            _ => return Err(error),
+        }
+        Ok(())
     }
 
     /// Settles a debt that can't be read.

@@ -10,6 +10,9 @@
 //! - A file that isn't this store's, or whose head is damaged, is put aside whole.
 //! - A segment that the checkpoint knows and that isn't there takes its debts and retained messages with it.
 //!
+//! A full disk is no reason not to start: who is to read can read, and new debts are refused until there is room. What a start
+//! writes is either written over what is there (the identity), or left for later (directories, copies of what is damaged).
+//!
 //! Every start raises the epoch, durably, before anything is accepted. The epoch is also in the names of the files, so that
 //! damage to the newest of them can't bring an old one back.
 
@@ -27,6 +30,7 @@ use crate::format::{
 use crate::options::{OpenError, RecoveryReport};
 use crate::scan::{Found, Scanner};
 use crate::state::{FoundDebt, Frame, Segment, State};
+use crate::writer::is_full;
 
 /// The files that say whose folder this is: two, so that damage to one doesn't bring an old epoch back.
 const IDENTITY: [&str; 2] = ["identity", "identity.copy"];
@@ -66,6 +70,8 @@ pub(crate) struct Recovered {
     pub(crate) checkpoint_size: u64,
     /// Bytes of log that were replayed.
     pub(crate) replayed_bytes: u64,
+    /// Directories for which there was no room.
+    pub(crate) directories: Vec<(u64, Directory)>,
     pub(crate) report: RecoveryReport,
 }
 
@@ -80,6 +86,7 @@ struct Recovery<'a> {
     covered: u64,
     last_sequence: u64,
     replayed_bytes: u64,
+    directories: Vec<(u64, Directory)>,
 }
 
 struct Log {
@@ -110,6 +117,7 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
         covered: 0,
         last_sequence: 0,
         replayed_bytes: 0,
+        directories: Vec::new(),
     };
     let names = disk.names()?;
     recovery.read_identity()?;
@@ -338,7 +346,10 @@ impl Recovery<'_> {
         let (name, head, mut file) = (log.name.clone(), log.head, Arc::clone(&log.file));
         let survey = survey(&*file, head, is_last)?;
         if !survey.holes.is_empty() {
-            file = self.fill_holes(&name, &*file, head, &survey)?;
+            // Without room for a copy the damage stays where it is, and the next start reports it again.
+            if let Some(copy) = unless_full(self.fill_holes(&name, &*file, head, &survey))? {
+                file = copy;
+            }
         }
         let size = file.size()?;
         if survey.end < size {
@@ -347,7 +358,9 @@ impl Recovery<'_> {
                 if !is_last {
                     // What came before the next segment was safe before it was made.
                     self.report.frames_lost += 1;
-                    self.copy_aside(&name, &*file)?;
+                    if unless_full(self.copy_aside(&name, &*file))?.is_none() {
+                        return self.apply_segment(number, head, &*file);
+                    }
                 }
             }
             file.truncate(survey.end)?;
@@ -366,7 +379,12 @@ impl Recovery<'_> {
         });
         let mut directory = Directory::default();
         let mut scanner = Scanner::new(file, head.salt)?;
-        while let Found::Frame { offset, head: frame, body } = scanner.next()? {
+        loop {
+            let (offset, frame, body) = match scanner.next()? {
+                Found::Frame { offset, head, body } => (offset, head, body),
+                Found::Gap { .. } => continue,
+                Found::End { .. } => break,
+            };
             let is_new = frame.sequence > self.covered.max(self.last_sequence);
             let end = offset + frame.size() as u64;
             let offset = u32::try_from(offset).unwrap_or(u32::MAX);
@@ -388,7 +406,9 @@ impl Recovery<'_> {
                 segment.last_sequence = segment.last_sequence.max(frame.sequence);
             }
         }
-        write_directory(self.disk, head.store, number, &directory)?;
+        if unless_full(write_directory(self.disk, head.store, number, &directory))?.is_none() {
+            self.directories.push((number, directory));
+        }
         Ok(())
     }
 
@@ -400,6 +420,9 @@ impl Recovery<'_> {
         head: FileHead,
         survey: &Survey,
     ) -> io::Result<Arc<dyn DiskFile>> {
+        for (from, to, _) in &survey.holes {
+            self.report.frames_lost += u64::from(to - from >= FRAME_HEAD as u64);
+        }
         let copy = create_temporary(self.disk)?;
         copy_file(file, &*copy)?;
         for (from, to, next) in &survey.holes {
@@ -410,7 +433,6 @@ impl Recovery<'_> {
             let mut filler = vec![0; length];
             seal(&mut filler, FrameKind::Filler, next.saturating_sub(1), 0, head.salt);
             copy.write_at(&filler, *from)?;
-            self.report.frames_lost += 1;
         }
         copy.sync()?;
         self.put_aside(name)?;
@@ -451,11 +473,7 @@ impl Recovery<'_> {
         let epoch = self.epoch + 1;
         let head = FileHead { kind: FileKind::Identity, store, epoch, number: 0, sequence: 0, salt: 0 };
         for name in IDENTITY {
-            let file = create_temporary(self.disk)?;
-            file.write_at(&head.to_bytes(), 0)?;
-            file.sync()?;
-            self.disk.rename(TEMPORARY, name)?;
-            self.disk.sync_names()?;
+            self.write_identity(name, head)?;
         }
         let (mut checkpoints, mut checkpoint_size) = (checkpoints, checkpoint_size);
         if self.report.has_losses() {
@@ -465,9 +483,10 @@ impl Recovery<'_> {
             let sequence = self.last_sequence;
             let salt = fastrand::u64(..);
             let head = FileHead { kind: FileKind::Checkpoint, sequence, salt, ..head };
-            snapshot.write(self.disk, &checkpoint_name(sequence, epoch), head)?;
-            checkpoints.push(sequence);
-            checkpoints.drain(..checkpoints.len().saturating_sub(2));
+            if unless_full(snapshot.write(self.disk, &checkpoint_name(sequence, epoch), head))?.is_some() {
+                checkpoints.push(sequence);
+                checkpoints.drain(..checkpoints.len().saturating_sub(2));
+            }
         }
         remove_old_checkpoints(self.disk)?;
         let newest = self.logs.last_key_value().map_or(0, |(number, _)| *number);
@@ -481,8 +500,37 @@ impl Recovery<'_> {
             checkpoints,
             checkpoint_size,
             replayed_bytes: self.replayed_bytes,
+            directories: self.directories,
             report: self.report,
         })
+    }
+
+    /// Writes an identity file: over the old one, which takes no room. It fits a sector, and while one of the two is
+    /// written the other one is whole.
+    fn write_identity(&self, name: &str, head: FileHead) -> io::Result<()> {
+        match self.disk.open(name) {
+            Ok(file) if file.size()? == HEAD as u64 => {
+                file.write_at(&head.to_bytes(), 0)?;
+                file.sync()
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => {
+                let file = create_temporary(self.disk)?;
+                file.write_at(&head.to_bytes(), 0)?;
+                file.sync()?;
+                self.disk.rename(TEMPORARY, name)?;
+                self.disk.sync_names()
+            }
+        }
+    }
+}
+
+/// `None` where there was no room.
+fn unless_full<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if is_full(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -170,7 +170,14 @@ impl Writer {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => shared.disk.open(&name)?,
                 made => made?,
             };
-            file.allocate(size)?;
+            match file.allocate(size) {
+                // What ends debts is short, and may still find room.
+                Err(error) if is_full(&error) => {
+                    file.truncate(0)?;
+                    file.allocate(end)?;
+                }
+                done => done?,
+            }
             file.write_at(&head.to_bytes(), 0)?;
             Ok(file)
         })?;

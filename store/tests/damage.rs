@@ -255,3 +255,232 @@ fn a_newer_format_is_refused_in_words_and_left_alone() {
         assert_eq!(disk.content(&name).unwrap(), bytes);
     }
 }
+
+/// A running store with a session that is owed messages in several segments.
+fn running(messages: u64) -> (FaultDisk, DurableStore) {
+    let disk = FaultDisk::default();
+    let (store, _) = open(&disk);
+    start(&store, "c");
+    for number in 1..=messages {
+        common::wait_for(&store, publish(&store, number, &PAYLOAD, &["c"]).unwrap().0);
+    }
+    common::until(&store, "directories", |_| names(&disk, ".dir").len() as u64 >= messages / 40);
+    (disk, store)
+}
+
+/// Waits until a damaged segment is put aside, and looks whether a restart is none the wiser.
+fn is_put_aside(disk: &FaultDisk, store: &DurableStore, name: &str, expected: &[u64]) {
+    let mut number = 10_000;
+    common::until(store, "put aside", |store| {
+        // Upkeep follows the log.
+        number += 1;
+        let (token, positions) = publish(store, number, &PAYLOAD, &["c"]).unwrap();
+        common::wait_for(store, token);
+        store.append(&[Record::Settled { queue: queue("c"), position: positions[0] }]).unwrap();
+        names(disk, ".bad") == [format!("{name}.bad")]
+    });
+    assert_eq!(numbers(store), expected);
+    assert_eq!(store.counters().segments_damaged, 1);
+    let lost = store.counters().debts_lost;
+    let (after, report) = open(&disk.power_cut(0));
+    // The new name may not be on the disk.
+    assert!(report.quarantined.iter().all(|file| *file == format!("{name}.bad")), "{report:?}");
+    let mut found = numbers(&after);
+    // The last one may not be settled on the disk.
+    found.retain(|number| *number < 10_000);
+    assert_eq!(found, expected, "{lost} lost {report:?}");
+}
+
+#[test]
+fn a_bit_that_flips_while_the_store_runs_costs_one_debt_and_the_rest_is_moved() {
+    let (disk, store) = running(200);
+    let name = names(&disk, ".log").remove(1);
+    let mut expected = numbers(&store);
+    let before = store.queue_len(queue("c"));
+    disk.flip_bit(&name, (offset_of(&disk, &name, 3) as u64 + 80) * 8);
+    let found = numbers(&store);
+    let lost: Vec<_> = expected.iter().filter(|number| !found.contains(number)).copied().collect();
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    expected.retain(|number| *number != lost[0]);
+    assert_eq!(found, expected, "in their order");
+    assert_eq!(store.counters().debts_lost, 1);
+    assert_eq!(store.queue_len(queue("c")), before - 1);
+    is_put_aside(&disk, &store, &name, &expected);
+    assert_eq!(store.counters().debts_lost, 1, "counted once");
+}
+
+#[test]
+fn a_bad_sector_costs_what_is_in_it() {
+    let (disk, store) = running(200);
+    let name = names(&disk, ".log").remove(1);
+    let mut expected = numbers(&store);
+    disk.make_unreadable(&name, 4096..8192);
+    let found = numbers(&store);
+    let lost = expected.len() - found.len();
+    assert!((1..=4096 / 280 + 2).contains(&lost), "{lost}");
+    expected.retain(|number| found.contains(number));
+    assert_eq!(found, expected, "in their order");
+    assert_eq!(store.counters().debts_lost, lost as u64);
+    is_put_aside(&disk, &store, &name, &expected);
+}
+
+#[test]
+fn a_segment_whose_head_is_damaged_or_that_is_gone_is_given_up_whole() {
+    for is_gone in [false, true] {
+        let (disk, store) = running(200);
+        let name = names(&disk, ".log").remove(1);
+        let expected = numbers(&store);
+        if is_gone {
+            use store::Disk as _;
+            disk.remove(&name).unwrap();
+        } else {
+            disk.flip_bit(&name, 40 * 8);
+        }
+        let found = numbers(&store);
+        let lost = expected.len() - found.len();
+        assert!((20..40).contains(&lost), "{lost}");
+        assert!(found.is_sorted());
+        assert_eq!(store.counters().debts_lost, lost as u64);
+        assert_eq!(store.queue_len(queue("c")), found.len() as u64, "nothing is tried again");
+        assert_eq!(numbers(&store), found);
+        if !is_gone {
+            is_put_aside(&disk, &store, &name, &found);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_segment_that_is_still_written_to_takes_no_more() {
+    let disk = FaultDisk::default();
+    let (store, _) = open(&disk);
+    start(&store, "c");
+    common::wait_for(&store, publish(&store, 1, &PAYLOAD, &["c"]).unwrap().0);
+    let name = names(&disk, ".log").remove(0);
+    disk.flip_bit(&name, 40 * 8);
+    assert!(numbers(&store).is_empty());
+    common::wait_for(&store, publish(&store, 2, &PAYLOAD, &["c"]).unwrap().0);
+    assert_eq!(numbers(&store), [2]);
+    assert_eq!(store.counters().debts_lost, 1);
+    let (after, report) = open(&disk.power_cut(0));
+    assert_eq!(report.quarantined, [format!("{name}.bad")]);
+    assert!(report.has_losses(), "{report:?}");
+    assert_eq!(after.counters().debts_lost, 0);
+}
+
+#[test]
+fn a_damaged_retained_message_is_passed_over_cleared_and_counted_once() {
+    let disk = FaultDisk::default();
+    let (store, _) = open(&disk);
+    let keep = |number: u64, topic: &'static str| {
+        let message = store::MessageRecord { topic, ..common::message(number, &PAYLOAD) };
+        let token = store.append(&[Record::Message(message), Record::Retained { id: message.id }]).unwrap();
+        common::wait_for(&store, token);
+    };
+    let kept = |store: &DurableStore| {
+        let mut kept = Vec::new();
+        store.for_each_retained(|message| kept.push(message.topic)).unwrap();
+        kept.sort_unstable();
+        kept
+    };
+    for (number, topic) in [(1, "a"), (2, "b"), (3, "c")] {
+        keep(number, topic);
+    }
+    assert_eq!(kept(&store), ["a", "b", "c"]);
+    let name = names(&disk, ".log").remove(0);
+    // The stamp comes first, then "a".
+    disk.flip_bit(&name, (offset_of(&disk, &name, 2) as u64 + 80) * 8);
+    assert_eq!(kept(&store), ["a", "c"]);
+    assert_eq!(kept(&store), ["a", "c"]);
+    assert_eq!(store.counters().retained_lost, 1);
+    keep(4, "b");
+    assert_eq!(kept(&store), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_disk_that_reads_nothing_is_an_error_and_costs_nothing() {
+    let (disk, store) = running(100);
+    let expected = store.queue_len(queue("c"));
+    for name in names(&disk, ".log") {
+        disk.make_unreadable(&name, 0..usize::MAX);
+    }
+    let refused = store.reader(queue("c")).read(store::Position(0), 10, 1000).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(5), "{refused}");
+    assert_eq!(store.queue_len(queue("c")), expected);
+    assert_eq!(store.counters().debts_lost, 0);
+}
+
+/// Leaves no room on a disk for another byte.
+fn fill(disk: &FaultDisk) {
+    use store::Disk as _;
+    disk.set_capacity(u64::MAX);
+    disk.set_capacity(u64::MAX - disk.free_bytes().unwrap());
+    assert_eq!(disk.free_bytes().unwrap(), 0);
+}
+
+#[test]
+fn a_store_on_a_full_disk_opens_reads_and_recovers_when_there_is_room() {
+    let (disk, expected) = killed(200);
+    let first = open(&disk.power_cut(0)).0.identity();
+    // What was reserved for the end of the log is gone too: a start cuts it off.
+    let disk = disk.power_cut(0);
+    fill(&disk);
+    let reserve = store::StoreOptions { reserve_bytes: 20_000, ..common::options() };
+    let (store, report) = common::open_with(&disk, reserve);
+    assert!(!report.has_losses() && report.quarantined.is_empty(), "{report:?}");
+    assert_eq!(store.identity(), first, "the epoch is raised");
+    assert!(matches!(store.health(), store::Health::Full { .. }), "{:?}", store.health());
+    assert_eq!(numbers(&store), expected);
+    let refused = publish(&store, 201, &PAYLOAD, &["c"]).unwrap_err();
+    assert!(matches!(refused, store::StoreError::Full { .. }), "{refused}");
+    // What ends debts is accepted, and safe as soon as there is room.
+    let ended = Record::Settled { queue: queue("c"), position: store::Position(1) };
+    let token = store.append(&[ended]).unwrap();
+    disk.set_capacity(u64::MAX);
+    common::wait_for(&store, token);
+    common::until(&store, "room", common::is_sound);
+    common::wait_for(&store, publish(&store, 201, &PAYLOAD, &["c"]).unwrap().0);
+    let expected: Vec<_> = (2..=201).collect();
+    assert_eq!(numbers(&store), expected);
+    common::until(&store, "directories", |store| {
+        let directories = names(&disk, ".dir").len();
+        directories + 1 >= names(&disk, ".log").len() || store.counters().commits == 0
+    });
+    assert_eq!(numbers(&open(&disk.power_cut(0)).0), expected);
+}
+
+#[test]
+fn damage_on_a_full_disk_is_reported_at_every_start_until_there_is_room() {
+    let (mut disk, mut expected) = killed(200);
+    // In the last segment, which is read in any case.
+    let name = names(&disk, ".log").pop().unwrap();
+    disk.flip_bit(&name, (offset_of(&disk, &name, 1) as u64 + 60) * 8);
+    for is_full in [true, true, false] {
+        if is_full {
+            fill(&disk);
+        } else {
+            disk.set_capacity(u64::MAX);
+        }
+        let (store, report) = open(&disk);
+        assert_eq!(report.frames_lost, 1, "{report:?}");
+        assert_eq!(report.quarantined.is_empty(), is_full, "{report:?}");
+        let found = numbers(&store);
+        assert_eq!(expected.len() - found.len(), 1);
+        assert!(found.iter().all(|number| expected.contains(number)));
+        if !is_full {
+            expected = found;
+        }
+        // Before the store has left a last checkpoint.
+        disk = disk.power_cut(0);
+    }
+    let (store, report) = open(&disk);
+    assert!(!report.has_losses(), "{report:?}");
+    assert_eq!(numbers(&store), expected);
+}
+
+#[test]
+fn a_new_store_on_a_full_disk_is_refused_in_words() {
+    let disk = FaultDisk::default();
+    disk.set_capacity(10);
+    let refused = DurableStore::open_on(std::sync::Arc::new(disk), common::options()).unwrap_err();
+    assert!(matches!(&refused, OpenError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull));
+}

@@ -48,7 +48,8 @@ fn format() -> Result<()> {
 
 fn clippy() -> Result<()> {
     process::cargo()
-        .args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"])
+        .args(["clippy", "--workspace", "--features", test::POWER_CUT])
+        .args(["--all-targets", "--locked", "--", "--deny", "warnings"])
         .run()
 }
 

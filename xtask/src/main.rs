@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 
 mod bench;
+mod chaos;
 mod ci;
 mod clients;
 mod fuzz;
@@ -23,6 +24,7 @@ usage: cargo xtask <command>
   test [--yes]                 install what the tests need, then run every test of the workspace
   ci                           what CI runs: fmt, clippy, doc, deny, test, a short run of each fuzz target
   fuzz [TARGET] [--seconds N]  run one fuzz target, or all of them (default: 60 seconds each)
+  chaos [--kills N] [--seed N] kill a broker under load again and again, and see whether it keeps its promises
   bench [NAME]                 run the micro-benchmarks of the crates, or those whose name contains NAME
 
 `test` asks before it installs anything, unless --yes is given or the variable CI is set.";
@@ -51,6 +53,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
             ci::run()
         }
         "fuzz" => fuzz::run(&fuzz::Options::from_arguments(rest)?),
+        "chaos" => chaos::run(rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

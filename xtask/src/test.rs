@@ -5,6 +5,10 @@ use anyhow::{Result, bail};
 use crate::clients::{self, Consent};
 use crate::process::{self, Program};
 
+/// Lets a killed process lose what it hasn't synced, when a test asks for it. Given wherever the workspace is built for
+/// tests, so that it is built once.
+pub(crate) const POWER_CUT: &str = "tidegate/power-cut";
+
 /// Installs what is missing, then builds and runs every test of the workspace and prints the runners' closing lines.
 ///
 /// # Errors
@@ -12,17 +16,25 @@ use crate::process::{self, Program};
 pub(crate) fn run(consent: Consent) -> Result<()> {
     clients::ensure(consent)?;
     // The integration tests start the binary, and nothing else builds it.
-    process::cargo().args(["build", "--package", "tidegate"]).run()?;
+    process::cargo().args(["build", "--package", "tidegate", "--features", POWER_CUT]).run()?;
 
     let tests = if Program::new("cargo-nextest").args(["nextest", "--version"]).succeeds() {
-        process::cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"])
+        process::cargo().args(["nextest", "run", "--workspace", "--features", POWER_CUT, "--no-fail-fast"])
     } else {
         println!(
             "cargo-nextest is not installed: the tests run under `cargo test`, one file after the other"
         );
-        process::cargo().args(["test", "--workspace", "--all-targets", "--no-fail-fast"])
+        process::cargo().args([
+            "test",
+            "--workspace",
+            "--features",
+            POWER_CUT,
+            "--all-targets",
+            "--no-fail-fast",
+        ])
     };
-    let doctests = process::cargo().args(["test", "--workspace", "--doc", "--no-fail-fast"]);
+    let doctests =
+        process::cargo().args(["test", "--workspace", "--features", POWER_CUT, "--doc", "--no-fail-fast"]);
 
     let mut closing = Vec::new();
     let mut failures = Vec::new();

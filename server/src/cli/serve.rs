@@ -114,8 +114,12 @@ async fn serve(loaded: &Loaded, environment: &Environment) -> Result<Exit, Failu
         }
     };
     info!(signal, "stopping");
+    let stopped = async {
+        server.stop(GRACE).await;
+        storage.settle().await;
+    };
     tokio::select! {
-        () = server.stop(GRACE) => info!("stopped"),
+        () = stopped => info!("stopped"),
         signal = stop.received() => warn!(signal, "stopped at once: a second signal came"),
     }
     Ok(Exit::Success)

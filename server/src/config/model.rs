@@ -250,7 +250,7 @@ impl Default for RuleLimits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// What an acknowledgement promises. Default `memory`.
+    /// What an acknowledgement promises. Default `commit`.
     pub durability: Durability,
     /// With `interval`: how much a power cut may cost at most. Default 100 ms, range 1 ms to 60 s.
     pub interval: Period,
@@ -276,11 +276,11 @@ impl Default for Store {
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// On disk before the packet leaves.
+    #[default]
     Commit,
     /// On disk within a set time.
     Interval,
     /// In memory only.
-    #[default]
     Memory,
 }
 
