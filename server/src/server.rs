@@ -213,6 +213,7 @@ fn broker_limits(limits: &Limits) -> broker::Limits {
         max_retained_bytes: limits.max_retained_bytes.as_u64(),
         connect_timeout: limits.connect_timeout.as_duration(),
         max_connections: limits.max_connections,
+        will_after_crash: limits.will_after_crash.as_duration(),
         max_rule_hops: limits.rules.hops,
     }
 }
