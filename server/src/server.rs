@@ -98,18 +98,21 @@ impl Server {
                 "taken up from the store"
             );
         }
+        let admin = admin_socket(storage, &pipeline);
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             match broker.listen(listener_config(listener)).await {
                 Ok(bound) => listeners.push(bound),
                 Err(error) => {
+                    if let Some(admin) = admin {
+                        admin.close().await;
+                    }
                     broker.shutdown(Duration::ZERO).await;
                     return Err(cannot_listen(listener, error));
                 }
             }
         }
-        let admin = Mutex::new(admin_socket(storage, &pipeline));
-        Ok(Self { broker, pipeline, listeners, admin })
+        Ok(Self { broker, pipeline, listeners, admin: Mutex::new(admin) })
     }
 
     /// The broker.

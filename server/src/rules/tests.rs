@@ -1062,6 +1062,123 @@ fn an_error_action_with_a_queue_has_an_outbox_too() {
     });
 }
 
+fn dead_letters(store: &DurableStore, name: &str) -> u64 {
+    store.queue_len(QueueKey::DeadLetters { namespace: 0, name })
+}
+
+/// A rule with an action whose far side isn't there, and a queue of two.
+fn full_rule(address: SocketAddr, overflow: &str) -> String {
+    http_rule(address, &format!("queue = {{ max_items = 2, overflow = '{overflow}' }}"))
+        .replace("topic = \"errors/r\"", "topic = \"errors/${output().failures[0].errorMessage}\"")
+}
+
+#[test]
+fn a_full_outbox_with_backpressure_refuses_the_message() {
+    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let copy = "[[rules.r.actions]]\nname = 'copy'\ntype = 'http'\nurl = 'http://127.0.0.1:1/'\n";
+    let text = format!("{}\n{copy}", full_rule(closed, "backpressure"));
+    process(&disk, &text, async |process| {
+        for _ in 0..2 {
+            process.broker.publish(publish("in/x", "{}")).await.unwrap();
+        }
+        let refused = process.broker.publish(publish("in/x", "{}")).await;
+        assert!(matches!(refused, Err(broker::PublishError::Refused(_))), "{refused:?}");
+        assert_eq!((outbox(&process.store, "r/ops"), outbox(&process.store, "r/copy")), (2, 2));
+        let stats = stats(&process.pipeline, "r");
+        assert_eq!((stats.actions[0].backpressure, stats.error_actions), (1, 0));
+        assert_eq!(
+            (delivery(&process.pipeline, 0).received, delivery(&process.pipeline, 1).received),
+            (2, 2)
+        );
+    });
+}
+
+#[test]
+fn what_a_full_outbox_has_no_room_for_is_a_dead_letter_or_gone() {
+    for (overflow, letters) in [("dead_letter", 1), ("drop_newest", 0)] {
+        let (disk, closed) = (FaultDisk::default(), unused_address());
+        let disk = process(&disk, &full_rule(closed, overflow), async |process| {
+            for _ in 0..3 {
+                process.broker.publish(publish("in/x", "{\"v\":1}")).await.unwrap();
+            }
+            assert_eq!(outbox(&process.store, "r/ops"), 2);
+            assert_eq!(dead_letters(&process.store, "r/ops"), letters);
+            let snapshot = delivery(&process.pipeline, 0);
+            assert_eq!(snapshot.received, 3);
+            assert_eq!(snapshot.dead_lettered_for(DropReason::QueueFull), letters);
+            assert_eq!(snapshot.dropped_for(DropReason::QueueFull), 1 - letters);
+            let stats = stats(&process.pipeline, "r");
+            assert_eq!((stats.error_actions, stats.error_actions_failed), (1, 0), "it failed at once");
+        });
+        process(&disk, &full_rule(closed, overflow), async |process| {
+            assert_eq!(delivery(&process.pipeline, 0).received, 2);
+            let mut reader = process.store.reader(QueueKey::DeadLetters { namespace: 0, name: "r/ops" });
+            for debt in reader.read(store::Position::NOWHERE, 10, 1 << 20).unwrap() {
+                let message = debt.message.unwrap();
+                assert_eq!((message.topic.as_str(), message.payload.as_slice()), ("in/x", &b"{\"v\":1}"[..]));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_policy_that_needs_a_store_is_refused_without_one() {
+    for overflow in ["dead_letter", "backpressure"] {
+        let settings = PipelineSettings::default();
+        let error = RulePipeline::new(&rules(&full_rule(unused_address(), overflow)), &settings).unwrap_err();
+        let text = std::error::Error::source(&error).unwrap().to_string();
+        assert!(text.contains(&format!("queue.overflow: \"{overflow}\" needs a queue on disk")), "{text}");
+        let log = format!(
+            "[rules.r]\nsql = \"SELECT v FROM 'in/#'\"\n[[rules.r.actions]]\nname = 'note'\ntype = 'log'\nqueue = {{ overflow = '{overflow}' }}"
+        );
+        let faults =
+            RuleSet::from_texts([(Path::new("r.toml"), log.as_str())], &Limits::default()).unwrap_err();
+        assert!(faults[0].to_string().contains("needs a queue on disk"), "{}", faults[0]);
+    }
+}
+
+#[test]
+fn an_error_action_sees_after_a_restart_what_it_would_have_seen_before() {
+    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let text = http_rule(closed, "").replace(
+        "topic = \"errors/r\"",
+        "topic = \"errors/${clientid()}/${username()}/${sourceip()}/${topic(2)}\"",
+    );
+    let payload = br#"{"v":1}"#;
+    let trace = parking_lot::Mutex::new(String::new());
+    let disk = process(&disk, &text, async |process| {
+        let message = Message::new("in/x", payload);
+        let owed = message.effects(&process.pipeline).owed.into_iter().next().unwrap();
+        let origin = actions::delivery::outbox::Body::decode(&owed.body).unwrap().origin;
+        *trace.lock() = format!("{:032x}", origin::Origin::decode(origin).unwrap().trace_id);
+        // Received long ago, as far as the wall clock is concerned.
+        let publication = message.publication();
+        let record = store::MessageRecord {
+            id: publication.id,
+            topic: publication.topic,
+            payload,
+            received_at_ms: publication.received_at_ms,
+            publisher: Some("dev-1"),
+            ..store::MessageRecord::default()
+        };
+        let queue = QueueKey::Outbox { namespace: 0, name: "r/ops" };
+        let queued = Record::Queued { queue, id: Some(record.id), body: &owed.body };
+        process.store.append(&[Record::Message(record), queued]).unwrap();
+    });
+    process(&disk, &text, async |process| {
+        let (sender, mut published) = mpsc::channel(10);
+        process.pipeline.attach(Arc::new(Published(sender)));
+        let message = published.recv().await.unwrap();
+        assert_eq!(message.topic, "errors/dev-1/user/192.0.2.7/x");
+        let document: Value = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!(document["traceId"], *trace.lock());
+        assert_eq!(document["failures"][0]["failedAction"], "ops");
+        assert_eq!(document["base64OriginalPayload"], STANDARD.encode(payload));
+        until(|| dead_letters(&process.store, "r/ops") == 1).await;
+        until(|| delivery(&process.pipeline, 0).dead_lettered_for(DropReason::Expired) == 1).await;
+    });
+}
+
 // ---- inside a broker
 
 async fn broker(pipeline: &RulePipeline) -> Broker {
