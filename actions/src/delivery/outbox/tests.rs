@@ -581,7 +581,7 @@ async fn an_item_that_is_sent_again_keeps_its_identity_and_is_as_old_as_the_wish
         running.0.arrived(positions[0]);
     }
     let snapshot = settle(&running.0).await;
-    assert_eq!((snapshot.delivered, snapshot.dropped_for(DropReason::Expired)), (1, 1));
+    assert_eq!((snapshot.delivered, snapshot.dead_lettered_for(DropReason::Expired)), (1, 1));
     assert_eq!(*far.seen.lock(), [(id, note)]);
 }
 
