@@ -34,7 +34,7 @@ pub struct Limits {
     pub max_session_expiry: Duration,
     /// Bytes queued for one session.
     pub max_queued_bytes: u64,
-    /// Messages queued for one session while sessions live in memory.
+    /// Messages queued in memory for one session while sessions live in memory.
     pub max_queued_messages: u32,
     /// What happens when one of the two is reached.
     pub max_queued_policy: QueuePolicy,
@@ -60,6 +60,9 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Network Connections at a time.
     pub max_connections: u32,
+    /// Shortest time that a will waits after a crash of the broker, if its session may be resumed; the longest is twice that,
+    /// so that not all go out at once.
+    pub will_after_crash: Duration,
     /// Rules that may make a message from a message before the chain is cut.
     pub max_rule_hops: u8,
 }
@@ -88,6 +91,7 @@ impl Default for Limits {
             max_retained_bytes: 1024 * 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
             max_connections: 1_000_000,
+            will_after_crash: Duration::from_secs(30),
             max_rule_hops: 8,
         }
     }

@@ -10,21 +10,19 @@ use std::sync::atomic::Ordering;
 
 use mqtt_protocol::{PacketId, QoS, SubscriptionOptions};
 use store::{
-    CommitToken, DurableStore, Position, Record, Stage as StoredStage, StoredInflight, StoredQueue,
-    StoredSession, StoredWill,
+    CommitToken, DurableStore, Position, QueueKey, QueueReader, Record, Stage as StoredStage, StoredDebt,
+    StoredInflight, StoredQueue, StoredSession, StoredWill,
 };
 
 use crate::broker::{Broker, Shared};
 use crate::clock::Now;
 use crate::message::{Publication, Trail};
 use crate::records::Before;
-use crate::session::{Backlog, Entry, Extra, Session, SessionInner, SessionSubscription, Stage, WillMessage};
+use crate::session::{
+    Backlog, Debt, Entry, Extra, Session, SessionInner, SessionSubscription, Stage, WillMessage,
+};
 use crate::subscriptions::Group;
 use crate::timers::Deadline;
-
-/// A will of a session that may be resumed waits at least so long after a crash, and up to twice as long: its client gets
-/// time to come back, and not all wills go out at once.
-const WILL_AFTER_CRASH_MS: u64 = 30_000;
 
 /// What a start has brought back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +36,9 @@ pub struct Restored {
     /// Retained Messages.
     pub retained_messages: u64,
 }
+
+/// Debts that are read at once for a window.
+const PIECE: usize = 256;
 
 /// Places of a group's debts that sessions were sent at QoS 2.
 type Handed = HashMap<StoredQueue, BTreeSet<u64>>;
@@ -136,8 +137,10 @@ impl Shared {
             self.restore_subscription(&session, &subscription.filter, options, subscription.identifier);
         }
         if let Some(delay_s) = will_delay_s {
-            let spread = session.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % WILL_AFTER_CRASH_MS;
-            let delay_ms = (u64::from(delay_s) * 1_000).max(WILL_AFTER_CRASH_MS + spread).min(left_ms);
+            // Its client gets time to come back, and not all wills go out at once.
+            let least_ms = u64::try_from(self.config.limits.will_after_crash.as_millis()).unwrap_or(u64::MAX);
+            let spread_ms = session.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % least_ms.max(1);
+            let delay_ms = (u64::from(delay_s) * 1_000).max(least_ms + spread_ms).min(left_ms);
             let deadline = Deadline::Will { at_ms: now.mono_ms + delay_ms };
             self.timers.insert(now.mono_ms, Arc::downgrade(&session), generation, deadline);
         }
@@ -249,9 +252,9 @@ impl Shared {
             inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect();
         let (shared, session) = (Arc::clone(self), Arc::clone(session));
         tokio::task::spawn_blocking(move || {
-            let entries = shared.read_window(&session, &cold, &groups);
+            let (entries, between) = shared.read_window(&session, &cold, &groups);
             let mut inner = session.lock();
-            inner.state.restore_window(entries);
+            inner.state.restore_window(entries, between);
             if inner.ended {
                 // Its end came first, and found nothing to settle.
                 inner.state.settle_shared();
@@ -261,67 +264,105 @@ impl Shared {
         });
     }
 
+    /// What a session was sent at QoS 2, and what it was sent at QoS 1 in between: that isn't on record, but it has no reason
+    /// to come after what it came before.
     fn read_window(
         &self,
         session: &Session,
         cold: &[StoredInflight],
         groups: &[Arc<Group>],
-    ) -> Vec<(PacketId, Entry)> {
-        let mut cold: Vec<&StoredInflight> = cold.iter().collect();
-        // In the order in which they lie on disk, mostly.
-        cold.sort_by_key(|inflight| (&inflight.queue, inflight.position));
-        let mut reader = None;
+    ) -> (Vec<(PacketId, Entry)>, Vec<Entry>) {
+        let own = QueueKey::Session(session.key());
+        let is_sent = |inflight: &&StoredInflight| inflight.stage == StoredStage::Sent;
+        let is_own =
+            |inflight: &StoredInflight| inflight.queue.as_ref().is_some_and(|queue| queue.key() == own);
+        let last = cold
+            .iter()
+            .filter(is_sent)
+            .filter(|inflight| is_own(inflight))
+            .map(|inflight| inflight.position)
+            .max();
+        let mut debts = HashMap::new();
+        let mut reader = self.store.queue_reader(own);
+        let mut after = Position::NOWHERE;
+        while let (Some(reader), Some(last)) = (&mut reader, last)
+            && after < last
+        {
+            let found = self.read_logged(session, reader, after, PIECE);
+            let Some(end) = found.last().map(|debt| debt.position) else { break };
+            debts.extend(
+                found.into_iter().filter(|debt| debt.position <= last).map(|debt| (debt.position, debt)),
+            );
+            after = end;
+        }
         let mut entries = Vec::with_capacity(cold.len());
         for inflight in cold {
             let Some(id) = PacketId::new(inflight.packet_id) else { continue };
-            let group = match &inflight.queue {
-                Some(StoredQueue::Group { share_name, filter, .. }) => {
-                    groups.iter().find(|group| *group.share_name == **share_name && *group.filter == **filter)
-                }
-                _ => None,
-            };
-            let mut entry = Entry {
-                stage: Stage::AwaitPubcomp,
-                retain: false,
-                was_sent: true,
-                place: 0,
-                safe_at: CommitToken::NOTHING_OWED,
-                extra: None,
-            };
-            let found = match (&inflight.queue, inflight.stage) {
-                (Some(queue), StoredStage::Sent) => {
-                    if !matches!(&reader, Some((of, _)) if of == queue) {
-                        reader = self.store.queue_reader(queue.key()).map(|reader| (queue.clone(), reader));
-                    }
-                    let found = reader.as_mut().map(|(_, reader)| {
-                        reader.read(Position(inflight.position.0.saturating_sub(1)), 1, 1)
-                    });
-                    found.and_then(|found| {
-                        found
-                            .inspect_err(|error| {
-                                tracing::error!(%error, client_id = %session.client_id, "a message that was sent can't be read");
-                            })
-                            .ok()?
-                            .pop()
+            let mut group = None;
+            let found = match &inflight.queue {
+                Some(StoredQueue::Group { share_name, filter, .. }) if is_sent(&inflight) => {
+                    let is_it =
+                        |group: &&Arc<Group>| *group.share_name == **share_name && *group.filter == **filter;
+                    group = groups.iter().find(is_it).cloned();
+                    group.as_ref().and_then(|group| {
+                        let mut reader = self.store.queue_reader(group.key())?;
+                        let before = Position(inflight.position.0.saturating_sub(1));
+                        self.read_logged(session, &mut reader, before, 1).pop()
                     })
                 }
+                _ if is_sent(&inflight) && is_own(inflight) => debts.remove(&inflight.position),
                 _ => None,
             };
-            // Without the message the exchange goes on as if the client had it: whether it does, nobody can tell.
-            if let Some(debt) = found.filter(|debt| debt.position == inflight.position)
-                && let Some(debt) = self.debt(debt)
-            {
-                entry.stage = Stage::AwaitPubrec(debt.message);
-                entry.retain = debt.retain;
-                entry.place = debt.place;
-                let identifiers = debt.identifiers.into_boxed_slice();
-                entry.extra = (group.is_some() || !identifiers.is_empty())
-                    .then(|| Box::new(Extra { identifiers, group: group.cloned() }));
-            }
-            entries.push((id, entry));
+            let debt =
+                found.filter(|debt| debt.position == inflight.position).and_then(|debt| self.debt(debt));
+            entries.push((id, sent_entry(debt, QoS::ExactlyOnce, group)));
         }
-        entries
+        let mut between: Vec<_> = debts
+            .into_values()
+            .filter_map(|debt| self.debt(debt))
+            .filter(|debt| debt.qos == QoS::AtLeastOnce)
+            .map(|debt| sent_entry(Some(debt), QoS::AtLeastOnce, None))
+            .collect();
+        between.sort_by_key(|entry| entry.place);
+        (entries, between)
     }
+
+    fn read_logged(
+        &self,
+        session: &Session,
+        reader: &mut QueueReader,
+        after: Position,
+        max: usize,
+    ) -> Vec<StoredDebt> {
+        reader.read(after, max, usize::MAX).unwrap_or_else(|error| {
+            tracing::error!(%error, client_id = %session.client_id, "what a session was sent can't be read");
+            Vec::new()
+        })
+    }
+}
+
+/// An entry of a window. Without its message an exchange goes on as if the client had it: whether it does, nobody can tell.
+fn sent_entry(debt: Option<Debt>, qos: QoS, group: Option<Arc<Group>>) -> Entry {
+    let mut entry = Entry {
+        stage: Stage::AwaitPubcomp,
+        retain: false,
+        was_sent: true,
+        place: 0,
+        safe_at: CommitToken::NOTHING_OWED,
+        extra: None,
+    };
+    if let Some(debt) = debt {
+        entry.stage = match qos {
+            QoS::ExactlyOnce => Stage::AwaitPubrec(debt.message),
+            QoS::AtLeastOnce | QoS::AtMostOnce => Stage::AwaitPuback(debt.message),
+        };
+        entry.retain = debt.retain;
+        entry.place = debt.place;
+        let identifiers = debt.identifiers.into_boxed_slice();
+        entry.extra =
+            (group.is_some() || !identifiers.is_empty()).then(|| Box::new(Extra { identifiers, group }));
+    }
+    entry
 }
 
 /// A debt of a group that a session was sent at QoS 2 and ends with it [MQTT-4.8.2-5, v5].

@@ -353,6 +353,18 @@ impl Broker {
         }
     }
 
+    /// Runs another command of the program with this broker's configuration; returns its exit code and what it printed.
+    #[track_caller]
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(binary());
+        command.args(arguments).arg("--config").arg(self.folder.join("tidegate.toml")).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    }
+
     /// Resident memory of the process in bytes.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {

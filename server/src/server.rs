@@ -98,18 +98,21 @@ impl Server {
                 "taken up from the store"
             );
         }
+        let admin = admin_socket(storage, &pipeline);
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             match broker.listen(listener_config(listener)).await {
                 Ok(bound) => listeners.push(bound),
                 Err(error) => {
+                    if let Some(admin) = admin {
+                        admin.close().await;
+                    }
                     broker.shutdown(Duration::ZERO).await;
                     return Err(cannot_listen(listener, error));
                 }
             }
         }
-        let admin = Mutex::new(admin_socket(storage, &pipeline));
-        Ok(Self { broker, pipeline, listeners, admin })
+        Ok(Self { broker, pipeline, listeners, admin: Mutex::new(admin) })
     }
 
     /// The broker.
@@ -210,6 +213,7 @@ fn broker_limits(limits: &Limits) -> broker::Limits {
         max_retained_bytes: limits.max_retained_bytes.as_u64(),
         connect_timeout: limits.connect_timeout.as_duration(),
         max_connections: limits.max_connections,
+        will_after_crash: limits.will_after_crash.as_duration(),
         max_rule_hops: limits.rules.hops,
     }
 }

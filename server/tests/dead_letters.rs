@@ -129,7 +129,7 @@ impl Gateway {
         let rule = format!(
             "[rules.hot]\nsql = \"SELECT * FROM 'sensors/#'\"\n\
              [[rules.hot.actions]]\nname = \"ops\"\ntype = \"http\"\nurl = \"{url}\"\n\
-             queue = {{ dead_letters = {{ max_age = \"36500d\" }} }}\n"
+             queue = {{ dead_letters = {{ max_age = \"3650d\" }} }}\n"
         );
         let rules =
             RuleSet::from_texts([(Path::new("hot.toml"), rule.as_str())], &rules_sql::Limits::default());

@@ -55,6 +55,13 @@ impl Backlog {
         self.left = self.left.max(place);
     }
 
+    /// A debt that is on disk is in memory, too.
+    pub(crate) fn hold(&mut self, place: u64) {
+        if self.is_behind() && place > self.read {
+            self.ahead.insert(place);
+        }
+    }
+
     /// Begins a read, unless one is under way or nothing is on disk.
     pub(crate) fn begin_read(&mut self) -> Option<BacklogRead> {
         if self.is_reading || !self.is_behind() {

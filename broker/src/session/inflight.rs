@@ -95,22 +95,49 @@ impl Inflight {
     }
 
     /// A window with these entries, by their identifiers. They were sent in the order of identifiers, which go round.
-    pub(crate) fn restored(mut entries: Vec<(PacketId, Entry)>) -> Self {
+    ///
+    /// `between` are messages without an identifier, by their places in the session's queue: each comes before the first
+    /// entry that has a later place, where identifiers are free. Those that find none stay out.
+    pub(crate) fn restored(mut entries: Vec<(PacketId, Entry)>, between: Vec<Entry>) -> Self {
         let mut window = Self::new();
         entries.sort_by_key(|(id, _)| *id);
         // Whatever was sent lies between two ends that are further apart than any two neighbours.
         let count = entries.len();
         let ids: Vec<usize> = entries.iter().map(|(id, _)| usize::from(id.get())).collect();
-        let first = (0..count).max_by_key(|place| {
+        let free_before = |place: usize| {
             let before = ids.get((place + count - 1) % count).copied().unwrap_or(0);
-            let this = ids.get(*place).copied().unwrap_or(0);
+            let this = ids.get(place).copied().unwrap_or(0);
             (this + IDENTIFIERS - before - 1) % IDENTIFIERS
-        });
-        entries.rotate_left(first.unwrap_or(0));
-        for (id, entry) in entries {
-            if window.entries.is_empty() {
-                window.next = id;
+        };
+        let first = (0..count).max_by_key(|place| free_before(*place)).unwrap_or(0);
+        let free_in_front = if count == 0 { 0 } else { free_before(first) };
+        entries.rotate_left(first);
+        // What comes before an entry without a place comes before the next that has one.
+        let mut bounds: Vec<u64> = entries.iter().map(|(_, entry)| entry.place).collect();
+        for number in (1..bounds.len()).rev() {
+            let next = bounds.get(number).copied().unwrap_or(0);
+            if let Some(bound) = bounds.get_mut(number - 1).filter(|bound| **bound == 0) {
+                *bound = next;
             }
+        }
+        let mut between = between.into_iter().peekable();
+        for ((id, entry), bound) in entries.into_iter().zip(bounds) {
+            let free = if window.entries.is_empty() {
+                free_in_front
+            } else {
+                (usize::from(id.get()) + IDENTIFIERS - usize::from(window.next.get())) % IDENTIFIERS
+            };
+            let mut fitting = Vec::new();
+            while fitting.len() < free
+                && let Some(entry) = between.next_if(|entry| entry.place < bound)
+            {
+                fitting.push(entry);
+            }
+            if window.entries.is_empty() {
+                let raw = (usize::from(id.get()) + IDENTIFIERS - 1 - fitting.len()) % IDENTIFIERS + 1;
+                window.next = u16::try_from(raw).ok().and_then(PacketId::new).unwrap_or(id);
+            }
+            fitting.into_iter().for_each(|entry| window.push(entry));
             while window.next != id && window.entries.len() < IDENTIFIERS {
                 window.push(Entry::done());
             }
@@ -214,7 +241,7 @@ mod tests {
     #[test]
     fn a_window_is_restored_with_its_gaps_and_over_the_wrap() {
         let restored = |ids: &[u16]| {
-            Inflight::restored(ids.iter().map(|id| (PacketId::new(*id).unwrap(), entry())).collect())
+            Inflight::restored(ids.iter().map(|id| (PacketId::new(*id).unwrap(), entry())).collect(), vec![])
         };
         let in_use = |window: &Inflight| -> Vec<u16> {
             (0..window.len())
@@ -236,6 +263,31 @@ mod tests {
         let all: Vec<u16> = (1..=65_535).collect();
         let window = restored(&all);
         assert_eq!((window.len(), window.next_id()), (65_535, None));
+    }
+
+    #[test]
+    fn messages_without_an_identifier_take_free_ones_in_order() {
+        let at = |place: u64| Entry { place, ..entry() };
+        let restored = |sent: &[(u16, u64)], between: &[u64]| -> Vec<(u16, u64)> {
+            let sent = sent.iter().map(|(id, place)| (PacketId::new(*id).unwrap(), at(*place))).collect();
+            let window = Inflight::restored(sent, between.iter().map(|place| at(*place)).collect());
+            (0..window.len())
+                .filter_map(|place| window.at(place))
+                .filter(|(_, entry)| !matches!(entry.stage, Stage::Done))
+                .map(|(id, entry)| (id.get(), entry.place))
+                .collect()
+        };
+        assert_eq!(
+            restored(&[(3, 10), (6, 13), (7, 14)], &[8, 9, 11, 12]),
+            [(1, 8), (2, 9), (3, 10), (4, 11), (5, 12), (6, 13), (7, 14)]
+        );
+        // Before the first there are as many as there are; over the wrap, too.
+        assert_eq!(restored(&[(1, 10)], &[8, 9]), [(65_534, 8), (65_535, 9), (1, 10)]);
+        // No identifier is free between these, and none is given to what comes after the last.
+        assert_eq!(restored(&[(1, 10), (2, 12)], &[11, 13]), [(1, 10), (2, 12)]);
+        // One that is released has no place: what comes next bounds it.
+        assert_eq!(restored(&[(2, 0), (4, 9)], &[8, 10]), [(1, 8), (2, 0), (4, 9)]);
+        assert_eq!(restored(&[], &[1]), []);
     }
 
     #[test]

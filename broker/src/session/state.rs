@@ -305,9 +305,12 @@ impl SessionState {
         }
     }
 
-    /// The window is as it was found in the store.
-    pub(crate) fn restore_window(&mut self, entries: Vec<(PacketId, Entry)>) {
-        self.inflight = Inflight::restored(entries);
+    /// The window is as it was found in the store; see [`Inflight::restored`].
+    pub(crate) fn restore_window(&mut self, entries: Vec<(PacketId, Entry)>, between: Vec<Entry>) {
+        self.inflight = Inflight::restored(entries, between);
+        for entry in self.inflight.iter().filter(|entry| entry.place != 0 && entry.group().is_none()) {
+            self.backlog.hold(entry.place);
+        }
         self.begin_again();
     }
 

@@ -37,7 +37,11 @@ pub async fn start_with(
     store: Arc<dyn Store>,
     hook: Option<Arc<dyn MessageHook>>,
 ) -> Harness {
-    let broker = Broker::new(config, store, hook);
+    listen(Broker::new(config, store, hook)).await
+}
+
+/// Opens a broker's listener.
+pub async fn listen(broker: Broker) -> Harness {
     let listener = broker
         .listen(ListenerConfig {
             name: "tcp".into(),

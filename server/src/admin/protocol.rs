@@ -65,7 +65,25 @@ pub(super) enum Code {
 }
 
 impl Code {
-    const fn as_str(self) -> &'static str {
+    /// Every code.
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 13] = [
+        Self::Malformed,
+        Self::Version,
+        Self::TooLong,
+        Self::UnknownCommand,
+        Self::Params,
+        Self::Missing,
+        Self::Refused,
+        Self::Store,
+        Self::Read,
+        Self::Busy,
+        Self::Idle,
+        Self::Peer,
+        Self::Internal,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::Version => "version",

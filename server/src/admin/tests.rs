@@ -196,6 +196,34 @@ async fn letters_are_listed_in_pages_shown_sent_again_and_dropped() {
     assert_eq!(names(&guest.call("dead_letters.list", json!({})).await), [""; 0]);
 }
 
+/// docs/admin-socket.md: its example is answered, and it has every code and every limit.
+#[tokio::test]
+async fn the_documentation_is_right() {
+    let page = include_str!("../../../docs/admin-socket.md");
+    let gateway = Gateway::start();
+    let mut guest = gateway.connect().await;
+    let blocks: Vec<&str> =
+        page.split("```json\n").skip(1).map(|block| block.split("\n```").next().unwrap()).collect();
+    let expected: Value = serde_json::from_str(blocks[1]).unwrap();
+    assert_eq!(guest.ask(blocks[0]).await, expected);
+    let error: Value = serde_json::from_str(blocks[2]).unwrap();
+    assert_eq!(
+        guest.refused(&blocks[0].replace("rule", "rul")).await,
+        error["error"]["code"].as_str().unwrap()
+    );
+    for code in protocol::Code::ALL {
+        assert!(page.contains(&format!("`{}`", code.as_str())), "{code:?}");
+    }
+    for row in [
+        format!("| length of a request | {} KiB |", REQUEST_BYTES_MAX >> 10),
+        format!("| length of an answer | {} MiB |", ANSWER_BYTES_MAX >> 20),
+        format!("| connections | {CONNECTIONS_MAX} |"),
+        format!("not taken | {} s |", IDLE_TIMEOUT.as_secs()),
+    ] {
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
 #[tokio::test]
 async fn secrets_are_not_shown() {
     let gateway = Gateway::start();

@@ -17,7 +17,7 @@ pub enum Exit {
     Refused = 3,
     /// No connection: nobody answers, or the connection broke.
     Unreachable = 4,
-    /// The server said no: to the connection, a subscription or a message.
+    /// The server said no: to the connection, a subscription, a message or a command.
     Denied = 5,
     /// `sql`: the message doesn't match, or the statement gives no output.
     NoMatch = 6,

@@ -123,9 +123,12 @@ pub struct Limits {
     pub max_keep_alive: Period,
     /// Longest time a session outlives its connection. Default 7 days, range 0 s to 36,500 days.
     pub max_session_expiry: Period,
+    /// Shortest time that a will waits after a crash of the broker, if its session may be resumed; the longest is twice that.
+    /// Default 30 s, range 0 s to 1 hour.
+    pub will_after_crash: Period,
     /// Bytes queued for one session. Default 1 GiB, range 64 KiB to 1 TiB.
     pub max_queued_bytes: ByteSize,
-    /// Messages queued for one session. Default 10,000, range 1 to 100,000,000.
+    /// Messages queued for one session, where they are kept in memory alone. Default 10,000, range 1 to 100,000,000.
     pub max_queued_messages: u32,
     /// What happens to a message that doesn't fit the queue. Default `drop_oldest`.
     pub max_queued_policy: QueuePolicy,
@@ -166,6 +169,7 @@ impl Default for Limits {
             topic_alias_maximum: 32,
             max_keep_alive: Period::ZERO,
             max_session_expiry: Period::days(7),
+            will_after_crash: Period::secs(30),
             max_queued_bytes: ByteSize::gib(1),
             max_queued_messages: 10_000,
             max_queued_policy: QueuePolicy::DropOldest,

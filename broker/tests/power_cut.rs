@@ -1,0 +1,430 @@
+//! What is left after a power cut: a broker on a disk that loses what wasn't synced, and the broker that finds the rest.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests panic where they can't go on"
+)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::{Broker, BrokerConfig, Limits, Restored};
+use common::{Client, FOR_EVER, Got, Harness, durable, id, listen};
+use mqtt_protocol::{
+    Ack, Connect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, SubscriptionOptions, Will,
+};
+use store::{DurableStore, FaultDisk, StoreOptions};
+
+/// A broker and the disk under it.
+struct Machine {
+    harness: Harness,
+    disk: FaultDisk,
+    restored: Restored,
+}
+
+impl Machine {
+    async fn start() -> Self {
+        Self::on(FaultDisk::default()).await
+    }
+
+    async fn on(disk: FaultDisk) -> Self {
+        let limits = Limits { will_after_crash: Duration::from_millis(300), ..Limits::default() };
+        let config = BrokerConfig { limits, sys_interval: Duration::ZERO, ..BrokerConfig::default() };
+        let options = StoreOptions { segment_bytes: 1 << 20, reserve_bytes: 0, ..StoreOptions::default() };
+        let (store, report) = DurableStore::open_on(Arc::new(disk.clone()), options).unwrap();
+        assert!(!report.has_losses(), "{report:?}");
+        let store = Arc::new(store);
+        let broker = Broker::new(config, Arc::clone(&store) as _, None);
+        let restored = broker.restore(store).await.unwrap();
+        Self { harness: listen(broker).await, disk, restored }
+    }
+
+    /// The same machine after its power was cut, with what was safe then.
+    async fn cut_power(self, seed: u64) -> Self {
+        Self::on(self.disk.power_cut(seed)).await
+    }
+}
+
+/// Acknowledges messages until as many came as are expected, and every exchange is over; returns their payloads as text.
+async fn take(client: &mut Client, count: usize) -> Vec<String> {
+    take_until(client, &mut HashSet::new(), |got, open| got >= count && open == 0).await
+}
+
+/// Acknowledges messages until there were so many, and so many exchanges at QoS 2 are `open`.
+async fn take_until(
+    client: &mut Client,
+    open: &mut HashSet<PacketId>,
+    is_enough: impl Fn(usize, usize) -> bool,
+) -> Vec<String> {
+    let mut got = Vec::new();
+    while !is_enough(got.len(), open.len()) {
+        match client.receive().await {
+            Got::Publish { payload, qos, id, .. } => {
+                let payload = String::from_utf8(payload).unwrap();
+                match (qos, id) {
+                    (QoS::AtLeastOnce, Some(id)) => {
+                        got.push(payload);
+                        client.puback(id).await;
+                    }
+                    (QoS::ExactlyOnce, Some(id)) => {
+                        if open.insert(id) {
+                            got.push(payload);
+                        }
+                        client.send(&Packet::PubRec(Ack::new(id, ReasonCode::Success))).await;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            Got::Ack("PUBREL", id, _) => {
+                open.remove(&id);
+                client.send(&Packet::PubComp(Ack::new(id, ReasonCode::Success))).await;
+            }
+            // It may come behind the first messages.
+            Got::SubAck(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    got
+}
+
+async fn publish(client: &mut Client, topic: &str, payload: &str, qos: QoS, packet_id: u16) {
+    client.publish(topic, payload.as_bytes(), qos, false, packet_id).await;
+    acknowledged(client, qos, packet_id).await;
+}
+
+async fn acknowledged(client: &mut Client, qos: QoS, packet_id: u16) {
+    let answer = if qos == QoS::ExactlyOnce { "PUBREC" } else { "PUBACK" };
+    match client.receive().await {
+        Got::Ack(got, got_id, reason) if got == answer && got_id == id(packet_id) && !reason.is_error() => {}
+        other => panic!("no {answer} but {other:?}"),
+    }
+    if qos == QoS::ExactlyOnce {
+        release(client, packet_id).await;
+    }
+}
+
+async fn release(client: &mut Client, packet_id: u16) {
+    client.send(&Packet::PubRel(Ack::new(id(packet_id), ReasonCode::Success))).await;
+    assert_eq!(client.receive().await, Got::Ack("PUBCOMP", id(packet_id), ReasonCode::Success));
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_in_order_and_once() {
+    for seed in 0..10 {
+        let machine = Machine::start().await;
+        let (mut away, _) = machine.harness.durable("away").await;
+        away.subscribe("t/#", QoS::ExactlyOnce).await;
+        drop(away);
+        let mut publisher = machine.harness.client("publisher").await;
+        for (number, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce), (3, QoS::AtLeastOnce)] {
+            publish(&mut publisher, "t/x", &number.to_string(), qos, number).await;
+        }
+        let machine = machine.cut_power(seed).await;
+        assert_eq!((machine.restored.sessions, machine.restored.queued_messages), (1, 3));
+        let (mut away, present) = machine.harness.durable("away").await;
+        assert!(present);
+        assert_eq!(take(&mut away, 3).await, ["1", "2", "3"]);
+        away.expect_nothing().await;
+        // The subscription, too.
+        let mut publisher = machine.harness.client("publisher").await;
+        publish(&mut publisher, "t/y", "4", QoS::AtLeastOnce, 1).await;
+        assert_eq!(take(&mut away, 1).await, ["4"]);
+    }
+}
+
+/// The next message, which comes at QoS 2.
+async fn at_qos_2(client: &mut Client) -> (PacketId, bool, String) {
+    match client.receive().await {
+        Got::Publish { id: Some(id), dup, payload, qos: QoS::ExactlyOnce, .. } => {
+            (id, dup, String::from_utf8(payload).unwrap())
+        }
+        other => panic!("no PUBLISH at QoS 2 but {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn exactly_once_goes_on_where_it_was() {
+    for seed in 0..10 {
+        let machine = Machine::start().await;
+        let (mut subscriber, _) = machine.harness.durable("subscriber").await;
+        subscriber.subscribe("t", QoS::ExactlyOnce).await;
+        let mut publisher = machine.harness.client("publisher").await;
+        for number in 1..=3u16 {
+            publish(&mut publisher, "t", &number.to_string(), QoS::ExactlyOnce, number).await;
+        }
+        let mut ids = Vec::new();
+        for number in 1..=3 {
+            let (id, dup, payload) = at_qos_2(&mut subscriber).await;
+            assert_eq!((dup, payload), (false, number.to_string()));
+            ids.push(id);
+        }
+        // The first is received and about to be released, of the second we know nothing, the third isn't received.
+        subscriber.send(&Packet::PubRec(Ack::new(ids[0], ReasonCode::Success))).await;
+        assert_eq!(subscriber.receive().await, Got::Ack("PUBREL", ids[0], ReasonCode::Success));
+        let machine = machine.cut_power(seed).await;
+        let (mut subscriber, present) = machine.harness.durable("subscriber").await;
+        assert!(present);
+        assert_eq!(subscriber.receive().await, Got::Ack("PUBREL", ids[0], ReasonCode::Success));
+        for (number, expected) in [(2, ids[1]), (3, ids[2])] {
+            assert_eq!(at_qos_2(&mut subscriber).await, (expected, true, number.to_string()));
+        }
+        // An identifier that may be in use with the client isn't given to another message.
+        let mut publisher = machine.harness.client("publisher").await;
+        publish(&mut publisher, "t", "4", QoS::ExactlyOnce, 1).await;
+        let (new, dup, payload) = at_qos_2(&mut subscriber).await;
+        assert_eq!((dup, payload.as_str(), ids.contains(&new)), (false, "4", false));
+        for id in [ids[1], ids[2], new] {
+            subscriber.send(&Packet::PubRec(Ack::new(id, ReasonCode::Success))).await;
+            assert_eq!(subscriber.receive().await, Got::Ack("PUBREL", id, ReasonCode::Success));
+        }
+        let machine = machine.cut_power(seed).await;
+        let (mut subscriber, _) = machine.harness.durable("subscriber").await;
+        for id in [ids[0], ids[1], ids[2], new] {
+            assert_eq!(subscriber.receive().await, Got::Ack("PUBREL", id, ReasonCode::Success));
+            subscriber.send(&Packet::PubComp(Ack::new(id, ReasonCode::Success))).await;
+        }
+        subscriber.expect_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_that_repeats_itself_is_heard_once() {
+    for seed in 0..10 {
+        let machine = Machine::start().await;
+        let (mut subscriber, _) = machine.harness.durable("subscriber").await;
+        subscriber.subscribe("t", QoS::AtLeastOnce).await;
+        let (mut publisher, _) = machine.harness.durable("publisher").await;
+        publisher.publish("t", b"once", QoS::ExactlyOnce, false, 7).await;
+        assert_eq!(publisher.receive().await, Got::Ack("PUBREC", id(7), ReasonCode::Success));
+        let machine = machine.cut_power(seed).await;
+        let (mut publisher, present) = machine.harness.durable("publisher").await;
+        assert!(present);
+        publisher.publish("t", b"once", QoS::ExactlyOnce, false, 7).await;
+        acknowledged(&mut publisher, QoS::ExactlyOnce, 7).await;
+        // Released: what comes under this identifier now is another message.
+        let machine = machine.cut_power(seed + 1).await;
+        let (mut publisher, _) = machine.harness.durable("publisher").await;
+        publish(&mut publisher, "t", "other", QoS::ExactlyOnce, 7).await;
+        let (mut subscriber, _) = machine.harness.durable("subscriber").await;
+        let mut got = take(&mut subscriber, 2).await;
+        subscriber.expect_nothing().await;
+        got.sort();
+        assert_eq!(got, ["once", "other"]);
+    }
+}
+
+#[tokio::test]
+async fn a_clean_start_forgets_what_the_session_had_received() {
+    for seed in 0..10 {
+        let machine = Machine::start().await;
+        let (mut publisher, _) = machine.harness.durable("publisher").await;
+        publisher.subscribe("old", QoS::AtLeastOnce).await;
+        publisher.publish("t", b"lost to nobody", QoS::ExactlyOnce, false, 7).await;
+        assert!(matches!(publisher.receive().await, Got::Ack("PUBREC", ..)));
+        let mut fresh = durable("publisher");
+        fresh.clean_start = true;
+        let (mut publisher, present) = machine.harness.connect(&fresh).await;
+        assert!(!present);
+        let (mut subscriber, _) = machine.harness.durable("subscriber").await;
+        subscriber.subscribe("t", QoS::AtLeastOnce).await;
+        publisher.publish("t", b"new", QoS::ExactlyOnce, false, 7).await;
+        assert!(matches!(publisher.receive().await, Got::Ack("PUBREC", ..)));
+        let machine = machine.cut_power(seed).await;
+        let (mut publisher, present) = machine.harness.durable("publisher").await;
+        assert!(present, "the session that began with the Clean Start");
+        publisher.publish("t", b"new", QoS::ExactlyOnce, false, 7).await;
+        acknowledged(&mut publisher, QoS::ExactlyOnce, 7).await;
+        let (mut subscriber, _) = machine.harness.durable("subscriber").await;
+        assert_eq!(take(&mut subscriber, 1).await, ["new"]);
+        // Subscriptions of the session that ended are not those of the one after it.
+        publish(&mut publisher, "old", "x", QoS::AtLeastOnce, 8).await;
+        publisher.expect_nothing().await;
+        subscriber.expect_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn the_message_that_is_retained_is_the_last_that_was_seen() {
+    for seed in 0..5 {
+        let machine = Machine::start().await;
+        let (mut away, _) = machine.harness.durable("away").await;
+        away.subscribe("t", QoS::AtLeastOnce).await;
+        let mut publishers = Vec::new();
+        for publisher in 0..4 {
+            let mut client = machine.harness.client(&format!("publisher-{publisher}")).await;
+            publishers.push(tokio::spawn(async move {
+                for number in 1..=25u16 {
+                    let payload = format!("{publisher}-{number}");
+                    client.publish("t", payload.as_bytes(), QoS::AtLeastOnce, true, number).await;
+                }
+                for number in 1..=25 {
+                    acknowledged(&mut client, QoS::AtLeastOnce, number).await;
+                }
+            }));
+        }
+        let seen = take(&mut away, 100).await;
+        for publisher in publishers {
+            publisher.await.unwrap();
+        }
+        let last = retained(&machine.harness).await;
+        assert_eq!(seen.last(), Some(&last));
+        let machine = machine.cut_power(seed).await;
+        assert_eq!(retained(&machine.harness).await, last);
+        // Cleared for good.
+        let mut publisher = machine.harness.client("publisher").await;
+        publisher.publish("t", b"", QoS::AtLeastOnce, true, 1).await;
+        acknowledged(&mut publisher, QoS::AtLeastOnce, 1).await;
+        let machine = machine.cut_power(seed).await;
+        assert_eq!(machine.restored.retained_messages, 0);
+    }
+}
+
+async fn retained(harness: &Harness) -> String {
+    let mut client = harness.client("curious").await;
+    client.subscribe("t", QoS::AtMostOnce).await;
+    String::from_utf8(client.payload().await).unwrap()
+}
+
+fn with_will(client_id: &str) -> Connect<'_> {
+    let mut connect = durable(client_id);
+    connect.will = Some(Will {
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        topic: "will",
+        payload: client_id.as_bytes(),
+        delay_interval_s: 0,
+        publish: mqtt_protocol::PublishProperties::default(),
+    });
+    connect
+}
+
+#[tokio::test]
+async fn a_will_outlives_the_broker_unless_its_client_comes_back() {
+    let machine = Machine::start().await;
+    let (mut watcher, _) = machine.harness.durable("watcher").await;
+    watcher.subscribe("will", QoS::AtLeastOnce).await;
+    let _gone = machine.harness.connect(&with_will("gone")).await;
+    let _back = machine.harness.connect(&with_will("back")).await;
+    let (mut polite, _) = machine.harness.connect(&with_will("polite")).await;
+    let goodbye = mqtt_protocol::Disconnect::new(ReasonCode::NormalDisconnection);
+    polite.send(&Packet::Disconnect(goodbye)).await;
+    assert_eq!(polite.receive().await, Got::Closed);
+    // What says goodbye is written lazily; something that isn't is behind it.
+    drop(machine.harness.durable("later").await);
+    let machine = machine.cut_power(1).await;
+    let (mut back, present) = machine.harness.durable("back").await;
+    assert!(present);
+    let (mut watcher, _) = machine.harness.durable("watcher").await;
+    assert_eq!(take(&mut watcher, 1).await, ["gone"]);
+    back.expect_nothing().await;
+    // It is published once, and what it owes is safe with it.
+    drop(machine.harness.durable("later").await);
+    let machine = machine.cut_power(2).await;
+    assert_eq!(machine.restored.retained_messages, 1);
+    tokio::time::timeout(FOR_EVER, async {
+        while machine.harness.broker.stats().messages_received > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let (mut watcher, _) = machine.harness.durable("watcher").await;
+    watcher.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_queue_longer_than_its_head_comes_from_disk_in_order_and_once() {
+    let machine = Machine::start().await;
+    let (mut away, _) = machine.harness.durable("away").await;
+    away.subscribe("t", QoS::ExactlyOnce).await;
+    drop(away);
+    let mut publisher = machine.harness.client("publisher").await;
+    let qos = |number: u16| if number.is_multiple_of(3) { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+    for batch in 0..40u16 {
+        for number in batch * 100..(batch + 1) * 100 {
+            publisher.publish("t", number.to_string().as_bytes(), qos(number), false, number + 1).await;
+        }
+        let mut open = 100;
+        while open > 0 {
+            match publisher.receive().await {
+                Got::Ack("PUBREC", id, _) => {
+                    publisher.send(&Packet::PubRel(Ack::new(id, ReasonCode::Success))).await;
+                }
+                Got::Ack("PUBACK" | "PUBCOMP", ..) => open -= 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let expected: Vec<String> = (0..4000).map(|number| number.to_string()).collect();
+    // A first part without a restart, while more comes.
+    let (mut away, _) = machine.harness.durable("away").await;
+    let mut open = HashSet::new();
+    let mut got = take_until(&mut away, &mut open, |got, _| got == 1500).await;
+    publish(&mut publisher, "t", "4000", QoS::AtLeastOnce, 1).await;
+    got.extend(take_until(&mut away, &mut open, |got, _| got == 1000).await);
+    drop(away);
+    let taken = got.len();
+    assert_eq!(got, expected[..taken]);
+    // What was acknowledged at QoS 1 in the last moment may come again, and nothing else.
+    let machine = machine.cut_power(3).await;
+    let (mut away, present) = machine.harness.durable("away").await;
+    assert!(present);
+    let mut got: Vec<String> = Vec::new();
+    while got.last().is_none_or(|last| last != "4000") {
+        got.extend(take_until(&mut away, &mut open, |got, _| got == 1).await);
+    }
+    take_until(&mut away, &mut open, |_, open| open == 0).await;
+    away.expect_nothing().await;
+    let first: usize = got[0].parse().unwrap();
+    assert!(first <= taken, "{first} after {taken}");
+    let mut numbers: Vec<usize> = got.iter().map(|number| number.parse().unwrap()).collect();
+    assert!(numbers.iter().filter(|number| **number < taken).all(|number| number % 3 != 0), "QoS 2 twice");
+    numbers.retain(|number| *number >= taken);
+    assert_eq!(numbers, (taken..=4000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_shared_queue_outlives_the_broker() {
+    let machine = Machine::start().await;
+    let (mut member, _) = machine.harness.durable("member").await;
+    member.subscribe("$share/g/t", QoS::ExactlyOnce).await;
+    let mut publisher = machine.harness.client("publisher").await;
+    publish(&mut publisher, "t", "sent", QoS::ExactlyOnce, 1).await;
+    let (sent, ..) = at_qos_2(&mut member).await;
+    drop(member);
+    for number in 1..=3000u16 {
+        publisher.publish("t", number.to_string().as_bytes(), QoS::AtLeastOnce, false, number + 1).await;
+        if number % 500 == 0 {
+            for number in number - 499..=number {
+                acknowledged(&mut publisher, QoS::AtLeastOnce, number + 1).await;
+            }
+        }
+    }
+    let machine = machine.cut_power(4).await;
+    // What was sent at QoS 2 stays with its member; another one gets the rest.
+    let (mut other, _) = machine.harness.durable("other").await;
+    let options = SubscriptionOptions::from_qos(QoS::AtLeastOnce);
+    other.subscribe_with("$share/g/t", options, None).await;
+    let got = take(&mut other, 3000).await;
+    assert_eq!(got, (1..=3000).map(|number| number.to_string()).collect::<Vec<_>>());
+    other.expect_nothing().await;
+    let (mut member, present) = machine.harness.durable("member").await;
+    assert!(present);
+    assert_eq!(at_qos_2(&mut member).await, (sent, true, "sent".to_owned()));
+    // A group without members owes nothing to anybody.
+    let mut fresh = Connect::new(ProtocolVersion::V5, "member");
+    fresh.clean_start = true;
+    drop(machine.harness.connect(&fresh).await);
+    let mut fresh = Connect::new(ProtocolVersion::V5, "other");
+    fresh.clean_start = true;
+    drop(machine.harness.connect(&fresh).await);
+    let machine = machine.cut_power(5).await;
+    let (mut member, present) = machine.harness.durable("member").await;
+    assert!(!present);
+    member.subscribe("$share/g/t", QoS::ExactlyOnce).await;
+    member.expect_nothing().await;
+}
