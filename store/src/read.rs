@@ -423,7 +423,7 @@ impl QueueReader {
                     }
                     None => self.window.give_up(next.queue, position),
                 }
-                if bytes >= max_bytes {
+                if bytes >= max_bytes || debts.len() >= max {
                     break;
                 }
             }

@@ -276,3 +276,24 @@ fn what_was_appended_a_moment_ago_is_read() {
         assert_eq!(found, positions);
     }
 }
+
+#[test]
+fn a_read_gives_no_more_debts_than_it_was_asked_for() {
+    let disk = FaultDisk::default();
+    let (store, _) = open(&disk);
+    start(&store, "c");
+    for number in 1..=100 {
+        wait_for(&store, publish(&store, number, &PAYLOAD, &["c"]).unwrap().0);
+    }
+    for max in [1, 2, 15, 16, 17, 99, 100, 101] {
+        for after in [0, 1, 50] {
+            let found = store.reader(queue("c")).read(Position(after), max, usize::MAX).unwrap();
+            let places: Vec<u64> = found.iter().map(|debt| debt.position.0).collect();
+            let expected: Vec<u64> = (after + 1..=100).take(max).collect();
+            assert_eq!(places, expected, "{max} after {after}");
+        }
+    }
+    let found = store.reader(queue("c")).read(Position(7), 100, 1).unwrap();
+    assert_eq!(found.len(), 1, "one passes the limit of bytes");
+    assert!(store.reader(queue("c")).read(Position(0), 0, 1000).unwrap().is_empty());
+}
