@@ -359,3 +359,55 @@ async fn the_end_of_a_session_is_on_record_before_the_next_of_its_name() {
     assert_eq!(passing.receive().await, Got::Closed);
     assert_eq!(store.frames().len(), 5);
 }
+
+#[tokio::test]
+async fn a_takeover_while_a_commit_is_pending_loses_and_doubles_nothing() {
+    let (harness, store) = start().await;
+    let mut subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;
+    let mut first = publisher(&harness, &store).await;
+    first.publish("t", b"at 2", QoS::ExactlyOnce, false, 1).await;
+    first.publish("t", b"at 1", QoS::AtLeastOnce, false, 2).await;
+    wait_for_frames(&store, 5).await;
+    // Nothing is safe yet when the client comes again: it gets no answer before its first copies are.
+    let mut second = harness.raw(mqtt_protocol::ProtocolVersion::V5).await;
+    second.send(&Packet::Connect(Box::new(durable("publisher")))).await;
+    assert_eq!(first.receive().await, Got::Disconnect(ReasonCode::SessionTakenOver));
+    wait_for_frames(&store, 6).await;
+    subscriber.expect_nothing().await;
+    store.commit_all();
+    assert!(matches!(second.receive().await, Got::ConnAck { session_present: true, .. }));
+    assert_eq!(subscriber.payload().await, b"at 2");
+    assert_eq!(subscriber.payload().await, b"at 1");
+    // The copy joins what is there.
+    second.publish("t", b"at 2", QoS::ExactlyOnce, false, 1).await;
+    assert_eq!(second.receive().await, Got::Ack("PUBREC", id(1), ReasonCode::Success));
+    subscriber.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_window_and_its_releases_wait_for_their_records() {
+    let (harness, store) = start().await;
+    let mut subscriber = subscriber(&harness, &store, QoS::ExactlyOnce).await;
+    let mut passing = harness.client("passing").await;
+    passing.publish("t", b"two", QoS::ExactlyOnce, false, 1).await;
+    passing.publish("t", b"one", QoS::AtLeastOnce, false, 2).await;
+    // Its debt, and who gets it under which identifier; what comes after it waits behind it.
+    wait_for_frames(&store, 5).await;
+    subscriber.expect_nothing().await;
+    store.commit_all();
+    let mut first = None;
+    for expected in [&b"two"[..], b"one"] {
+        match subscriber.receive().await {
+            Got::Publish { payload, id, dup: false, .. } if payload == expected => first = first.or(id),
+            other => panic!("{other:?}"),
+        }
+    }
+    let first = first.unwrap();
+    let frames = store.frames().len();
+    subscriber.send(&Packet::PubRec(Ack::new(first, ReasonCode::Success))).await;
+    wait_for_frames(&store, frames + 1).await;
+    assert!(store.frames()[frames].contains("AwaitsCompletion"), "{}", store.frames()[frames]);
+    subscriber.expect_nothing().await;
+    store.commit_all();
+    assert_eq!(subscriber.receive().await, Got::Ack("PUBREL", first, ReasonCode::Success));
+}

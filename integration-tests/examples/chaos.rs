@@ -15,18 +15,20 @@ use integration_tests::chaos::{Options, run, run_queue};
 const KILLS_PER_RUN: u32 = 50;
 
 const USAGE: &str = "\
-usage: chaos [--kills N] [--seed N] [--durability commit|interval|memory]
+usage: chaos [--kills N] [--seed N] [--durability commit|interval|memory] [--sink true|false]
        chaos --queue N [--payload BYTES]";
 
 fn main() -> ExitCode {
     let (mut kills, mut seed, mut durability) = (1000, 1, "commit".to_owned());
     let (mut queue, mut payload) = (None, 100);
+    let mut with_sink = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let value = arguments.next().unwrap_or_default();
         let is_known = match argument.as_str() {
             "--kills" => value.parse().map(|value| kills = value).is_ok(),
             "--seed" => value.parse().map(|value| seed = value).is_ok(),
+            "--sink" => value.parse().map(|value| with_sink = value).is_ok(),
             "--queue" => value.parse().map(|value| queue = Some(value)).is_ok(),
             "--payload" => value.parse().map(|value| payload = value).is_ok(),
             "--durability" => {
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
     let mut done = 0;
     while done < kills {
         let rounds = KILLS_PER_RUN.min(kills - done);
-        let options = Options { seed, rounds, with_kills: true, durability: durability.clone() };
+        let options = Options { seed, rounds, with_kills: true, durability: durability.clone(), with_sink };
         match run(&options) {
             Ok(summary) => println!("seed {seed}: {summary}"),
             Err(failure) => {

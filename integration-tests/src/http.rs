@@ -99,9 +99,9 @@ fn serve(connection: &TcpStream, requests: &Sender<ReceivedRequest>) {
     }
 }
 
-type Request = (String, String, Vec<(String, String)>, Vec<u8>);
+pub(crate) type Request = (String, String, Vec<(String, String)>, Vec<u8>);
 
-fn read_request(input: &mut impl BufRead) -> Option<Request> {
+pub(crate) fn read_request(input: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     input.read_line(&mut line).ok()?;
     let (method, rest) = line.trim_end().split_once(' ')?;

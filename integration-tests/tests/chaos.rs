@@ -4,7 +4,13 @@ use integration_tests::chaos::{Event, Options, run};
 
 #[test]
 fn without_kills_nothing_is_lost_doubled_or_out_of_order() {
-    match run(&Options { seed: 1, rounds: 20, with_kills: false, durability: "memory".to_owned() }) {
+    match run(&Options {
+        seed: 1,
+        rounds: 20,
+        with_kills: false,
+        durability: "memory".to_owned(),
+        with_sink: true,
+    }) {
         Ok(summary) => assert!(summary.acknowledged == 2400 && summary.delivered > 7200, "{summary:?}"),
         Err(failure) => panic!("{failure}"),
     }
@@ -12,7 +18,8 @@ fn without_kills_nothing_is_lost_doubled_or_out_of_order() {
 
 #[test]
 fn a_broker_that_keeps_nothing_is_found_out() {
-    let options = Options { seed: 1, rounds: 3, with_kills: true, durability: "memory".to_owned() };
+    let options =
+        Options { seed: 1, rounds: 3, with_kills: true, durability: "memory".to_owned(), with_sink: false };
     let failure = run(&options).expect_err("what is kept in memory is gone");
     let text = failure.to_string();
     assert!(text.starts_with("seed 1: ") && text.contains("SessionLost"), "{text}");
@@ -23,7 +30,13 @@ fn a_broker_that_keeps_nothing_is_found_out() {
 
 #[test]
 fn nothing_acknowledged_is_lost_where_the_power_is_cut_again_and_again() {
-    match run(&Options { seed: 42, rounds: 24, with_kills: true, durability: "commit".to_owned() }) {
+    match run(&Options {
+        seed: 42,
+        rounds: 24,
+        with_kills: true,
+        durability: "commit".to_owned(),
+        with_sink: false,
+    }) {
         Ok(summary) => assert!(summary.kills > 24 && summary.acknowledged == 2880, "{summary}"),
         Err(failure) => panic!("{failure}"),
     }

@@ -3,13 +3,16 @@
 //! A checkpoint is written whole, beside the ones that are there, and gets its name once it is safe. The two newest are
 //! kept, and the log from the older one on: a damaged checkpoint costs time and nothing else.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use crate::bytes::{Malformed, Reader, put_bytes, put_number, put_signed};
 use crate::disk::{Disk, DiskFile};
 use crate::format::{FRAME_HEAD, FileHead, FileKind, FrameKind, HEAD, HeadError, seal};
 use crate::queue::{Inflight, Queue, Run, Session};
 use crate::scan::{Found, Scanner};
+use crate::shards::Shards;
 use crate::state::{Place, Segment, State};
 
 /// A frame ends once it is longer than this, in bytes.
@@ -40,81 +43,121 @@ impl From<Malformed> for CheckpointError {
     }
 }
 
-/// A state on its way into a file: frames without their heads.
+/// A state on its way into a file. Taking one costs the same however large the state is.
 pub(crate) struct Snapshot {
-    frames: Vec<Vec<u8>>,
+    next_queue: u64,
+    stamp_ms: i64,
+    segments: BTreeMap<u64, Segment>,
+    queues: Shards<u64, Arc<Queue>>,
+    retained: Shards<Box<str>, Place>,
 }
 
 impl Snapshot {
     pub(crate) fn of(state: &State) -> Self {
-        let mut frames = Vec::new();
-        let mut out = vec![0; FRAME_HEAD];
-        let mut next = |out: &mut Vec<u8>, limit: usize| {
-            if out.len() > limit {
-                frames.push(std::mem::replace(out, vec![0; FRAME_HEAD]));
-            }
-        };
-        out.push(GLOBAL);
-        put_number(&mut out, state.next_queue);
-        put_signed(&mut out, state.stamp_ms);
-        for (number, segment) in &state.segments {
-            out.push(SEGMENT);
-            put_number(&mut out, *number);
-            put_number(&mut out, segment.epoch.into());
-            for number in [segment.size, segment.live, segment.last_sequence] {
-                put_number(&mut out, number);
-            }
-            next(&mut out, FRAME_BYTES);
+        Self {
+            next_queue: state.next_queue,
+            stamp_ms: state.stamp_ms,
+            segments: state.segments.clone(),
+            queues: state.queues.clone(),
+            retained: state.retained.clone(),
         }
-        for (number, queue) in &state.queues {
-            out.push(QUEUE);
-            put_number(&mut out, *number);
-            put_queue(&mut out, queue);
-            next(&mut out, FRAME_BYTES);
-        }
-        for (topic, place) in &state.retained {
-            out.push(RETAINED);
-            put_bytes(&mut out, topic.as_bytes());
-            for number in [place.segment, place.offset.into(), place.message.into(), place.bytes] {
-                put_number(&mut out, number);
-            }
-            next(&mut out, FRAME_BYTES);
-        }
-        next(&mut out, FRAME_HEAD);
-        Self { frames }
     }
 
-    /// Bytes of the file.
-    pub(crate) fn size(&self) -> u64 {
-        let frames: usize = self.frames.iter().map(Vec::len).sum();
-        (HEAD + frames + FRAME_HEAD) as u64
-    }
-
-    /// Writes the file under `name` and makes it safe.
-    pub(crate) fn write(self, disk: &dyn Disk, name: &str, head: FileHead) -> io::Result<()> {
+    /// Writes the file under `name` and makes it safe; returns its size in bytes.
+    pub(crate) fn write(self, disk: &dyn Disk, name: &str, head: FileHead) -> io::Result<u64> {
         let file = create_temporary(disk)?;
         file.write_at(&head.to_bytes(), 0)?;
-        let mut offset = HEAD as u64;
-        let mut sequence = 0;
-        for mut frame in self.frames {
-            sequence += 1;
-            seal(&mut frame, FrameKind::State, sequence, 0, head.salt);
-            file.write_at(&frame, offset)?;
-            offset += frame.len() as u64;
-        }
-        let mut end = [0; FRAME_HEAD];
-        seal(&mut end, FrameKind::End, sequence + 1, 0, head.salt);
-        file.write_at(&end, offset)?;
+        let mut frames =
+            Frames { file: &*file, salt: head.salt, offset: HEAD as u64, sequence: 0, body: Vec::new() };
+        self.put(&mut frames)?;
+        frames.finish(FrameKind::State)?;
+        frames.finish(FrameKind::End)?;
         file.sync()?;
         disk.rename(TEMPORARY, name)?;
-        disk.sync_names()
+        disk.sync_names()?;
+        Ok(frames.offset)
+    }
+
+    fn put(self, frames: &mut Frames<'_>) -> io::Result<()> {
+        frames.item(|out| {
+            out.push(GLOBAL);
+            put_number(out, self.next_queue);
+            put_signed(out, self.stamp_ms);
+        })?;
+        for (number, segment) in &self.segments {
+            frames.item(|out| {
+                out.push(SEGMENT);
+                put_number(out, *number);
+                put_number(out, segment.epoch.into());
+                for number in [segment.size, segment.live, segment.last_sequence] {
+                    put_number(out, number);
+                }
+            })?;
+        }
+        for part in self.queues.into_parts() {
+            for (number, queue) in &*part {
+                frames.item(|out| {
+                    out.push(QUEUE);
+                    put_number(out, *number);
+                    put_queue(out, queue);
+                })?;
+            }
+        }
+        for part in self.retained.into_parts() {
+            for (topic, place) in &*part {
+                frames.item(|out| {
+                    out.push(RETAINED);
+                    put_bytes(out, topic.as_bytes());
+                    for number in [place.segment, place.offset.into(), place.message.into(), place.bytes] {
+                        put_number(out, number);
+                    }
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The frames of a checkpoint, one after the other: one is in memory.
+struct Frames<'a> {
+    file: &'a dyn DiskFile,
+    salt: u64,
+    offset: u64,
+    sequence: u64,
+    /// Room for the head, and the items so far.
+    body: Vec<u8>,
+}
+
+impl Frames<'_> {
+    fn item(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        if self.body.is_empty() {
+            self.body.resize(FRAME_HEAD, 0);
+        }
+        put(&mut self.body);
+        if self.body.len() > FRAME_BYTES { self.finish(FrameKind::State) } else { Ok(()) }
+    }
+
+    /// Writes the frame that is being made; an end is one without items.
+    fn finish(&mut self, kind: FrameKind) -> io::Result<()> {
+        if kind == FrameKind::End {
+            self.body.resize(FRAME_HEAD, 0);
+        }
+        if self.body.is_empty() {
+            return Ok(());
+        }
+        self.sequence += 1;
+        seal(&mut self.body, kind, self.sequence, 0, self.salt);
+        self.file.write_at(&self.body, self.offset)?;
+        self.offset += self.body.len() as u64;
+        self.body.clear();
+        Ok(())
     }
 }
 
 /// A file that hasn't its name yet. One that is found at a start is left of an interrupted write, and removed.
 pub(crate) const TEMPORARY: &str = "new.tmp";
 
-pub(crate) fn create_temporary(disk: &dyn Disk) -> io::Result<std::sync::Arc<dyn DiskFile>> {
+pub(crate) fn create_temporary(disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
     match disk.remove(TEMPORARY) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -172,7 +215,7 @@ fn read_frame(state: &mut State, body: &[u8]) -> Result<(), Malformed> {
                 let number = reader.number()?;
                 let queue = read_queue(&mut reader)?;
                 state.know(number, queue.key.clone());
-                state.queues.insert(number, queue);
+                state.queues.insert(number, Arc::new(queue));
             }
             RETAINED => {
                 let topic = reader.text()?;
@@ -340,9 +383,7 @@ mod tests {
     #[test]
     fn a_state_comes_back() {
         let disk = FaultDisk::default();
-        let snapshot = Snapshot::of(&state());
-        let size = snapshot.size();
-        snapshot.write(&disk, "c", head()).unwrap();
+        let size = Snapshot::of(&state()).write(&disk, "c", head()).unwrap();
         let file = disk.open("c").unwrap();
         assert_eq!(file.size().unwrap(), size);
         let (found, state_found) = read(&*file).unwrap();

@@ -379,8 +379,7 @@ impl Front {
 
     fn put_debt(&mut self, making: &Making<'_>, queue: Option<u64>, debt: &Debt<'_>) -> Position {
         let message = debt.message.and_then(|id| making.index_of(id));
-        let Some((number, queue)) =
-            queue.and_then(|number| Some((number, self.state.queues.get_mut(&number)?)))
+        let Some((number, queue)) = queue.and_then(|number| Some((number, self.state.queue_mut(number)?)))
         else {
             return Position::NOWHERE;
         };

@@ -38,6 +38,7 @@ mod read;
 mod record;
 mod recovery;
 mod scan;
+mod shards;
 mod state;
 mod writer;
 

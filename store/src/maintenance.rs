@@ -128,7 +128,6 @@ impl Maintenance {
 
     fn write_checkpoint(&self, snapshot: Snapshot, covered: u64) -> io::Result<()> {
         let shared = &self.shared;
-        let size = snapshot.size();
         let head = FileHead {
             kind: FileKind::Checkpoint,
             store: shared.identity.id,
@@ -140,10 +139,13 @@ impl Maintenance {
         let done = snapshot.write(&*shared.disk, &checkpoint_name(covered, shared.identity.epoch), head);
         let mut front = shared.front.lock();
         front.checkpoint_underway = false;
-        if let Err(error) = done {
-            front.counters.checkpoint_failures += 1;
-            return Err(error);
-        }
+        let size = match done {
+            Ok(size) => size,
+            Err(error) => {
+                front.counters.checkpoint_failures += 1;
+                return Err(error);
+            }
+        };
         front.counters.checkpoints += 1;
         front.counters.index_bytes += size;
         front.checkpoint_size = size;

@@ -233,7 +233,7 @@ impl DurableStore {
     pub fn queue_len(&self, key: QueueKey<'_>) -> u64 {
         let front = self.shared.front.lock();
         let queue = front.state.find(key, &mut Vec::new());
-        queue.and_then(|queue| front.state.queues.get(&queue)).map_or(0, Queue::len)
+        queue.and_then(|queue| front.state.queues.get(&queue)).map_or(0, |queue| queue.len())
     }
 
     /// The last place that was given in a queue, [`Position::NOWHERE`] when there is none of this name.

@@ -299,7 +299,7 @@ impl Recovery<'_> {
         }
         self.lose_missing();
         for queue in self.state.queues.values_mut() {
-            queue.close_gaps();
+            Arc::make_mut(queue).close_gaps();
         }
         Ok(())
     }
@@ -479,11 +479,12 @@ impl Recovery<'_> {
         if self.report.has_losses() {
             // So that it is reported once.
             let snapshot = Snapshot::of(&self.state);
-            checkpoint_size = snapshot.size();
             let sequence = self.last_sequence;
             let salt = fastrand::u64(..);
             let head = FileHead { kind: FileKind::Checkpoint, sequence, salt, ..head };
-            if unless_full(snapshot.write(self.disk, &checkpoint_name(sequence, epoch), head))?.is_some() {
+            let written = snapshot.write(self.disk, &checkpoint_name(sequence, epoch), head);
+            if let Some(size) = unless_full(written)? {
+                checkpoint_size = size;
                 checkpoints.push(sequence);
                 checkpoints.drain(..checkpoints.len().saturating_sub(2));
             }

@@ -7,6 +7,7 @@
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -15,18 +16,19 @@ use crate::entry::{Entry, Owed, put_key, put_message, read_key};
 use crate::format::FrameKind;
 use crate::queue::{Inflight, Queue, Session};
 use crate::record::QueueKey;
+use crate::shards::Shards;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
-    pub(crate) queues: HashMap<u64, Queue>,
+    pub(crate) queues: Shards<u64, Arc<Queue>>,
     /// Numbers of queues by their encoded keys.
     pub(crate) names: HashMap<Box<[u8]>, u64>,
     /// Numbers of the queues that belong to actions: few, among all those of sessions.
     pub(crate) of_actions: BTreeSet<u64>,
-    pub(crate) retained: HashMap<Box<str>, Place>,
+    pub(crate) retained: Shards<Box<str>, Place>,
     pub(crate) segments: BTreeMap<u64, Segment>,
     /// The number that the next queue gets.
     pub(crate) next_queue: u64,
@@ -70,6 +72,11 @@ pub(crate) struct FoundDebt {
 }
 
 impl State {
+    /// A queue, to be changed.
+    pub(crate) fn queue_mut(&mut self, number: u64) -> Option<&mut Queue> {
+        self.queues.get_mut(&number).map(Arc::make_mut)
+    }
+
     /// The number of a queue.
     pub(crate) fn find(&self, key: QueueKey<'_>, scratch: &mut Vec<u8>) -> Option<u64> {
         scratch.clear();
@@ -149,7 +156,8 @@ impl State {
         let mut name = Vec::new();
         put_key(&mut name, key);
         self.next_queue = self.next_queue.max(number + 1);
-        let queue = self.queues.entry(number).or_insert_with(|| Queue::new(&name));
+        let made = self.queues.get_or_insert_with(number, || Arc::new(Queue::new(&name)));
+        let Some(queue) = made.map(Arc::make_mut) else { return };
         queue.key = name.as_slice().into();
         if matches!(key, QueueKey::Session(_)) && queue.session.is_none() {
             queue.session = Some(Box::default());
@@ -168,25 +176,25 @@ impl State {
     fn end_queue(&mut self, number: u64) {
         let Some(queue) = self.queues.remove(&number) else { return };
         self.of_actions.remove(&number);
-        if let Slot::Occupied(slot) = self.names.entry(queue.key)
+        if let Slot::Occupied(slot) = self.names.entry(queue.key.clone())
             && *slot.get() == number
         {
             slot.remove();
         }
-        for run in queue.runs {
+        for run in &queue.runs {
             self.die(run.segment, run.bytes);
         }
     }
 
     fn with_session(&mut self, queue: u64, change: impl FnOnce(&mut Session)) {
-        if let Some(session) = self.queues.get_mut(&queue).and_then(|queue| queue.session.as_mut()) {
+        if let Some(session) = self.queue_mut(queue).and_then(|queue| queue.session.as_mut()) {
             change(session);
         }
     }
 
     /// Pays a debt, wherever it is.
     pub(crate) fn settle(&mut self, queue: u64, position: u64) {
-        let Some(owing) = self.queues.get_mut(&queue) else { return };
+        let Some(owing) = self.queue_mut(queue) else { return };
         if let Some((segment, bytes)) = owing.settle(position) {
             self.die(segment, bytes);
         }
@@ -212,7 +220,7 @@ impl State {
     /// A debt lies in a segment now; `false` when nobody owes it any more.
     pub(crate) fn place(&mut self, kind: FrameKind, debt: FoundDebt, segment: u64, bytes: u64) -> bool {
         let FoundDebt { queue, position } = debt;
-        let Some(owing) = self.queues.get_mut(&queue) else { return false };
+        let Some(owing) = self.queue_mut(queue) else { return false };
         owing.next = owing.next.max(position + 1);
         if !owing.owes(position) {
             return false;
@@ -282,7 +290,7 @@ impl State {
     /// Gives up everything that lies in a segment; returns how many debts and retained messages that were.
     pub(crate) fn lose_segment(&mut self, number: u64) -> (u64, u64) {
         self.segments.remove(&number);
-        let debts = self.queues.values_mut().map(|queue| queue.lose(number)).sum();
+        let debts = self.queues.values_mut().map(|queue| Arc::make_mut(queue).lose(number)).sum();
         let before = self.retained.len();
         self.retained.retain(|_, place| place.segment != number);
         (debts, (before - self.retained.len()) as u64)

@@ -103,6 +103,8 @@ pub enum Wrong {
     Unasked(u8, u16),
     /// A message whose bytes aren't those that were sent, or that nobody sent.
     Garbled,
+    /// A request with the idempotency key of another message, or with another key than before.
+    Key(Label),
     /// The broker ended the connection and said why.
     Disconnected(u8),
     /// A packet that has no business there, by its first byte.

@@ -20,14 +20,13 @@ pub(super) fn topic(label: Label) -> String {
     }
 }
 
-/// The number, and as many bytes more as it says.
+/// The number, and as many bytes more as it says, as JSON.
 pub(super) fn payload(label: Label, padding: usize) -> Vec<u8> {
     if label.is_clear() {
         return Vec::new();
     }
-    let mut payload = format!("{} {padding} ", label.number).into_bytes();
-    payload.resize(payload.len() + padding, b'.');
-    payload
+    let dots = ".".repeat(padding);
+    format!(r#"{{"number":{},"length":{padding},"padding":"{dots}"}}"#, label.number).into_bytes()
 }
 
 /// What a message is, by its topic and its payload; `None` when it is none of the run's, or not whole.
@@ -41,9 +40,10 @@ pub(super) fn label(topic: &str, payload: &[u8]) -> Option<Label> {
         _ => return None,
     };
     let text = std::str::from_utf8(payload).ok()?;
-    let (number, rest) = text.split_once(' ')?;
-    let (padding, rest) = rest.split_once(' ')?;
-    let is_whole = rest.len() == padding.parse::<usize>().ok()? && rest.bytes().all(|byte| byte == b'.');
+    let (number, rest) = text.strip_prefix("{\"number\":")?.split_once(",\"length\":")?;
+    let (length, rest) = rest.split_once(",\"padding\":\"")?;
+    let dots = rest.strip_suffix("\"}")?;
+    let is_whole = dots.len() == length.parse::<usize>().ok()? && dots.bytes().all(|byte| byte == b'.');
     is_whole.then_some(Label { publisher: publisher.parse().ok()?, lane, number: number.parse().ok()? })
 }
 
@@ -57,12 +57,16 @@ mod tests {
             let sent = Label { publisher: 3, lane, number: 21 };
             let mut bytes = payload(sent, 100);
             assert_eq!(label(&topic(sent), &bytes), Some(sent));
-            bytes[50] = b' ';
+            bytes[80] = b' ';
             assert_eq!(label(&topic(sent), &bytes), None);
-            bytes.truncate(90);
+            bytes[80] = b'.';
+            bytes.remove(80);
             assert_eq!(label(&topic(sent), &bytes), None);
         }
-        assert_eq!(label("other/1/q1", b"1 0 "), None);
+        assert_eq!(
+            label("other/1/q1", &payload(Label { publisher: 1, lane: Lane::AtLeastOnce, number: 1 }, 0)),
+            None
+        );
         assert!(payload(Label { publisher: 0, lane: Lane::Retained(0), number: 10 }, 5).is_empty());
     }
 }

@@ -1,7 +1,8 @@
 //! A broker that is killed again and again while clients use it, and a verdict on what they saw.
 //!
 //! Publishers send at QoS 1 and 2 and send again what isn't answered for; durable subscribers of both versions come and go;
-//! a Shared Subscription divides messages among its members; topics are retained and cleared. At random moments, in the
+//! a Shared Subscription divides messages among its members; topics are retained and cleared; a rule sends everything to an
+//! HTTP server that is rarely well. At random moments, in the
 //! middle of a start too, the process gets a `kill -9`, and a new one starts on the same folder. The binary keeps what it
 //! hasn't synced in its own memory (`TIDEGATE_POWER_CUT`), so each kill is a power cut.
 //!
@@ -12,6 +13,7 @@
 //! - `history`: what happened; `check`: what may not.
 //! - `stage`: what the parts share; `publisher`, `subscriber`: the clients; `link`: their connection; `message`: what they
 //!   send.
+//! - `sink`: the HTTP server.
 //! - `queue`: another run, for a session that stays away for long.
 
 mod check;
@@ -20,6 +22,7 @@ mod link;
 mod message;
 mod publisher;
 mod queue;
+mod sink;
 mod stage;
 mod subscriber;
 
@@ -35,6 +38,7 @@ pub use history::{Entry, Event, Label, Lane, Wrong};
 use link::{Link, Packet};
 use publisher::Publisher;
 pub use queue::{QueueSummary, run_queue};
+use sink::Sink;
 use stage::{Phase, Stage};
 use subscriber::{Role, Subscriber};
 
@@ -60,12 +64,14 @@ const PUBLISHERS: [&str; 4] = ["pub-0", "pub-1", "pub-2", "pub-3"];
 
 const GROUP: &str = "group";
 
-const RECEIVERS: [Receiver; 4] = [
+const SUBSCRIBERS: [Receiver; 4] = [
     Receiver { name: "sub-0", takes_qos_2: true, is_ordered: true },
     Receiver { name: "sub-1", takes_qos_2: true, is_ordered: true },
     Receiver { name: "sub-2", takes_qos_2: false, is_ordered: true },
     Receiver { name: GROUP, takes_qos_2: true, is_ordered: false },
 ];
+
+const FAR_SIDE: Receiver = Receiver { name: sink::SINK, takes_qos_2: false, is_ordered: true };
 
 const SHARED_FILTER: &str = "$share/group/chaos/#";
 
@@ -98,6 +104,8 @@ pub struct Options {
     pub with_kills: bool,
     /// The broker's `[store] durability`.
     pub durability: String,
+    /// Whether a rule sends every message to an HTTP server that is rarely well, too.
+    pub with_sink: bool,
 }
 
 /// What a run without a violation did.
@@ -172,9 +180,16 @@ pub fn run(options: &Options) -> Result<Summary, Box<Failure>> {
     let folder = new_folder();
     let stage = Stage::new();
     let start = Instant::now();
-    let mut director = Director::new(&stage, options, &folder);
+    let mut random = fastrand::Rng::with_seed(options.seed);
+    let (sink, listener) = Sink::new(&stage, random.u64(..)).expect("loopback has a free port");
+    let mut receivers = SUBSCRIBERS.to_vec();
+    receivers.extend(options.with_sink.then_some(FAR_SIDE));
+    let mut director = Director::new(&stage, options, &receivers, &folder);
+    if options.with_sink {
+        director.builder = director.builder.rule_file("chaos", &sink.rule());
+    }
     let done = thread::scope(|scope| {
-        let mut random = fastrand::Rng::with_seed(options.seed);
+        sink::spawn(&sink, listener, scope);
         for role in ROLES {
             let subscriber = Subscriber::new(&stage, role, random.u64(..));
             scope.spawn(|| subscriber.run());
@@ -192,7 +207,7 @@ pub fn run(options: &Options) -> Result<Summary, Box<Failure>> {
         broker.stop();
     }
     let history = std::mem::take(&mut stage.lock().history);
-    let mut violations = check(&RECEIVERS, &history);
+    let mut violations = check(&receivers, &history);
     violations.extend(done.err().map(|what| Violation { what, about: None }));
     drop(std::fs::remove_dir_all(&folder));
     if !violations.is_empty() {
@@ -221,6 +236,7 @@ fn write_trace(seed: u64, history: &[Entry]) -> io::Result<PathBuf> {
 /// Starts the broker and kills it, and tells the clients when to do what.
 struct Director<'a> {
     stage: &'a Stage,
+    receivers: &'a [Receiver],
     builder: BrokerBuilder,
     broker: Option<Broker>,
     random: fastrand::Rng,
@@ -235,7 +251,7 @@ struct Director<'a> {
 type Done<T> = Result<T, String>;
 
 impl<'a> Director<'a> {
-    fn new(stage: &'a Stage, options: &Options, folder: &Path) -> Self {
+    fn new(stage: &'a Stage, options: &Options, receivers: &'a [Receiver], folder: &Path) -> Self {
         let store = format!(
             "[store]\ndurability = \"{}\"\nreserve = 0\n[sys]\ninterval = \"0s\"\n",
             options.durability
@@ -246,6 +262,7 @@ impl<'a> Director<'a> {
             .variable("TIDEGATE_POWER_CUT", &options.seed.to_string());
         Self {
             stage,
+            receivers,
             builder,
             broker: None,
             random: fastrand::Rng::with_seed(!options.seed),
@@ -301,7 +318,7 @@ impl<'a> Director<'a> {
         loop {
             let before = missing;
             let is_there = self.stage.wait(QUIET, |state| {
-                missing = state.missing(&RECEIVERS);
+                missing = state.missing(self.receivers);
                 missing == 0 || missing < before
             });
             if missing == 0 || !is_there {
