@@ -88,6 +88,15 @@ impl ActionConfig {
         }
     }
 
+    /// Whether its queue is an outbox, where there is a store on disk.
+    #[must_use]
+    pub const fn has_outbox(&self) -> bool {
+        match self {
+            Self::Http(_) => true,
+            Self::Republish(_) | Self::Log(_) => false,
+        }
+    }
+
     /// Returns the value of `type`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -235,6 +244,19 @@ impl Overflow {
             Self::DropNewest => "drop_newest",
         }
     }
+}
+
+/// What becomes of the outbox of an action that is removed or renamed. `on_remove = "…"`, of an action or of its rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnRemove {
+    /// It is sent with the last settings, until it is empty or the process ends.
+    Drain,
+    /// It becomes dead letters.
+    DeadLetter,
+    /// It is dropped.
+    Purge,
 }
 
 /// When a request that failed is tried again, and when it is given up. `retry = { … }`.

@@ -32,8 +32,8 @@ pub mod units;
 pub use config::ActionConfig;
 pub use dead_letters::{DeadLetter, DeadLetterError};
 pub use delivery::{
-    Aftermath, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, ItemId, OnFailure,
-    Outbox, Sink, Snapshot,
+    Aftermath, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, Fate, ItemId,
+    OnFailure, Outbox, Sink, Snapshot,
 };
 pub use error::{ActionConfigError, RenderError};
 pub use outlet::{Early, KeepError, Outlet, OutletItem, OutletSettings, Owing, QueuedRequest};

@@ -257,6 +257,32 @@ impl Outlet {
         }
     }
 
+    /// Goes on until nothing is left, and then ends. For the queue of an action that is gone.
+    pub fn retire(&self) {
+        match &self.kind {
+            Kind::Http(delivery) => delivery.retire(),
+            Kind::Log(delivery) => delivery.retire(),
+        }
+    }
+
+    /// Whether the queue has ended after [`Outlet::retire`] or [`Outlet::shutdown`].
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        match &self.kind {
+            Kind::Http(delivery) => delivery.is_finished(),
+            Kind::Log(delivery) => delivery.is_finished(),
+        }
+    }
+
+    /// Takes back [`Outlet::retire`]; `false` when the queue has ended.
+    #[must_use]
+    pub fn revive(&self) -> bool {
+        match &self.kind {
+            Kind::Http(delivery) => delivery.revive(),
+            Kind::Log(delivery) => delivery.revive(),
+        }
+    }
+
     /// Takes nothing more, sends what is queued for at most `grace`, then gives up the rest and counts it under
     /// [`crate::DropReason::Shutdown`].
     pub async fn shutdown(&self, grace: Duration) {

@@ -38,7 +38,7 @@ pub(super) struct Ending {
 
 /// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// It is kept for somebody to look at.
     DeadLetter,
     /// It is gone.
@@ -116,6 +116,40 @@ impl Outbox {
             }
         }
         out
+    }
+
+    /// Puts away everything that the outbox holds. Nobody else may send from it meanwhile. Returns how many items that
+    /// were. Waits for the disk.
+    ///
+    /// # Errors
+    /// What the disk or the store says; what is left stays.
+    pub fn put_all_away(&self, fate: Fate) -> io::Result<u64> {
+        let mut after = Position::NOWHERE;
+        let mut put_away = 0;
+        loop {
+            let found = self.grave_reader.lock().read(after, READ_MAX, READ_BYTES_MAX)?;
+            let Some(last) = found.last() else { return Ok(put_away) };
+            after = last.position;
+            let endings = found.iter().map(|debt| {
+                let own =
+                    ItemId { store: self.store.identity().id, epoch: debt.epoch, sequence: debt.position.0 };
+                Ending {
+                    position: debt.position.0,
+                    id: Body::decode(&debt.body).and_then(|body| body.identity).unwrap_or(own),
+                    reason: DropReason::Removed,
+                    error: "the action was removed".to_owned(),
+                    attempts: 0,
+                    first_attempt: None,
+                    fate,
+                }
+            });
+            for buried in self.bury(endings.collect()) {
+                if matches!(buried, Buried::Again(_)) {
+                    return Err(io::Error::other("the store takes no dead letters now"));
+                }
+                put_away += 1;
+            }
+        }
     }
 
     /// `found` is what was read of the outbox so far: what ends together mostly stands together.

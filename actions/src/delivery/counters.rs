@@ -28,11 +28,13 @@ pub enum DropReason {
     Unreadable,
     /// The store has lost it to damage of its files.
     Lost,
+    /// Its action was removed, and whoever removed it wanted that.
+    Removed,
 }
 
 impl DropReason {
     /// Every reason, in the order of [`Snapshot::dropped`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::QueueFull,
         Self::TooLarge,
         Self::Expired,
@@ -43,6 +45,7 @@ impl DropReason {
         Self::Shutdown,
         Self::Unreadable,
         Self::Lost,
+        Self::Removed,
     ];
 
     /// The value of the metric's `reason` label.
@@ -59,6 +62,7 @@ impl DropReason {
             Self::Shutdown => "shutdown",
             Self::Unreadable => "unreadable",
             Self::Lost => "lost",
+            Self::Removed => "removed",
         }
     }
 }

@@ -40,15 +40,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use batch::BatchPolicy;
-pub use burial::{Aftermath, Ended, Endings};
+pub use burial::{Aftermath, Ended, Endings, Fate};
 pub use circuit::{CircuitState, Health};
 pub use counters::{DropReason, Snapshot};
 pub use error::DeliveryError;
 pub use outbox::Outbox;
 use queue::{Admission, Queue, Settled};
 use store::Position;
-
-use burial::Fate;
 
 use crate::config::{DeliveryConfig, Overflow};
 use crate::outlet::QueuedRequest;
@@ -327,6 +325,24 @@ impl<S: Sink> Delivery<S> {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.shared.queue.lock().snapshot(Instant::now())
+    }
+
+    /// Goes on until nothing is left, and then ends.
+    pub fn retire(&self) {
+        self.shared.queue.lock().retire();
+        self.shared.wake.notify_one();
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.shared.queue.lock().is_finished()
+    }
+
+    /// Takes back [`Self::retire`]; `false` when it has ended.
+    #[must_use]
+    pub fn revive(&self) -> bool {
+        self.shared.queue.lock().revive()
     }
 
     /// Takes nothing more, sends what is queued for at most `grace`, then gives up the rest and counts it.

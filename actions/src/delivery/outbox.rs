@@ -297,6 +297,11 @@ impl Backlog {
         (of(self.items), of(self.items.saturating_neg()))
     }
 
+    /// Whether nothing is left on disk that isn't in memory.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items <= 0 && !self.has_more && !self.is_reading
+    }
+
     /// Somebody tells of a new item. Returns whether it is to go straight into memory.
     pub(super) fn told(&mut self, position: u64, has_room: bool) -> bool {
         if position <= self.known_to {

@@ -147,6 +147,9 @@ pub(super) struct Queue<R> {
     in_flight_batches: usize,
     counters: Counters,
     closes_at: Option<Instant>,
+    /// Nothing new is expected: it ends once nothing is left.
+    is_retired: bool,
+    is_finished: bool,
     /// The part on disk, where the queue is kept there.
     backlog: Option<Backlog>,
     /// Items of the outbox that ended without being delivered and are still in it.
@@ -190,6 +193,8 @@ impl<R: QueuedRequest> Queue<R> {
             in_flight_batches: 0,
             counters: Counters::default(),
             closes_at: None,
+            is_retired: false,
+            is_finished: false,
         }
     }
 
@@ -219,7 +224,7 @@ impl<R: QueuedRequest> Queue<R> {
         now: Instant,
     ) -> Option<Outgoing<R>> {
         self.counters.received += 1;
-        let has_room = self.has_room_in_head() && self.closes_at.is_none();
+        let has_room = self.has_room_in_head() && self.closes_at.is_none() && !self.is_finished;
         if self.backlog.as_mut().is_some_and(|backlog| !backlog.told(position, has_room)) {
             return Some(outgoing);
         }
@@ -414,6 +419,21 @@ impl<R: QueuedRequest> Queue<R> {
         settled
     }
 
+    /// Ends once nothing is left.
+    pub(super) fn retire(&mut self) {
+        self.is_retired = true;
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+
+    /// Goes on after all; `false` when it has ended.
+    pub(super) fn revive(&mut self) -> bool {
+        self.is_retired &= self.is_finished;
+        !self.is_finished
+    }
+
     pub(super) fn close(&mut self, at: Instant) {
         self.closes_at = Some(self.closes_at.map_or(at, |other| other.min(at)));
     }
@@ -431,11 +451,16 @@ impl<R: QueuedRequest> Queue<R> {
                 && self.ending.is_empty()
                 && self.burying.is_none()
             {
+                self.is_finished = true;
                 return (Step::Finished, settled);
             }
             if closes_at <= now {
                 return (Step::GraceOver, settled);
             }
+        }
+        if self.is_retired && self.in_memory() == 0 && self.backlog.as_ref().is_none_or(Backlog::is_empty) {
+            self.is_finished = true;
+            return (Step::Finished, settled);
         }
         let is_low = self.in_memory() <= HEAD_ITEMS_MAX / 2 && self.bytes < HEAD_BYTES_MAX / 2;
         if let Some(backlog) = &mut self.backlog

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use actions::config::OnRemove;
 use actions::{ActionConfig, ActionConfigError, ActionPlan, Slot};
 use rules_sql::{CompileError, CompiledRule, Dialect, Limits, Template, TemplateKind, Undefined};
 use serde::Deserialize;
@@ -54,6 +55,8 @@ pub struct LoadedRule {
     pub warnings: Vec<RuleFileError>,
     /// Whether an output without any member counts as none.
     pub(super) skip_empty: bool,
+    /// What becomes of the outbox of an action that is gone, unless the action says so itself.
+    pub(super) on_remove: Option<OnRemove>,
     pub(super) compiled: CompiledRule,
     pub(super) actions: Vec<LoadedAction>,
     pub(super) error_action: Option<LoadedAction>,
@@ -65,6 +68,8 @@ pub(super) struct LoadedAction {
     pub(super) plan: ActionPlan,
     /// One for each of the plan's templates, in their order.
     pub(super) templates: Vec<Template>,
+    /// What becomes of its outbox when it is gone.
+    pub(super) on_remove: Option<OnRemove>,
 }
 
 impl RuleSet {
@@ -111,6 +116,14 @@ impl LoadedRule {
     #[must_use]
     pub fn filters(&self) -> &[String] {
         self.compiled.filters()
+    }
+
+    /// The actions with an outbox, the error action among them, with the names of their outboxes.
+    pub(super) fn outboxes(&self) -> impl Iterator<Item = (String, &LoadedAction)> {
+        let actions = self.actions.iter().chain(&self.error_action);
+        actions
+            .filter(|action| action.config.has_outbox())
+            .map(|action| (format!("{}/{}", self.name, action.config.name()), action))
     }
 
     /// Returns the names of the rule's actions, in order; the error action isn't among them.
@@ -169,6 +182,7 @@ struct Head {
     tags: Vec<String>,
     #[serde(default)]
     skip_empty: bool,
+    on_remove: Option<OnRemove>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -317,6 +331,7 @@ impl<'l> Loader<'l> {
             tags: head.tags,
             warnings,
             skip_empty: head.skip_empty,
+            on_remove: head.on_remove,
             compiled,
             actions,
             error_action,
@@ -397,9 +412,10 @@ impl ActionMaker<'_> {
             return None;
         }
         let undefined = self.undefined(&keys, &name)?;
+        let on_remove = self.on_remove(&keys, &name)?;
         let mut settings = DeTable::new();
         for (key, value) in table {
-            if !["type", "strict", "undefined"].contains(&key.get_ref().as_ref()) {
+            if !["type", "strict", "undefined", "on_remove"].contains(&key.get_ref().as_ref()) {
                 settings.insert(key, value);
             }
         }
@@ -434,7 +450,20 @@ impl ActionMaker<'_> {
             }
         };
         let templates = self.templates(&plan, &keys, &span, undefined)?;
-        Some(LoadedAction { config, plan, templates })
+        Some(LoadedAction { config, plan, templates, on_remove })
+    }
+
+    /// Reads `on_remove`, which every kind has.
+    fn on_remove(&mut self, keys: &DeTable<'_>, action: &str) -> Option<Option<OnRemove>> {
+        let Some(value) = keys.get("on_remove") else { return Some(None) };
+        match OnRemove::deserialize(value.clone().into_deserializer()) {
+            Ok(on_remove) => Some(Some(on_remove)),
+            Err(_) => {
+                let expected = "expected \"drain\", \"dead_letter\" or \"purge\"";
+                self.fault(&value.span(), action, format!("on_remove: {expected}"));
+                None
+            }
+        }
     }
 
     /// Reads what becomes of Undefined in the action's templates: `strict` and `undefined`, which every kind has.

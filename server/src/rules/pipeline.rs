@@ -17,11 +17,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use actions::config::OrderBy;
+use actions::config::{OnRemove, OrderBy};
 use actions::dead_letters::Outlets;
 use actions::{
-    ActionConfigError, Early, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, Owing, RenderError,
-    RepublishRequest, Request, TargetPolicy,
+    ActionConfigError, Early, Enqueued, Fate, ItemId, Outbox, Outlet, OutletItem, OutletSettings, Owing,
+    RenderError, RepublishRequest, Request, TargetPolicy,
 };
 use arc_swap::ArcSwap;
 use broker::{
@@ -31,8 +31,8 @@ use broker::{
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
 use parking_lot::{Mutex, RwLock};
 use rules_sql::{CompiledRule, Evaluation, Outcome, Output};
-use store::{DurableStore, Position};
-use tokio::task::JoinSet;
+use store::{DurableStore, Position, QueueKey, StoredQueue};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::counters::{ActionCounters, ActionStats, Counter, RuleCounters, RuleStats};
 use super::error_action::{self, ErrorJobs, FailedAction, Hearing, Publisher};
@@ -77,6 +77,22 @@ pub enum PipelineError {
         /// The action and its fault.
         source: ActionConfigError,
     },
+    /// An action is gone or has another name, and its outbox isn't empty.
+    #[error(
+        "action \"{outbox}\" is gone, and {items} requests wait in its outbox: put it back, or say on_remove = \"drain\", \"dead_letter\" or \"purge\" in the action or its rule before it goes"
+    )]
+    Owes {
+        /// `rule/action`.
+        outbox: String,
+        /// How many requests wait.
+        items: u64,
+    },
+    /// An action is back while its outbox is still being put away.
+    #[error("action \"{outbox}\" was removed, and its outbox is still being put away: try again")]
+    PuttingAway {
+        /// `rule/action`.
+        outbox: String,
+    },
 }
 
 /// The rules that run. Cheap to clone; every clone is the same.
@@ -104,6 +120,19 @@ struct Registry {
     by_name: HashMap<String, (u32, Arc<RuleCounters>)>,
     /// Counters of the groups that are there, by their filters.
     groups: HashMap<groups::Filters, Arc<Counter>>,
+    /// The rules of the last change, those that aren't enabled among them.
+    loaded: Vec<Arc<LoadedRule>>,
+    /// What goes on in outboxes of actions that don't run.
+    retired: HashMap<String, Retired>,
+}
+
+/// An outbox of an action that doesn't run.
+#[derive(Debug)]
+enum Retired {
+    /// What it holds is sent.
+    Draining(Arc<Outlet>),
+    /// It is put away.
+    PuttingAway(JoinHandle<()>),
 }
 
 /// One version of the rules.
@@ -172,10 +201,12 @@ impl RulePipeline {
     }
 
     /// Puts other rules in place of those that run, all or none. Queues of actions that stay, or only changed their
-    /// settings, go on with what they hold; those of actions that are gone have half a minute to send it.
+    /// settings, go on with what they hold. What becomes of an outbox whose action is gone is up to its `on_remove`; queues
+    /// in memory have half a minute to send what they hold. A rule that isn't enabled still pays what it owes.
     ///
     /// # Errors
-    /// [`PipelineError`] when the driver of an action can't be made; the rules that ran go on.
+    /// [`PipelineError`] when the driver of an action can't be made, or an action that is gone owes something; the rules
+    /// that ran go on.
     pub fn replace(&self, rules: &RuleSet) -> Result<(), PipelineError> {
         let shared = &self.shared;
         let mut registry = shared.registry.lock();
@@ -188,6 +219,13 @@ impl RulePipeline {
                     .map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
             }
         }
+        registry.retired.retain(|_, retired| match retired {
+            Retired::Draining(outlet) => !outlet.is_finished(),
+            Retired::PuttingAway(task) => !task.is_finished(),
+        });
+        let wanted: HashSet<String> =
+            rules.rules.iter().flat_map(|rule| rule.outboxes().map(|(name, _)| name)).collect();
+        let gone = shared.gone(&registry, rules, &wanted)?;
         let mut running = Vec::new();
         for loaded in rules.rules.iter().filter(|rule| rule.enabled) {
             running.push(Arc::new(shared.start(
@@ -212,13 +250,69 @@ impl RulePipeline {
         };
         let kept: HashSet<*const Outlet> = new.outlets().map(Arc::as_ptr).collect();
         shared.active.store(Arc::new(new));
-        for outlet in old.outlets() {
-            if !kept.contains(&Arc::as_ptr(outlet)) {
-                let outlet = Arc::clone(outlet);
-                tokio::spawn(async move { outlet.shutdown(RETIRE_GRACE).await });
+        let gone: HashMap<String, OnRemove> = gone.into_iter().collect();
+        for (name, outlet) in old.named_outlets() {
+            if kept.contains(&Arc::as_ptr(outlet)) {
+                continue;
             }
+            let outlet = Arc::clone(outlet);
+            if !outlet.is_durable() {
+                tokio::spawn(async move { outlet.shutdown(RETIRE_GRACE).await });
+                continue;
+            }
+            let retired = match gone.get(&name) {
+                Some(OnRemove::DeadLetter) => shared.put_away(&name, Some(outlet), Fate::DeadLetter),
+                Some(OnRemove::Purge) => shared.put_away(&name, Some(outlet), Fate::Drop),
+                // Nothing that is owed goes away by itself.
+                _ => {
+                    outlet.retire();
+                    Some(Retired::Draining(outlet))
+                }
+            };
+            registry.retired.extend(retired.map(|retired| (name, retired)));
         }
+        for (name, on_remove) in gone {
+            let fate = match on_remove {
+                OnRemove::DeadLetter => Fate::DeadLetter,
+                OnRemove::Purge => Fate::Drop,
+                _ => continue,
+            };
+            let outlet = match registry.retired.remove(&name) {
+                Some(putting_away @ Retired::PuttingAway(_)) => {
+                    registry.retired.insert(name, putting_away);
+                    continue;
+                }
+                Some(Retired::Draining(outlet)) => Some(outlet),
+                None => None,
+            };
+            let retired = shared.put_away(&name, outlet, fate);
+            registry.retired.extend(retired.map(|retired| (name, retired)));
+        }
+        shared.drain_disabled(rules, &mut registry)?;
+        registry.loaded.clone_from(&rules.rules);
         Ok(())
+    }
+
+    /// Outboxes that hold something and belong to no action of the rules, with how many requests they hold.
+    #[must_use]
+    pub fn orphans(&self) -> Vec<(String, u64)> {
+        let Some(store) = &self.shared.outlet_settings.store else { return Vec::new() };
+        let registry = self.shared.registry.lock();
+        let mut wanted: HashSet<String> =
+            registry.loaded.iter().flat_map(|rule| rule.outboxes().map(|(name, _)| name)).collect();
+        wanted.extend(registry.retired.keys().cloned());
+        drop(registry);
+        let mut orphans = Vec::new();
+        store.for_each_queue(|queue, items| {
+            if let StoredQueue::Outbox { name, .. } = queue
+                && items > 0
+                && !wanted.contains(&name)
+            {
+                orphans.push((name, items));
+            }
+        });
+        orphans.sort();
+        orphans
     }
 
     /// Takes nothing more, gives every queue at most `grace` to send what it holds, and counts the rest as dropped. Error
@@ -232,7 +326,18 @@ impl RulePipeline {
             .flat_map(|rule| &rule.actions)
             .filter_map(|action| action.outlet.clone())
             .collect();
-        stop_all(regular, grace).await;
+        let retired: Vec<Arc<Outlet>> = self
+            .shared
+            .registry
+            .lock()
+            .retired
+            .values()
+            .filter_map(|retired| match retired {
+                Retired::Draining(outlet) => Some(Arc::clone(outlet)),
+                Retired::PuttingAway(_) => None,
+            })
+            .collect();
+        stop_all(regular.into_iter().chain(retired).collect(), grace).await;
         let deadline = tokio::time::Instant::now() + grace;
         if tokio::time::timeout_at(deadline, self.shared.error_jobs.flush()).await.is_err() {
             tracing::warn!("error actions were still waiting to run at shutdown");
@@ -315,6 +420,17 @@ impl Active {
         handler
     }
 
+    fn named_outlets(&self) -> impl Iterator<Item = (String, &Arc<Outlet>)> {
+        self.rules.iter().flat_map(|rule| {
+            let loaded = rule.loaded.actions.iter().chain(&rule.loaded.error_action);
+            let running = rule.actions.iter().chain(&rule.error_action);
+            loaded.zip(running).filter_map(|(loaded, running)| {
+                let name = format!("{}/{}", rule.name(), loaded.config.name());
+                Some((name, running.outlet.as_ref()?))
+            })
+        })
+    }
+
     fn outlets(&self) -> impl Iterator<Item = &Arc<Outlet>> {
         self.rules
             .iter()
@@ -343,6 +459,99 @@ impl EndEarly for HookEffects {
 }
 
 impl Shared {
+    /// What is to become of the outboxes whose actions are gone and that hold something. Those that were there at the start
+    /// and belong to nobody stay, unless a rule of that name says otherwise.
+    fn gone(
+        &self,
+        registry: &Registry,
+        rules: &RuleSet,
+        wanted: &HashSet<String>,
+    ) -> Result<Vec<(String, OnRemove)>, PipelineError> {
+        let Some(store) = &self.outlet_settings.store else { return Ok(Vec::new()) };
+        if let Some(outbox) =
+            wanted.iter().find(|name| matches!(registry.retired.get(*name), Some(Retired::PuttingAway(_))))
+        {
+            return Err(PipelineError::PuttingAway { outbox: outbox.clone() });
+        }
+        let had: HashSet<String> =
+            registry.loaded.iter().flat_map(|rule| rule.outboxes().map(|(name, _)| name)).collect();
+        let mut held = Vec::new();
+        store.for_each_queue(|queue, items| {
+            // What is retired was decided about before, unless its rule was only switched off.
+            if let StoredQueue::Outbox { name, .. } = queue
+                && items > 0
+                && !wanted.contains(&name)
+                && (had.contains(&name) || !registry.retired.contains_key(&name))
+            {
+                held.push((name, items));
+            }
+        });
+        let of_rule = |rules: &[Arc<LoadedRule>], name: &str| {
+            let rule = name.split_once('/').map_or(name, |(rule, _)| rule);
+            rules.iter().find(|loaded| loaded.name == rule).cloned()
+        };
+        let mut gone = Vec::new();
+        for (outbox, items) in held {
+            let before = of_rule(&registry.loaded, &outbox);
+            let action = before.as_ref().and_then(|rule| {
+                rule.outboxes().find(|(name, _)| *name == outbox).map(|(_, action)| action.on_remove)
+            });
+            let of_rules = || {
+                let now = of_rule(&rules.rules, &outbox);
+                before.iter().chain(&now).find_map(|rule| rule.on_remove)
+            };
+            match (action, action.flatten().or_else(of_rules)) {
+                // Nobody knows any more how it was sent.
+                (None, None | Some(OnRemove::Drain)) => {
+                    tracing::warn!(outbox, items, "an outbox belongs to no action; what it holds is kept");
+                }
+                (_, Some(on_remove)) => gone.push((outbox, on_remove)),
+                (Some(_), None) => return Err(PipelineError::Owes { outbox, items }),
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Puts away what an outbox holds, once nobody sends from it any more.
+    fn put_away(&self, name: &str, outlet: Option<Arc<Outlet>>, fate: Fate) -> Option<Retired> {
+        let settings = &self.outlet_settings;
+        let outbox = Outbox::new(Arc::clone(settings.store.as_ref()?), name, settings.hasher.clone())
+            .heard_by(settings.endings.clone());
+        Some(Retired::PuttingAway(tokio::spawn(async move {
+            if let Some(outlet) = outlet {
+                outlet.shutdown(Duration::ZERO).await;
+            }
+            let name = Arc::clone(outbox.name());
+            let done = tokio::task::spawn_blocking(move || outbox.put_all_away(fate)).await;
+            match done.map_err(std::io::Error::other).flatten() {
+                Ok(items) => tracing::info!(outbox = &*name, items, ?fate, "an outbox was put away"),
+                Err(error) => {
+                    tracing::error!(outbox = &*name, %error, "an outbox can't be put away; it stays")
+                }
+            }
+        })))
+    }
+
+    /// Starts sending what actions of rules that aren't enabled owe, where nothing does yet.
+    fn drain_disabled(&self, rules: &RuleSet, registry: &mut Registry) -> Result<(), PipelineError> {
+        let Some(store) = &self.outlet_settings.store else { return Ok(()) };
+        for rule in rules.rules.iter().filter(|rule| !rule.enabled) {
+            for (name, action) in rule.outboxes() {
+                let queue = QueueKey::Outbox { namespace: 0, name: &name };
+                if registry.retired.contains_key(&name) || store.queue_len(queue) == 0 {
+                    continue;
+                }
+                let outlet = Outlet::spawn(&rule.name, &action.config, &self.outlet_settings)
+                    .map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
+                if let Some(outlet) = outlet {
+                    outlet.retire();
+                    registry.retired.insert(name, Retired::Draining(Arc::new(outlet)));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The rule of a name, if it runs.
     pub(super) fn rule(&self, name: &str) -> Option<Arc<Rule>> {
         let active = self.active.load();
@@ -385,9 +594,10 @@ impl Shared {
                 (next, Arc::default())
             })
             .clone();
+        let retired = &mut registry.retired;
         let mut start = |action: &LoadedAction| {
             let old = old.and_then(|old| old.running(action.config.name()));
-            self.start_action(&loaded.name, action, old)
+            self.start_action(&loaded.name, action, old, retired)
                 .map_err(|source| PipelineError::Action { rule: loaded.name.clone(), source })
         };
         let actions = loaded.actions.iter().map(&mut start).collect::<Result<Vec<_>, _>>()?;
@@ -400,6 +610,7 @@ impl Shared {
         rule: &str,
         action: &LoadedAction,
         old: Option<(&LoadedAction, &RunningAction)>,
+        retired: &mut HashMap<String, Retired>,
     ) -> Result<RunningAction, ActionConfigError> {
         if let Some((old, running)) = old {
             if old.config == action.config {
@@ -410,6 +621,17 @@ impl Shared {
             {
                 return Ok(running.clone());
             }
+        }
+        // One that still sends what an earlier action of this name owes goes on as this one's.
+        let name = format!("{rule}/{}", action.config.name());
+        if let Some(Retired::Draining(outlet)) = retired.get(&name)
+            && action.config.has_outbox()
+            && outlet.revive()
+        {
+            let outlet = Arc::clone(outlet);
+            outlet.reconfigure(rule, &action.config, &self.outlet_settings)?;
+            retired.remove(&name);
+            return Ok(RunningAction { outlet: Some(outlet), counters: Arc::default() });
         }
         let outlet = Outlet::spawn(rule, &action.config, &self.outlet_settings)?.map(Arc::new);
         Ok(RunningAction { outlet, counters: Arc::default() })

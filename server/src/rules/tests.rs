@@ -164,6 +164,10 @@ fn says_where_a_file_is_wrong_and_what_was_expected() {
             format!("{rule}[[rules.r.actions]]\nname = 'a'\ntype = 'htttp'"),
             "test.toml:5:8: rule \"r\", action \"a\": unknown type \"htttp\"",
         ),
+        (
+            format!("{rule}{action}on_remove = 'x'"),
+            "test.toml:7:13: rule \"r\", action \"a\": on_remove: expected \"drain\", \"dead_letter\" or \"purge\"",
+        ),
         (format!("{rule}{action}qoss = 1"), "test.toml:7:1: rule \"r\", action \"a\": unknown field `qoss`"),
         (
             format!("{rule}{action}qos = 3"),
@@ -1176,6 +1180,116 @@ fn an_error_action_sees_after_a_restart_what_it_would_have_seen_before() {
         assert_eq!(document["base64OriginalPayload"], STANDARD.encode(payload));
         until(|| dead_letters(&process.store, "r/ops") == 1).await;
         until(|| delivery(&process.pipeline, 0).dead_lettered_for(DropReason::Expired) == 1).await;
+    });
+}
+
+#[test]
+fn what_owes_something_does_not_go_without_a_word() {
+    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let keep =
+        "[rules.other]\nsql = \"SELECT * FROM 'x'\"\n[[rules.other.actions]]\nname = 'a'\ntype = 'log'\n";
+    process(&disk, &http_rule(closed, ""), async |process| {
+        for _ in 0..3 {
+            process.broker.publish(publish("in/x", "{}")).await.unwrap();
+        }
+        let renamed = http_rule(closed, "").replace("name = \"ops\"", "name = \"dev\"");
+        let other_kind = http_rule(closed, "")
+            .replace("retry =", "#")
+            .replace("type = \"http\"\n        url", "type = \"log\"\n        message");
+        for text in [keep, &renamed, &other_kind] {
+            let error = process.pipeline.replace(&rules(text)).unwrap_err();
+            assert!(
+                error.to_string().starts_with("action \"r/ops\" is gone, and 3 requests wait in its outbox"),
+                "{error}"
+            );
+        }
+        assert_eq!(stats(&process.pipeline, "r").actions[0].name, "ops", "the rules that ran go on");
+        // A rule that is switched off and on again has its outbox still.
+        let off = http_rule(closed, "").replace("[rules.r]", "[rules.r]\nenabled = false");
+        process.pipeline.replace(&rules(&off)).unwrap();
+        let error = process.pipeline.replace(&rules(keep)).unwrap_err();
+        assert!(error.to_string().contains("\"r/ops\""), "{error}");
+        process.pipeline.replace(&rules(&http_rule(closed, ""))).unwrap();
+        assert_eq!(outbox(&process.store, "r/ops"), 3);
+        let mut bodies = serve_at(closed, "200 OK").await;
+        for _ in 0..3 {
+            bodies.recv().await.unwrap();
+        }
+        until(|| outbox(&process.store, "r/ops") == 0).await;
+        process.pipeline.replace(&rules(keep)).unwrap();
+    });
+}
+
+#[test]
+fn on_remove_says_what_becomes_of_an_outbox() {
+    for (on_remove, letters, in_action) in [
+        ("drain", 0, true),
+        ("drain", 0, false),
+        ("dead_letter", 3, true),
+        ("dead_letter", 3, false),
+        ("purge", 0, true),
+        ("purge", 0, false),
+    ] {
+        let (disk, closed) = (FaultDisk::default(), unused_address());
+        let key = format!("on_remove = \"{on_remove}\"");
+        let text = if in_action {
+            http_rule(closed, &key)
+        } else {
+            http_rule(closed, "").replace("[rules.r]", &format!("[rules.r]\n{key}"))
+        };
+        process(&disk, &text, async |process| {
+            for n in 0..3 {
+                process.broker.publish(publish("in/x", &format!("{{\"v\":{n}}}"))).await.unwrap();
+            }
+            process.pipeline.replace(&rules("")).unwrap();
+            assert!(process.pipeline.stats().is_empty());
+            if on_remove == "drain" {
+                assert_eq!(outbox(&process.store, "r/ops"), 3);
+                let mut bodies = serve_at(closed, "200 OK").await;
+                for n in 0..3 {
+                    assert_eq!(bodies.recv().await.unwrap(), format!("{{\"v\":{n}}}"));
+                }
+            }
+            until(|| outbox(&process.store, "r/ops") == 0).await;
+            assert_eq!(dead_letters(&process.store, "r/ops"), letters, "{on_remove}");
+            // The name is free again.
+            until(|| process.pipeline.replace(&rules(&text)).is_ok()).await;
+        });
+    }
+}
+
+#[test]
+fn a_start_keeps_what_belongs_to_nobody_unless_a_rule_says_otherwise() {
+    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let disk = process(&disk, &http_rule(closed, ""), async |process| {
+        process.broker.publish(publish("in/x", "{}")).await.unwrap();
+    });
+    let renamed = http_rule(closed, "").replace("name = \"ops\"", "name = \"dev\"");
+    let disk = process(&disk, &renamed, async |process| {
+        assert_eq!(outbox(&process.store, "r/ops"), 1);
+        let orphans = process.pipeline.orphans();
+        assert!(orphans.contains(&("r/ops".to_owned(), 1)), "{orphans:?}");
+        process.pipeline.replace(&rules(&renamed)).unwrap();
+    });
+    let purged = renamed.replace("[rules.r]", "[rules.r]\non_remove = \"dead_letter\"");
+    process(&disk, &purged, async |process| {
+        until(|| outbox(&process.store, "r/ops") == 0).await;
+        assert_eq!(dead_letters(&process.store, "r/ops"), 1);
+        until(|| !process.pipeline.orphans().iter().any(|(name, _)| name == "r/ops")).await;
+    });
+}
+
+#[test]
+fn a_rule_that_is_switched_off_pays_what_it_owes() {
+    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let disk = process(&disk, &http_rule(closed, ""), async |process| {
+        process.broker.publish(publish("in/x", "{\"v\":1}")).await.unwrap();
+    });
+    let off = http_rule(closed, "").replace("[rules.r]", "[rules.r]\nenabled = false");
+    process(&disk, &off, async |process| {
+        let mut bodies = serve_at(closed, "200 OK").await;
+        assert_eq!(bodies.recv().await.unwrap(), "{\"v\":1}");
+        until(|| outbox(&process.store, "r/ops") == 0).await;
     });
 }
 
