@@ -161,7 +161,7 @@ impl Check {
         self.range("limits", "max_packet_size", l.max_packet_size, ByteSize::kib(1), ByteSize::mib(256), "");
         self.range("limits", "receive_maximum", l.receive_maximum, 1, u16::MAX, "");
         self.range("limits", "max_keep_alive", l.max_keep_alive, Period::ZERO, Period::secs(65_535), "");
-        self.range(section, "will_after_crash", l.will_after_crash, Period::ZERO, Period::secs(3_600), "");
+        self.range("limits", "will_after_crash", l.will_after_crash, Period::ZERO, Period::secs(3_600), "");
         self.range(
             "limits",
             "max_session_expiry",
