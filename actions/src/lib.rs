@@ -38,4 +38,4 @@ pub use plan::{ActionPlan, OutputRef, Renderer, Request, Slot, TemplateSpec};
 pub use sinks::http::HttpRequest;
 pub use sinks::log::LogLine;
 pub use sinks::republish::RepublishRequest;
-pub use targets::{Reach, TargetError, TargetPolicy};
+pub use targets::{AddressRange, AddressRangeError, TargetError, TargetPolicy};

@@ -74,7 +74,10 @@ impl Server {
     /// [`StartError`] of the rules or of the first listener that can't be opened.
     pub async fn start(config: &Config, rules: &RuleSet) -> Result<Self, StartError> {
         let settings = PipelineSettings {
-            targets: TargetPolicy { admin: vec![config.admin.address], ..TargetPolicy::default() },
+            targets: TargetPolicy {
+                allow_private: config.actions.allow_private.clone(),
+                admin: vec![config.admin.address],
+            },
             hops: config.limits.rules.hops,
         };
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use actions::AddressRange;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub store: Store,
     /// The administration listener.
     pub admin: Admin,
+    /// What the actions of all rules may do.
+    pub actions: Actions,
     /// What is logged, and how.
     pub log: Log,
     /// The `$SYS` topics.
@@ -45,6 +48,7 @@ impl Default for Config {
             limits: Limits::default(),
             store: Store::default(),
             admin: Admin::default(),
+            actions: Actions::default(),
             log: Log::default(),
             sys: Sys::default(),
         }
@@ -280,6 +284,14 @@ impl Default for Admin {
     fn default() -> Self {
         Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080) }
     }
+}
+
+/// What the actions of all rules may do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Actions {
+    /// Loopback, private and reserved addresses that actions may connect to. Default: none.
+    pub allow_private: Vec<AddressRange>,
 }
 
 /// What is logged, and how. The log goes to the standard error stream.

@@ -16,7 +16,7 @@ use crate::config::ActionConfig;
 use crate::delivery::{Delivery, DeliveryError, DropReason, Enqueued, Envelope, ItemId, Outgoing, Sink as _};
 use crate::error::RenderError;
 use crate::plan::{ActionPlan, Request};
-use crate::targets::{Reach, TargetPolicy};
+use crate::targets::TargetPolicy;
 use crate::testing::{FakeRenderer, config, plan, refusal, render};
 
 /// What the server does with one request.
@@ -166,6 +166,12 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, connection: 
     Some(seen)
 }
 
+/// This machine, where the servers of the tests are.
+fn neighbours() -> TargetPolicy {
+    let allow_private = vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
+    TargetPolicy { allow_private, ..TargetPolicy::default() }
+}
+
 fn http(plan: &ActionPlan, values: &[(&str, &[u8])]) -> Result<HttpRequest, RenderError> {
     match render(plan, values)? {
         Request::Http(request) => Ok(request),
@@ -196,13 +202,13 @@ fn to(server: &Server, more: &str) -> String {
 
 async fn answer_to(reply: Reply) -> Result<(), DeliveryError> {
     let server = Server::start(vec![reply]).await;
-    attempt(&to(&server, ""), TargetPolicy::default()).await
+    attempt(&to(&server, ""), neighbours()).await
 }
 
 #[tokio::test]
 async fn posts_the_output_as_json_with_an_idempotency_key() {
     let server = Server::start(vec![status("204 No Content", "", "")]).await;
-    attempt(&to(&server, ""), TargetPolicy::default()).await.unwrap();
+    attempt(&to(&server, ""), neighbours()).await.unwrap();
     let [seen] = server.seen().try_into().unwrap();
     assert!(seen.head.starts_with("POST /in HTTP/1.1\r\n"), "{}", seen.head);
     assert_eq!(seen.body, br#"{"t":61}"#);
@@ -219,7 +225,7 @@ async fn sends_what_is_configured() {
         "method = 'PUT'\nbody = 'plain ${x}'\n[headers]\nAuthorization = 'Bearer ${x}'\nIdempotency-Key = 'mine'",
     )
     .replace("/in'", "/in/${topic(2)}?q=${x}'");
-    let (sink, _) = sink_with(&text, TargetPolicy::default());
+    let (sink, _) = sink_with(&text, neighbours());
     let plan = plan(&text);
     let url = format!("http://{}/in/a%2Fb?q=%26", server.address);
     let values = [
@@ -245,7 +251,7 @@ async fn uses_one_connection_for_requests_one_after_the_other() {
         status("200 OK", "", ""),
     ])
     .await;
-    let (sink, request) = sink_with(&to(&server, ""), TargetPolicy::default());
+    let (sink, request) = sink_with(&to(&server, ""), neighbours());
     for expected in [true, false, true] {
         assert_eq!(one(&sink, request.clone()).await.is_ok(), expected);
     }
@@ -312,7 +318,7 @@ async fn reads_retry_after_where_it_means_something() {
 async fn tells_a_refused_connection_from_a_broken_one() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let text = format!("type = 'http'\nname = 'a'\nurl = 'http://{closed}/secret?token=1'");
-    let refused = attempt(&text, TargetPolicy::default()).await.unwrap_err();
+    let refused = attempt(&text, neighbours()).await.unwrap_err();
     assert!(matches!(refused, DeliveryError::Unreachable { .. }), "{refused:?}");
     assert!(refused.is_retriable() && !refused.is_attempt());
     assert!(!refused.to_string().contains("token"), "{refused}");
@@ -328,7 +334,7 @@ async fn tells_a_refused_connection_from_a_broken_one() {
 #[tokio::test]
 async fn gives_up_on_a_server_that_stalls() {
     let server = Server::start(vec![Reply::Stall(String::new())]).await;
-    let error = attempt(&to(&server, "timeout = '50ms'"), TargetPolicy::default()).await.unwrap_err();
+    let error = attempt(&to(&server, "timeout = '50ms'"), neighbours()).await.unwrap_err();
     assert_eq!(error, DeliveryError::TimedOut { after: Duration::from_millis(50) });
     assert!(error.is_retriable() && error.is_attempt());
     // The connection isn't kept for the next request.
@@ -340,11 +346,10 @@ async fn a_success_counts_even_if_its_body_never_ends() {
     let stalled =
         Server::start(vec![Reply::Stall("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".to_owned())])
             .await;
-    assert_eq!(attempt(&to(&stalled, "timeout = '50ms'"), TargetPolicy::default()).await, Ok(()));
+    assert_eq!(attempt(&to(&stalled, "timeout = '50ms'"), neighbours()).await, Ok(()));
 
     let endless = Server::start(vec![Reply::EndlessBody]).await;
-    let (sink, request) =
-        sink_with(&to(&endless, "max_answer = '1KiB'\ntimeout = '10m'"), TargetPolicy::default());
+    let (sink, request) = sink_with(&to(&endless, "max_answer = '1KiB'\ntimeout = '10m'"), neighbours());
     assert_eq!(one(&sink, request).await, Ok(()));
     endless.hung_up.acquire().await.unwrap().forget();
 }
@@ -352,7 +357,7 @@ async fn a_success_counts_even_if_its_body_never_ends() {
 #[tokio::test]
 async fn an_endless_head_is_a_broken_answer() {
     let server = Server::start(vec![Reply::EndlessHead]).await;
-    let error = attempt(&to(&server, "timeout = '10m'"), TargetPolicy::default()).await.unwrap_err();
+    let error = attempt(&to(&server, "timeout = '10m'"), neighbours()).await.unwrap_err();
     assert!(matches!(error, DeliveryError::Interrupted { .. }), "{error:?}");
     server.hung_up.acquire().await.unwrap().forget();
 }
@@ -362,7 +367,7 @@ async fn follows_no_redirect_by_default() {
     for line in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
         let server =
             Server::start(vec![status(line, "Location: /other\r\n", ""), status("200 OK", "", "")]).await;
-        let error = attempt(&to(&server, ""), TargetPolicy::default()).await.expect_err(line);
+        let error = attempt(&to(&server, ""), neighbours()).await.expect_err(line);
         assert!(!error.is_retriable(), "{line}");
         assert_eq!(server.seen().len(), 1, "{line}");
     }
@@ -383,7 +388,7 @@ async fn follows_redirects_within_the_origin_if_asked_to() {
     ] {
         let server = Server::start(vec![reply.clone(), status("200 OK", "", "")]).await;
         let text = to(&server, "redirect = 'same_origin'\n[headers]\nAuthorization = 'Bearer x'");
-        assert_eq!(attempt(&text, TargetPolicy::default()).await.is_ok(), follows, "{reply:?}");
+        assert_eq!(attempt(&text, neighbours()).await.is_ok(), follows, "{reply:?}");
         let seen = server.seen();
         assert_eq!(seen.len(), if follows { 2 } else { 1 }, "{reply:?}");
         if follows {
@@ -394,7 +399,7 @@ async fn follows_redirects_within_the_origin_if_asked_to() {
     assert_eq!(other.seen().len(), 0);
 
     let ring = Server::start(vec![status("307 Temporary", same, "")]).await;
-    let error = attempt(&to(&ring, "redirect = 'same_origin'"), TargetPolicy::default()).await.unwrap_err();
+    let error = attempt(&to(&ring, "redirect = 'same_origin'"), neighbours()).await.unwrap_err();
     assert!(matches!(error, DeliveryError::Answered { status: 307, .. }), "{error:?}");
     assert_eq!(ring.seen().len(), 4);
 }
@@ -413,7 +418,7 @@ async fn connects_nowhere_that_the_policy_forbids() {
         "169.254.43518",
     ] {
         let text = format!("type = 'http'\nname = 'a'\nurl = 'http://{host}/latest/meta-data'");
-        let error = attempt(&text, TargetPolicy::default()).await.expect_err(host);
+        let error = attempt(&text, neighbours()).await.expect_err(host);
         assert!(matches!(error, DeliveryError::Forbidden(_)), "{host}: {error:?}");
         assert!(!error.is_retriable());
     }
@@ -424,17 +429,16 @@ async fn judges_the_address_that_a_name_resolves_to() {
     let server = Server::start(vec![status("200 OK", "", "")]).await;
     let port = server.address.port();
     let text = format!("type = 'http'\nname = 'a'\nurl = 'http://localhost:{port}/'");
-    let policy = TargetPolicy { reach: Reach::NotLoopback, ..TargetPolicy::default() };
-    let error = attempt(&text, policy).await.unwrap_err();
+    let error = attempt(&text, TargetPolicy::default()).await.unwrap_err();
     let DeliveryError::Forbidden(target) = &error else { panic!("{error:?}") };
     assert_eq!((target.host.as_str(), target.reason), ("localhost", "a loopback address"));
 
-    let policy = TargetPolicy { admin: vec![server.address], ..TargetPolicy::default() };
+    let policy = TargetPolicy { admin: vec![server.address], ..neighbours() };
     let error = attempt(&text, policy).await.unwrap_err();
     assert!(error.to_string().contains("admin interface"), "{error}");
     assert_eq!(server.seen().len(), 0);
 
-    attempt(&text, TargetPolicy::default()).await.unwrap();
+    attempt(&text, neighbours()).await.unwrap();
     assert_eq!(server.seen().len(), 1);
 }
 
@@ -450,7 +454,7 @@ async fn delivers_in_order_through_refusals_and_pauses() {
     .await;
     let text = to(&server, "retry = { initial_backoff = '1ms', max_backoff = '2ms' }");
     let ActionConfig::Http(settings) = config(&text) else { panic!() };
-    let sink = HttpSink::new("rule", &settings, Arc::default()).unwrap();
+    let sink = HttpSink::new("rule", &settings, Arc::new(neighbours())).unwrap();
     let plan = plan(&text);
     let delivery = Delivery::spawn("rule/a", sink, settings.delivery(), 1);
     for body in ["1", "2", "3"] {
