@@ -151,6 +151,9 @@ pub struct RetryConfig {
     /// Upper end of every pause, for `Retry-After` too. Default `"1m"`; at most `"1d"`.
     #[serde(with = "units::duration")]
     pub max_backoff: Duration,
+    /// Pause after an answer that says that nothing will be taken from us as we are. Default `"5m"`; `"1s"` to `"1d"`.
+    #[serde(with = "units::duration")]
+    pub disabled_pause: Duration,
 }
 
 impl Default for RetryConfig {
@@ -160,6 +163,7 @@ impl Default for RetryConfig {
             max_age: Duration::from_secs(86_400),
             initial_backoff: Duration::from_millis(500),
             max_backoff: Duration::from_secs(60),
+            disabled_pause: Duration::from_secs(300),
         }
     }
 }
@@ -187,11 +191,16 @@ pub struct DeliveryConfig {
     pub retry: RetryConfig,
     /// Most batches in flight at a time.
     pub concurrency: usize,
+    /// Most calls of the sink in a second; `None`: as many as it takes.
+    pub max_per_second: Option<u32>,
 }
 
 impl DeliveryConfig {
     /// Most batches in flight that an action may ask for.
     pub const CONCURRENCY_MAX: usize = 256;
+
+    /// Largest rate that an action may ask for.
+    pub const RATE_MAX: u32 = 100_000;
 
     /// Checks every range.
     pub(crate) fn check(&self, action: &str) -> Result<(), ActionConfigError> {
@@ -225,6 +234,17 @@ impl DeliveryConfig {
         }
         if retry.max_backoff > Duration::from_secs(86_400) {
             return fault("retry.max_backoff", format!("expected at most 1d, given {:?}", retry.max_backoff));
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&retry.disabled_pause) {
+            return fault(
+                "retry.disabled_pause",
+                format!("expected 1s to 1d, given {:?}", retry.disabled_pause),
+            );
+        }
+        if let Some(rate) = self.max_per_second
+            && !(1..=Self::RATE_MAX).contains(&rate)
+        {
+            return fault("max_per_second", format!("expected 1 to {}, given {rate}", Self::RATE_MAX));
         }
         if !(1..=Self::CONCURRENCY_MAX).contains(&self.concurrency) {
             return fault(

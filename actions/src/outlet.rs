@@ -20,6 +20,16 @@ pub trait QueuedRequest: Send + Sync + 'static {
     /// Returns about how many bytes of memory it takes.
     fn bytes(&self) -> usize;
 
+    /// Returns how many bytes it takes in a batch, as [`crate::delivery::BatchPolicy::max_bytes`] counts them.
+    fn batch_bytes(&self) -> usize {
+        self.bytes()
+    }
+
+    /// Whether it may go in one batch with `first`.
+    fn goes_with(&self, _first: &Self) -> bool {
+        true
+    }
+
     /// Appends the request as an outbox keeps it.
     fn encode(&self, out: &mut Vec<u8>);
 

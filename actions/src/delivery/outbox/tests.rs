@@ -105,6 +105,7 @@ fn start(store: &Arc<DurableStore>, far: &Arc<FarSide>) -> (Delivery<NoteSink>, 
             ..RetryConfig::default()
         },
         concurrency: 4,
+        max_per_second: None,
     };
     let outbox = Outbox::new(Arc::clone(store), NAME, hasher.clone());
     (Delivery::spawn_on(NAME, NoteSink(Arc::clone(far)), config, 1, Some(outbox)), hasher)

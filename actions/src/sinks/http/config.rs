@@ -58,7 +58,12 @@ pub struct HttpConfig {
 
 impl HttpConfig {
     pub(crate) fn delivery(&self) -> DeliveryConfig {
-        DeliveryConfig { queue: self.queue, retry: self.retry, concurrency: self.concurrency }
+        DeliveryConfig {
+            queue: self.queue,
+            retry: self.retry,
+            concurrency: self.concurrency,
+            max_per_second: None,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use url::{Host, Url};
 
 use super::config::{BodyFormat, HttpConfig, Redirect};
 use crate::delivery::outbox::{put_bytes, take_bytes};
-use crate::delivery::{BatchPolicy, DeliveryError, Envelope, ItemId, Sink};
+use crate::delivery::{AnswerClass, BatchPolicy, DeliveryError, Envelope, ItemId, Sink};
 use crate::error::{ActionConfigError, RenderError};
 use crate::outlet::QueuedRequest;
 use crate::plan::{Renderer, Slot, TemplateHandle, Templates, is_literal};
@@ -429,6 +429,7 @@ impl HttpSink {
         }
         Err(DeliveryError::Answered {
             status: status.as_u16(),
+            class: AnswerClass::of(status.as_u16()),
             retry_after: retry_after.filter(|_| is_busy(status)),
             excerpt: excerpt(&body, ANSWER_EXCERPT_CHARS),
         })

@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::{HttpRequest, HttpSink};
 use crate::config::ActionConfig;
-use crate::delivery::{Delivery, DeliveryError, DropReason, Enqueued, Envelope, ItemId, Outgoing, Sink as _};
+use crate::delivery::{
+    AnswerClass, Delivery, DeliveryError, DropReason, Enqueued, Envelope, ItemId, Outgoing, Sink as _,
+};
 use crate::error::RenderError;
 use crate::plan::{ActionPlan, Request};
 use crate::targets::TargetPolicy;
@@ -259,28 +261,32 @@ async fn uses_one_connection_for_requests_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn says_which_answers_are_final() {
-    for (line, retriable) in [
-        ("400 Bad Request", false),
-        ("401 Unauthorized", false),
-        ("404 Not Found", false),
-        ("408 Request Timeout", true),
-        ("409 Conflict", false),
-        ("410 Gone", false),
-        ("425 Too Early", true),
-        ("429 Too Many Requests", true),
-        ("500 Oops", true),
-        ("501 Not Implemented", true),
-        ("503 Service Unavailable", true),
-        ("302 Found", false),
-        ("304 Not Modified", false),
+async fn says_what_an_answer_means() {
+    use AnswerClass::{Disable, Reject, Retry};
+    for (line, expected) in [
+        ("400 Bad Request", Reject),
+        ("401 Unauthorized", Disable),
+        ("403 Forbidden", Disable),
+        ("407 Proxy Authentication Required", Disable),
+        ("404 Not Found", Reject),
+        ("408 Request Timeout", Retry),
+        ("409 Conflict", Reject),
+        ("410 Gone", Reject),
+        ("425 Too Early", Retry),
+        ("429 Too Many Requests", Retry),
+        ("500 Oops", Retry),
+        ("501 Not Implemented", Retry),
+        ("503 Service Unavailable", Retry),
+        ("302 Found", Reject),
+        ("304 Not Modified", Reject),
     ] {
         let error = answer_to(status(line, "Location: /other\r\n", "")).await.expect_err(line);
-        assert_eq!(error.is_retriable(), retriable, "{line}: {error}");
-        assert!(error.is_attempt());
-        let DeliveryError::Answered { status, retry_after: None, .. } = error else {
+        assert_eq!(error.is_retriable(), expected != Reject, "{line}: {error}");
+        assert_eq!(error.is_attempt(), expected != Disable, "{line}: {error}");
+        let DeliveryError::Answered { status, class, retry_after: None, .. } = error else {
             panic!("{line}: {error:?}")
         };
+        assert_eq!(class, expected, "{line}");
         assert!(line.starts_with(&status.to_string()), "{line}: {status}");
     }
 }
