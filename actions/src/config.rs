@@ -9,7 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::ActionConfigError;
-pub use crate::sinks::http::{BodyFormat, HttpConfig, Redirect};
+pub use crate::sinks::http::{
+    AuthConfig, AuthKind, BatchFormat, BodyFormat, ClientAuth, ConnectorConfig, ConnectorKind, HmacAlgorithm,
+    HmacFormat, HostPattern, HttpBatchConfig, HttpConfig, Redirect, TlsConfig,
+};
 pub use crate::sinks::log::{LogConfig, LogLevel};
 pub use crate::sinks::republish::{RepublishConfig, Scalar};
 use crate::units;
@@ -74,12 +77,14 @@ impl ActionConfig {
         self
     }
 
-    /// Returns what the action acts upon, for error documents and lists: the topic's template, or the URL's origin.
+    /// Returns what the action acts upon, for error documents and lists: the topic's template, the connector, or the URL's
+    /// origin.
     /// Holds no path or query, which may hold a secret.
     #[must_use]
     pub fn resource(&self) -> String {
         match self {
             Self::Republish(config) => config.topic.clone(),
+            Self::Http(HttpConfig { connector: Some(connector), .. }) => format!("connector {connector}"),
             Self::Http(config) => {
                 let (scheme, rest) = config.url.split_once("://").unwrap_or(("http", ""));
                 format!("{scheme}://{}", rest.split(['/', '?', '#']).next().unwrap_or_default())

@@ -11,7 +11,7 @@ use crate::delivery::outbox::encode;
 use crate::delivery::{Delivery, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Snapshot};
 use crate::error::ActionConfigError;
 use crate::plan::Request;
-use crate::sinks::http::{HttpRequest, HttpSink};
+use crate::sinks::http::{Connectors, HttpRequest, HttpSink};
 use crate::sinks::log::{LogLine, LogSink, TracingWriter};
 use crate::targets::TargetPolicy;
 
@@ -25,7 +25,7 @@ pub trait QueuedRequest: Send + Sync + 'static {
         self.bytes()
     }
 
-    /// Whether it may go in one batch with `first`.
+    /// Whether it may go in one batch with `first`, which is another request.
     fn goes_with(&self, _first: &Self) -> bool {
         true
     }
@@ -45,12 +45,29 @@ pub trait QueuedRequest: Send + Sync + 'static {
 pub struct OutletSettings {
     /// Which addresses actions may connect to.
     pub targets: Arc<TargetPolicy>,
+    /// What actions take addresses and credentials from.
+    pub connectors: Arc<Connectors>,
     /// Seeds the jitter of retries.
     pub seed: u64,
     /// Where queues are kept; `None`: in memory alone.
     pub store: Option<Arc<DurableStore>>,
     /// What the caller makes order keys with.
     pub hasher: RandomState,
+}
+
+impl OutletSettings {
+    /// Whether an action's driver must be made anew because these settings aren't the ones that it was made with.
+    #[must_use]
+    pub fn changes(&self, before: &Self, config: &ActionConfig) -> bool {
+        let ActionConfig::Http(config) = config else { return false };
+        let same_connector = config.connector.as_deref().is_none_or(|name| {
+            matches!(
+                (self.connectors.get(name), before.connectors.get(name)),
+                (Some(now), Some(before)) if Arc::ptr_eq(now, before)
+            )
+        });
+        self.targets != before.targets || !same_connector
+    }
 }
 
 /// The queue and driver of one action. Republish has none.
@@ -70,9 +87,9 @@ impl Outlet {
     ///
     /// # Errors
     /// As [`Outlet::spawn`].
-    pub fn check(config: &ActionConfig) -> Result<(), ActionConfigError> {
+    pub fn check(config: &ActionConfig, connectors: &Connectors) -> Result<(), ActionConfigError> {
         match config {
-            ActionConfig::Http(config) => HttpSink::check(config),
+            ActionConfig::Http(config) => HttpSink::check(config, connectors),
             ActionConfig::Republish(_) | ActionConfig::Log(_) => Ok(()),
         }
     }
@@ -90,7 +107,7 @@ impl Outlet {
         let kind = match config {
             ActionConfig::Republish(_) => return Ok(None),
             ActionConfig::Http(config) => {
-                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
+                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?;
                 let outbox = settings.store.as_ref();
                 let outbox =
                     outbox.map(|store| Outbox::new(Arc::clone(store), &label, settings.hasher.clone()));
@@ -116,7 +133,7 @@ impl Outlet {
     ) -> Result<bool, ActionConfigError> {
         match (&self.kind, config) {
             (Kind::Http(delivery), ActionConfig::Http(config)) => {
-                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
+                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?;
                 delivery.reconfigure(sink, config.delivery());
             }
             (Kind::Log(delivery), ActionConfig::Log(config)) => {

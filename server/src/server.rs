@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actions::TargetPolicy;
+use actions::{ConnectorError, Connectors, TargetPolicy};
 use broker::{BoundListener, Broker, BrokerConfig, ListenerConfig};
 use store::MemoryStore;
 
@@ -39,6 +39,9 @@ pub enum StartError {
     /// The rules can't be run.
     #[error("the rules can't be run")]
     Rules(#[source] PipelineError),
+    /// The connectors can't be used.
+    #[error("{}", sentences(.0))]
+    Connectors(Vec<ConnectorError>),
 }
 
 /// Why rules can't be used.
@@ -74,10 +77,8 @@ impl Server {
     /// [`StartError`] of the rules or of the first listener that can't be opened.
     pub async fn start(config: &Config, rules: &RuleSet) -> Result<Self, StartError> {
         let settings = PipelineSettings {
-            targets: TargetPolicy {
-                allow_private: config.actions.allow_private.clone(),
-                admin: vec![config.admin.address],
-            },
+            targets: targets(config),
+            connectors: connectors(config, &Connectors::default()).map_err(StartError::Connectors)?,
             hops: config.limits.rules.hops,
         };
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
@@ -122,6 +123,23 @@ impl Server {
         self.broker.shutdown(grace).await;
         self.pipeline.shutdown(grace).await;
     }
+}
+
+/// Which addresses the actions of rules may connect to.
+pub fn targets(config: &Config) -> TargetPolicy {
+    TargetPolicy { allow_private: config.actions.allow_private.clone(), admin: vec![config.admin.address] }
+}
+
+/// The connectors of a configuration, ready to use; those that haven't changed since `before` stay the same.
+///
+/// # Errors
+/// Every fault, those of certificate files among them.
+pub fn connectors(config: &Config, before: &Connectors) -> Result<Connectors, Vec<ConnectorError>> {
+    Connectors::load(&config.connectors, &targets(config), before)
+}
+
+fn sentences(errors: &[ConnectorError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// A number that nobody can guess: the keys of a hasher come from the system's source of randomness.

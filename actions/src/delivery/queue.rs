@@ -577,16 +577,17 @@ impl<R: QueuedRequest> Queue<R> {
         let mut gathered = Gathered { parts: Vec::new(), is_full: false };
         let mut items_max = self.policy.max_items;
         let (mut items, mut bytes) = (0_usize, 0_usize);
-        let mut first = None;
+        let mut first: Option<&R> = None;
         for (number, key) in self.ready.iter().take(LINES_LOOKED_AT_MAX) {
             let Some(line) = self.lines.get(key) else { continue };
             let mut from_line = 0;
             for item in &line.items {
                 let request = &item.envelope.request;
                 // Those behind it in the line may not overtake it.
-                if !request.goes_with(first.get_or_insert(request)) {
+                if first.is_some_and(|first| !request.goes_with(first)) {
                     break;
                 }
+                first.get_or_insert(request);
                 let with_it = items_max.min(item.batch_items_max);
                 if !self.policy.has_room(with_it, items, bytes, request.batch_bytes()) {
                     gathered.is_full = true;

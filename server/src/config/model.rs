@@ -3,11 +3,13 @@
 //! Every key is described for users in `config/tidegate.toml`; a test compares the two. Unknown keys are errors.
 //! Ranges are checked in [`super::validate`], where the place of a value in the file is known.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use actions::AddressRange;
+use actions::config::ConnectorConfig;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,9 @@ pub struct Config {
     pub admin: Admin,
     /// What the actions of all rules may do.
     pub actions: Actions,
+    /// Addresses and credentials that actions refer to by name. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub connectors: BTreeMap<String, ConnectorConfig>,
     /// What is logged, and how.
     pub log: Log,
     /// The `$SYS` topics.
@@ -49,6 +54,7 @@ impl Default for Config {
             store: Store::default(),
             admin: Admin::default(),
             actions: Actions::default(),
+            connectors: BTreeMap::new(),
             log: Log::default(),
             sys: Sys::default(),
         }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use actions::{ActionConfig, ActionConfigError, ActionPlan, Slot};
+use actions::{ActionConfig, ActionConfigError, ActionPlan, Connectors, Outlet, Slot};
 use rules_sql::{CompileError, CompiledRule, Dialect, Limits, Template, TemplateKind, Undefined};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
@@ -65,6 +65,8 @@ pub(super) struct LoadedAction {
     pub(super) plan: ActionPlan,
     /// One for each of the plan's templates, in their order.
     pub(super) templates: Vec<Template>,
+    /// Line and column of its connector's name, or of the action itself.
+    place: (usize, usize),
 }
 
 impl RuleSet {
@@ -91,6 +93,25 @@ impl RuleSet {
     /// Returns what is allowed in the rules but hardly meant, in their order.
     pub fn warnings(&self) -> impl Iterator<Item = &RuleFileError> {
         self.iter().flat_map(|rule| &rule.warnings)
+    }
+
+    /// Returns every action that doesn't fit the configuration's connectors.
+    #[must_use]
+    pub fn unconnected(&self, connectors: &Connectors) -> Vec<RuleFileError> {
+        let mut faults = Vec::new();
+        for rule in self.iter() {
+            for action in rule.actions.iter().chain(&rule.error_action) {
+                if let Err(error) = Outlet::check(&action.config, connectors) {
+                    let message = match &error {
+                        ActionConfigError::Field { field, problem, .. } => format!("{field}: {problem}"),
+                        other => other.to_string(),
+                    };
+                    let fault = RuleFileError::of_file(&rule.file, message).at(action.place);
+                    faults.push(fault.in_rule(&rule.name).in_action(action.config.name()));
+                }
+            }
+        }
+        faults
     }
 
     /// Returns how many rules there are, those that are not enabled included.
@@ -434,7 +455,8 @@ impl ActionMaker<'_> {
             }
         };
         let templates = self.templates(&plan, &keys, &span, undefined)?;
-        Some(LoadedAction { config, plan, templates })
+        let place = self.source.place(find(&keys, "connector").unwrap_or(span).start);
+        Some(LoadedAction { config, plan, templates, place })
     }
 
     /// Reads what becomes of Undefined in the action's templates: `strict` and `undefined`, which every kind has.

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use actions::config::OrderBy;
 use actions::{
-    ActionConfigError, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, RenderError, RepublishRequest,
-    Request, TargetPolicy,
+    ActionConfigError, Connectors, Enqueued, ItemId, Outlet, OutletItem, OutletSettings, RenderError,
+    RepublishRequest, Request, TargetPolicy,
 };
 use arc_swap::ArcSwap;
 use broker::{HookEffects, MessageHandler, MessageHook, Progress, Publication, Republish, Trail};
@@ -48,13 +48,15 @@ const RETIRE_GRACE: Duration = Duration::from_secs(30);
 pub struct PipelineSettings {
     /// Which addresses actions may connect to.
     pub targets: TargetPolicy,
+    /// What actions take addresses and credentials from.
+    pub connectors: Connectors,
     /// Most rules that may have made a message, one from the other. Default 8; the broker's own limit is to be the same.
     pub hops: u8,
 }
 
 impl Default for PipelineSettings {
     fn default() -> Self {
-        Self { targets: TargetPolicy::default(), hops: 8 }
+        Self { targets: TargetPolicy::default(), connectors: Connectors::default(), hops: 8 }
     }
 }
 
@@ -83,14 +85,14 @@ pub(super) struct Shared {
     active: ArcSwap<Active>,
     /// Held while rules change.
     registry: Mutex<Registry>,
-    outlet_settings: OutletSettings,
     hops_max: usize,
     pub(super) secret: Secret,
     pub(super) error_jobs: ErrorJobs,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Registry {
+    outlet_settings: OutletSettings,
     /// Numbers and counters of every rule that was ever loaded: they outlive a removal, so that trails stay unambiguous.
     by_name: HashMap<String, (u32, Arc<RuleCounters>)>,
     /// Counters of the groups that are there, by their filters.
@@ -136,6 +138,7 @@ impl RulePipeline {
         let secret = Secret::default();
         let outlet_settings = OutletSettings {
             targets: Arc::new(settings.targets.clone()),
+            connectors: Arc::new(settings.connectors.clone()),
             seed: secret.key("jitter of retries"),
             // The broker keeps nothing on disk yet, so an outbox there would promise what publishers aren't promised.
             store: None,
@@ -150,8 +153,11 @@ impl RulePipeline {
         };
         let shared = Arc::new(Shared {
             active: ArcSwap::from_pointee(empty),
-            registry: Mutex::default(),
-            outlet_settings,
+            registry: Mutex::new(Registry {
+                outlet_settings,
+                by_name: HashMap::new(),
+                groups: HashMap::new(),
+            }),
             hops_max: usize::from(settings.hops),
             secret,
             error_jobs,
@@ -173,23 +179,55 @@ impl RulePipeline {
     /// # Errors
     /// [`PipelineError`] when the driver of an action can't be made; the rules that ran go on.
     pub fn replace(&self, rules: &RuleSet) -> Result<(), PipelineError> {
+        let mut registry = self.shared.registry.lock();
+        let settings = registry.outlet_settings.clone();
+        self.swap(rules, &mut registry, settings)
+    }
+
+    /// The same with other connectors, and other addresses allowed. Actions that this concerns send what they hold by the
+    /// new ones.
+    ///
+    /// # Errors
+    /// As [`RulePipeline::replace`].
+    pub fn replace_all(
+        &self,
+        rules: &RuleSet,
+        targets: &TargetPolicy,
+        connectors: &Connectors,
+    ) -> Result<(), PipelineError> {
+        let mut registry = self.shared.registry.lock();
+        let mut settings = registry.outlet_settings.clone();
+        if *settings.targets != *targets {
+            settings.targets = Arc::new(targets.clone());
+        }
+        settings.connectors = Arc::new(connectors.clone());
+        self.swap(rules, &mut registry, settings)
+    }
+
+    fn swap(
+        &self,
+        rules: &RuleSet,
+        registry: &mut Registry,
+        settings: OutletSettings,
+    ) -> Result<(), PipelineError> {
         let shared = &self.shared;
-        let mut registry = shared.registry.lock();
         let old = shared.active.load_full();
         let old_rules: HashMap<&str, &Arc<Rule>> = old.rules.iter().map(|rule| (rule.name(), rule)).collect();
         // First everything that can fail, without touching what runs.
         for rule in rules.rules.iter().filter(|rule| rule.enabled) {
             for action in rule.actions.iter().chain(&rule.error_action) {
-                Outlet::check(&action.config)
+                Outlet::check(&action.config, &settings.connectors)
                     .map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
             }
         }
+        let before = std::mem::replace(&mut registry.outlet_settings, settings);
         let mut running = Vec::new();
         for loaded in rules.rules.iter().filter(|rule| rule.enabled) {
             running.push(Arc::new(shared.start(
                 loaded,
                 old_rules.get(loaded.name.as_str()).copied(),
-                &mut registry,
+                registry,
+                &before,
             )?));
         }
         let groups = Group::all(&running, &mut registry.groups);
@@ -214,6 +252,12 @@ impl RulePipeline {
             }
         }
         Ok(())
+    }
+
+    /// The connectors that actions use now.
+    #[must_use]
+    pub fn connectors(&self) -> Arc<Connectors> {
+        Arc::clone(&self.shared.registry.lock().outlet_settings.connectors)
     }
 
     /// Takes nothing more, gives every queue at most `grace` to send what it holds, and counts the rest as dropped. Error
@@ -303,39 +347,41 @@ impl Shared {
         loaded: &Arc<LoadedRule>,
         old: Option<&Arc<Rule>>,
         registry: &mut Registry,
+        before: &OutletSettings,
     ) -> Result<Rule, PipelineError> {
         let next = u32::try_from(registry.by_name.len()).unwrap_or(u32::MAX);
         let (id, counters) =
             registry.by_name.entry(loaded.name.clone()).or_insert_with(|| (next, Arc::default())).clone();
         let mut start = |action: &LoadedAction| {
             let old = old.and_then(|old| old.running(action.config.name()));
-            self.start_action(&loaded.name, action, old)
+            start_action(&loaded.name, action, old, &registry.outlet_settings, before)
                 .map_err(|source| PipelineError::Action { rule: loaded.name.clone(), source })
         };
         let actions = loaded.actions.iter().map(&mut start).collect::<Result<Vec<_>, _>>()?;
         let error_action = loaded.error_action.as_ref().map(&mut start).transpose()?;
         Ok(Rule { id, loaded: Arc::clone(loaded), actions, error_action, counters })
     }
+}
 
-    fn start_action(
-        &self,
-        rule: &str,
-        action: &LoadedAction,
-        old: Option<(&LoadedAction, &RunningAction)>,
-    ) -> Result<RunningAction, ActionConfigError> {
-        if let Some((old, running)) = old {
-            if old.config == action.config {
-                return Ok(running.clone());
-            }
-            if let Some(outlet) = &running.outlet
-                && outlet.reconfigure(rule, &action.config, &self.outlet_settings)?
-            {
-                return Ok(running.clone());
-            }
+fn start_action(
+    rule: &str,
+    action: &LoadedAction,
+    old: Option<(&LoadedAction, &RunningAction)>,
+    settings: &OutletSettings,
+    before: &OutletSettings,
+) -> Result<RunningAction, ActionConfigError> {
+    if let Some((old, running)) = old {
+        if old.config == action.config && !settings.changes(before, &action.config) {
+            return Ok(running.clone());
         }
-        let outlet = Outlet::spawn(rule, &action.config, &self.outlet_settings)?.map(Arc::new);
-        Ok(RunningAction { outlet, counters: Arc::default() })
+        if let Some(outlet) = &running.outlet
+            && outlet.reconfigure(rule, &action.config, settings)?
+        {
+            return Ok(running.clone());
+        }
     }
+    let outlet = Outlet::spawn(rule, &action.config, settings)?.map(Arc::new);
+    Ok(RunningAction { outlet, counters: Arc::default() })
 }
 
 impl Registry {
