@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use mqtt_protocol::topic::{self, TopicError};
 use mqtt_protocol::{QoS, ReasonCode};
-use store::{CommitToken, MessageId, Record, Store};
-use tokio::sync::Notify;
+use store::{MessageId, QueueKey, Record, SessionKey, Store};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::clock::{Clock, Now};
 use crate::config::{BrokerConfig, ListenerConfig};
@@ -17,6 +17,8 @@ use crate::hook::MessageHook;
 use crate::listener;
 use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
+use crate::records::{Before, READS_MAX};
+use crate::restore::settled_for_group;
 use crate::session::registry::Registry;
 use crate::session::{Session, SessionInner, WillMessage};
 use crate::subscriptions::index::FilterIndex;
@@ -55,9 +57,17 @@ pub(crate) struct Shared {
     pub(crate) all_closed: Notify,
     pub(crate) shutting_down: AtomicBool,
     pub(crate) shutdown_started: Notify,
+    /// Itself, for what goes on in the background.
+    pub(crate) this: Weak<Self>,
+    /// Queues can be read back from the store.
+    pub(crate) can_stream: bool,
+    /// Who may read a queue back.
+    pub(crate) reads: Arc<Semaphore>,
+    /// What the store knows of the time before this start.
+    pub(crate) before: OnceLock<Before>,
     sequence: AtomicU64,
-    store_id: u64,
-    store_epoch: u32,
+    pub(crate) store_id: u64,
+    pub(crate) store_epoch: u32,
 }
 
 impl std::fmt::Debug for Shared {
@@ -133,7 +143,13 @@ impl Broker {
     #[must_use]
     pub fn new(config: BrokerConfig, store: Arc<dyn Store>, hook: Option<Arc<dyn MessageHook>>) -> Self {
         let identity = store.identity();
-        let shared = Arc::new(Shared {
+        let no_session = QueueKey::Session(SessionKey { namespace: 0, client_id: "" });
+        let can_stream = store.queue_reader(no_session).is_some();
+        let shared = Arc::new_cyclic(|this| Shared {
+            this: Weak::clone(this),
+            can_stream,
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            before: OnceLock::new(),
             number: NEXT_BROKER.fetch_add(1, Ordering::Relaxed),
             config,
             store,
@@ -178,7 +194,9 @@ impl Broker {
             .check_topic_name(&publish.topic)
             .map_err(|cause| PublishError::Topic { topic: publish.topic.clone(), cause })?;
         let message = self.shared.internal_message(&publish);
-        publish_message(&self.shared, message).await.map_err(PublishError::Refused)
+        publish_message(&self.shared, Dispatch::internal(&self.shared, message))
+            .await
+            .map_err(PublishError::Refused)
     }
 
     /// Counters and totals.
@@ -213,8 +231,8 @@ impl Broker {
 }
 
 /// Runs a message through admission and fan-out, turn by turn.
-pub(crate) async fn publish_message(shared: &Arc<Shared>, message: Arc<Message>) -> Result<(), ReasonCode> {
-    let outcome = Dispatch::internal(shared, message).finish(shared).await?;
+pub(crate) async fn publish_message(shared: &Arc<Shared>, dispatch: Dispatch) -> Result<(), ReasonCode> {
+    let outcome = dispatch.finish(shared).await?;
     std::future::poll_fn(|cx| {
         if shared.store.committed() >= outcome.token {
             return std::task::Poll::Ready(());
@@ -297,17 +315,6 @@ impl Shared {
         stats
     }
 
-    /// Puts records into the store as one frame.
-    pub(crate) fn append(&self, records: &[Record<'_>]) -> Result<CommitToken, ReasonCode> {
-        if !self.store.keeps_records() || records.is_empty() {
-            return Ok(CommitToken::NOTHING_OWED);
-        }
-        self.store.append(records).map_err(|error| {
-            tracing::warn!(%error, "the store did not accept a frame");
-            ReasonCode::QuotaExceeded
-        })
-    }
-
     /// A session's connection is gone: what becomes of its will and of the session.
     ///
     /// `send_will` is false after a DISCONNECT that discards the will [MQTT-3.14.4-3, v5].
@@ -321,6 +328,7 @@ impl Shared {
         if !inner.detach(generation) {
             return;
         }
+        self.record(session, &mut inner);
         let generation = inner.generation;
         let expiry_s = inner.expiry_interval_s;
         // Said under the same lock: nobody can take the session on between here and its end.
@@ -352,6 +360,16 @@ impl Shared {
             let at_ms = now.mono_ms + u64::from(expiry_s) * 1000;
             self.timers.insert(now.mono_ms, Arc::downgrade(session), generation, Deadline::Expiry { at_ms });
         }
+        if inner.is_recorded && expiry_s != 0 {
+            let detached = Record::SessionDetached { session: session.key(), at_ms: now.wall_ms };
+            // One that is published now is struck off with what it owes.
+            let no_will = (inner.will.is_none() && publish_now.is_none())
+                .then_some(Record::WillGone { session: session.key() });
+            let records: Vec<_> = [Some(detached), no_will].into_iter().flatten().collect();
+            if let Err(reason) = self.append(&records) {
+                tracing::debug!(?reason, "the end of a connection could not be recorded");
+            }
+        }
         let groups: Vec<_> =
             inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect();
         drop(inner);
@@ -360,7 +378,7 @@ impl Shared {
             self.end_session(session);
         }
         if let Some(will) = publish_now {
-            self.publish_will(*will);
+            self.publish_will(*will, session);
         }
     }
 
@@ -374,7 +392,7 @@ impl Shared {
             crate::subscriptions::give_back(taken);
         }
         for group in groups {
-            self.metrics.dropped_expired.add(group.pump(&self.config.limits, now.mono_ms));
+            self.metrics.dropped_expired.add(group.pump(self, now.mono_ms));
         }
     }
 
@@ -394,13 +412,24 @@ impl Shared {
                 return (found.cloned(), false);
             }
             inner.ended = true;
-            if std::mem::take(&mut inner.is_recorded)
-                && let Err(reason) = self.append(&[Record::SessionEnded { session: session.key() }])
-            {
-                tracing::warn!(?reason, "the end of a session could not be recorded");
-            }
+            self.record_end(session, &mut inner);
             (None, true)
         })
+    }
+
+    /// Tells the store of a session's end, once.
+    pub(crate) fn record_end(&self, session: &Session, inner: &mut SessionInner) {
+        inner.state.settle_shared();
+        self.record(session, inner);
+        if !session.take_off_record(inner) {
+            return;
+        }
+        let cold = inner.cold.take().unwrap_or_default();
+        let mut records = vec![Record::SessionEnded { session: session.key() }];
+        records.extend(cold.iter().filter_map(settled_for_group));
+        if let Err(reason) = self.append(&records) {
+            tracing::warn!(?reason, "the end of a session could not be recorded");
+        }
     }
 
     /// Gives back what a session held that the registry no longer has, once.
@@ -414,12 +443,12 @@ impl Shared {
             let taken = inner.state.take_shared();
             (std::mem::take(&mut inner.subscriptions), taken, inner.will.take())
         };
-        let mut groups: Vec<_> = taken.iter().map(|(group, _)| Arc::clone(group)).collect();
+        let mut groups: Vec<_> = taken.iter().map(|returned| Arc::clone(&returned.group)).collect();
         groups.dedup_by(|next, kept| Arc::ptr_eq(next, kept));
         crate::subscriptions::give_back(taken);
         // A will that is still waiting is due when the session ends [MQTT-3.1.3-9, v5].
         if let Some(will) = will {
-            self.publish_will(*will);
+            self.publish_will(*will, session);
         }
         if subscriptions.len() <= UNSUBSCRIBE_CHUNK {
             for subscription in subscriptions.iter() {
@@ -438,14 +467,14 @@ impl Shared {
         }
         let now = self.clock.now();
         for group in groups {
-            self.metrics.dropped_expired.add(group.pump(&self.config.limits, now.mono_ms));
+            self.metrics.dropped_expired.add(group.pump(self, now.mono_ms));
         }
         session.lock().state = crate::session::state::SessionState::new();
     }
 
-    /// Publishes a will, in the background.
-    pub(crate) fn publish_will(self: &Arc<Self>, will: WillMessage) {
-        let shared = Arc::clone(self);
+    /// Publishes a session's will, in the background.
+    pub(crate) fn publish_will(self: &Arc<Self>, will: WillMessage, session: &Arc<Session>) {
+        let (shared, session) = (Arc::clone(self), Arc::clone(session));
         let now = self.clock.now();
         let publication = will.message.publication();
         let message = Publication {
@@ -456,7 +485,7 @@ impl Shared {
         }
         .to_message();
         tokio::spawn(async move {
-            if let Err(reason) = publish_message(&shared, message).await {
+            if let Err(reason) = publish_message(&shared, Dispatch::will(&shared, message, session)).await {
                 tracing::warn!(?reason, "a will message was refused");
             }
         });
@@ -482,7 +511,11 @@ async fn housekeeping(shared: Weak<Shared>) {
         }
         // One shard a tick: all of them every four seconds.
         sweep += 1;
-        let swept = shared.retained.sweep(sweep, 1000, now.mono_ms);
+        let swept = shared.retained.sweep(sweep, 1000, now.mono_ms, |topic| {
+            if let Err(reason) = shared.append(&[Record::RetainedCleared { topic }]) {
+                tracing::debug!(?reason, "an expired retained message could not be cleared");
+            }
+        });
         shared.metrics.dropped_expired.add(swept as u64);
     }
 }
@@ -506,7 +539,7 @@ fn fire(shared: &Arc<Shared>, session: &Arc<Session>, generation: u32, deadline:
             let will = inner.will.take();
             drop(inner);
             if let Some(will) = will {
-                shared.publish_will(*will);
+                shared.publish_will(*will, session);
             }
         }
         Deadline::Expiry { .. } => {

@@ -4,6 +4,10 @@
 //! rules (and what they republish) → every budget reserved → debts in one frame → [QoS 2: committed] → fan-out
 //! ```
 //!
+//! Messages of one publisher are admitted, and fanned out, in their order. A message that is to be retained holds the turn
+//! of its topic's shard from its admission on, so that the store, the Retained Messages and the receivers see such
+//! messages in one order.
+//!
 //! Nobody receives anything before all debts of the message, and of the messages that rules made of it, are in the
 //! store's hands; a refusal at admission means that nobody got it. [`publish`] does all of it in one go, borrowing the
 //! message from the read buffer, when nothing stands in the way: few receivers, no rule that republishes, nothing to
@@ -17,7 +21,7 @@ use std::task::{Context, Poll};
 use mqtt_protocol::{
     FrameStatus, Outgoing, PacketId, ProtocolVersion, Publish, PublishLayout, QoS, ReasonCode,
 };
-use store::{CommitToken, MessageRecord, Position, Record};
+use store::{CommitToken, MessageRecord, Position, Record, StoreError};
 
 use crate::broker::Shared;
 use crate::clock::Now;
@@ -191,12 +195,11 @@ pub(crate) fn publish(
     if effects.refused && progress == Progress::Done {
         return Admission::Refused(ReasonCode::QuotaExceeded);
     }
-    let keeps = shared.store.keeps_records();
     let plain = progress == Progress::Done
         && effects.republish.is_empty()
         && effects.owed.is_empty()
         && route.receivers.len() + route.groups.len() <= CHUNK
-        && !keeps
+        && !(shared.store.keeps_records() && owes(publication, received, &route))
         && (shared.config.limits.max_queued_policy == QueuePolicy::DropOldest
             || publication.qos == QoS::AtMostOnce);
     if plain && !matches!(turn, Some(None)) {
@@ -212,7 +215,7 @@ pub(crate) fn publish(
             received.session.lock().state.admit_received(received.id, CommitToken::NOTHING_OWED);
         }
         let mut slow = None;
-        fan_out(shared, &mut fanout, &route, 0, &mut slow);
+        fan_out(shared, &mut fanout, &route, &Places::default(), 0, &mut slow);
         return Admission::Done(Outcome {
             token: CommitToken::NOTHING_OWED,
             matched: is_matched(&route),
@@ -229,10 +232,26 @@ pub(crate) fn publish(
         },
         admitted: Vec::new(),
         placed: Vec::new(),
+        turns: Vec::new(),
         received: received.cloned(),
+        will_of: None,
         token: CommitToken::NOTHING_OWED,
         slow: None,
     }))
+}
+
+/// Whether a Retained Message of this topic outlives the broker. What the broker says of itself doesn't.
+pub(crate) fn is_kept(topic: &str) -> bool {
+    !topic.starts_with("$SYS/")
+}
+
+/// Whether anything about the message has to go on record.
+fn owes(publication: &Publication<'_>, received: Option<&Received>, route: &Route) -> bool {
+    (publication.retain && is_kept(publication.topic))
+        || received.is_some_and(|received| received.session.is_on_record())
+        || (publication.qos > QoS::AtMostOnce
+            && (route.receivers.iter().any(|receiver| receiver.session.is_on_record())
+                || route.groups.iter().any(|group| group.is_on_record())))
 }
 
 fn is_matched(route: &Route) -> bool {
@@ -248,7 +267,11 @@ pub(crate) struct Dispatch {
     admitted: Vec<Admitted>,
     /// Who wants to know the places of debts to actions.
     placed: Vec<(Placed, Position)>,
+    /// The turns of the shards in which it changes Retained Messages.
+    turns: Vec<TurnGuard>,
     received: Option<Received>,
+    /// It is the will of this session, which has none any more once it is admitted.
+    will_of: Option<Arc<Session>>,
     token: CommitToken,
     slow: Option<Arc<Session>>,
 }
@@ -270,21 +293,45 @@ struct Step {
     owed: Vec<OwedToAction>,
     /// Made by a rule, and there is no room to retain it: nobody receives it, and only what actions are owed remains.
     is_dropped: bool,
+    places: Places,
+}
+
+/// The places of a message's debts in the queues of its receivers.
+#[derive(Debug, Default)]
+struct Places {
+    /// By the receiver's number in the route, ascending.
+    receivers: Vec<(usize, u64)>,
+    /// By the group's number in the route, ascending.
+    groups: Vec<(usize, u64)>,
+}
+
+impl Places {
+    fn find(places: &[(usize, u64)], number: usize) -> u64 {
+        let found = places.binary_search_by_key(&number, |(number, _)| *number).ok();
+        found.and_then(|found| places.get(found)).map_or(0, |(_, place)| *place)
+    }
 }
 
 impl Step {
     fn new(message: Arc<Message>, route: Arc<Route>) -> Self {
-        Self { message, route, owed: Vec::new(), is_dropped: false }
+        Self { message, route, owed: Vec::new(), is_dropped: false, places: Places::default() }
+    }
+
+    /// Whether it changes a Retained Message.
+    fn retains(&self) -> bool {
+        self.message.publication().retain && !self.is_dropped
     }
 }
 
 enum Stage {
     /// Rules see the message at `at`. A cursor of `usize::MAX`: its handler is through, its effects are to be used.
     Rules { at: usize, cursor: usize, effects: HookEffects },
+    /// Rules are through. The turns of these shards are still to be had, the last one first; then all is admitted.
+    Admit { shards: Vec<usize>, waiting: Option<WaitForTurn> },
     /// The frame is with the store; an inbound QoS 2 message goes on when it is safe.
     Commit,
     /// Receivers of the message at `at` are served, from `next` on.
-    FanOut { at: usize, next: usize, turn: Option<TurnGuard>, waiting: Option<WaitForTurn> },
+    FanOut { at: usize, next: usize },
 }
 
 type WaitForTurn = Pin<Box<dyn Future<Output = TurnGuard> + Send>>;
@@ -293,8 +340,9 @@ impl std::fmt::Debug for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Rules { at, .. } => write!(f, "Rules {{ at: {at} }}"),
+            Self::Admit { shards, .. } => write!(f, "Admit {{ shards: {shards:?} }}"),
             Self::Commit => f.write_str("Commit"),
-            Self::FanOut { at, next, .. } => write!(f, "FanOut {{ at: {at}, next: {next} }}"),
+            Self::FanOut { at, next } => write!(f, "FanOut {{ at: {at}, next: {next} }}"),
         }
     }
 }
@@ -318,10 +366,17 @@ impl Dispatch {
             stage: Stage::Rules { at: 0, cursor: 0, effects: HookEffects::default() },
             admitted: Vec::new(),
             placed: Vec::new(),
+            turns: Vec::new(),
             received: None,
+            will_of: None,
             token: CommitToken::NOTHING_OWED,
             slow: None,
         }
+    }
+
+    /// A session's will.
+    pub(crate) fn will(shared: &Shared, message: Arc<Message>, session: Arc<Session>) -> Self {
+        Self { will_of: Some(session), ..Self::internal(shared, message) }
     }
 
     /// A client's publish that came while an earlier one of the same client is on its way.
@@ -330,8 +385,8 @@ impl Dispatch {
     }
 
     /// Whether it is admitted and waits for nothing but the store, or for those before it.
-    pub(crate) fn waits_for_commit(&self) -> bool {
-        matches!(self.stage, Stage::Commit)
+    pub(crate) fn is_admitted(&self) -> bool {
+        matches!(self.stage, Stage::Commit | Stage::FanOut { .. })
     }
 
     /// Goes on for one turn. Unless it is the `first` of its publisher's, it isn't fanned out yet: order is kept.
@@ -341,8 +396,41 @@ impl Dispatch {
                 Stage::Rules { .. } => match self.run_rules(shared, now) {
                     Ok(Progress::Yield) => return Turn::Again,
                     Err(reason) => return Turn::Done(Err(reason)),
-                    Ok(Progress::Done) => match self.admit(shared) {
-                        Ok(token) => {
+                    Ok(Progress::Done) => {
+                        // Everybody takes turns in the same order, so nobody waits in a circle.
+                        let mut shards: Vec<_> = self
+                            .steps
+                            .iter()
+                            .filter(|step| step.retains())
+                            .map(|step| shared.retained.number(step.message.topic()))
+                            .collect();
+                        shards.sort_unstable_by(|a, b| b.cmp(a));
+                        shards.dedup();
+                        self.stage = Stage::Admit { shards, waiting: None };
+                    }
+                },
+                Stage::Admit { shards, waiting } => {
+                    // Who holds a turn waits for the store alone, and not for a message before it.
+                    if !first && !shards.is_empty() {
+                        return Turn::Waiting;
+                    }
+                    while let Some(shard) = shards.last() {
+                        let turn = waiting.get_or_insert_with(|| Box::pin(shared.retained.turn(*shard)));
+                        match turn.as_mut().poll(cx) {
+                            Poll::Pending => return Turn::Waiting,
+                            Poll::Ready(guard) => self.turns.push(guard),
+                        }
+                        *waiting = None;
+                        shards.pop();
+                    }
+                    if !self.turns.is_empty() {
+                        // Whoever subscribed before the turn is a receiver; whoever does after it finds it retained.
+                        for step in self.steps.iter_mut().filter(|step| step.retains()) {
+                            step.route = shared.route(step.message.topic());
+                        }
+                    }
+                    match self.admit(shared) {
+                        Ok(Some(token)) => {
                             if let Some(received) = &self.received {
                                 received.session.lock().state.admit_received(received.id, token);
                             }
@@ -350,30 +438,42 @@ impl Dispatch {
                             self.token = token;
                             self.stage = Stage::Commit;
                         }
+                        Ok(None) => {
+                            // The disk doesn't keep up: again after the next commit.
+                            let next = CommitToken(shared.store.committed().0.saturating_add(1));
+                            shared.store.wake_when_committed(next, cx.waker());
+                            return Turn::Waiting;
+                        }
                         Err(reason) => return Turn::Done(Err(reason)),
-                    },
-                },
+                    }
+                }
                 Stage::Commit => {
                     if !first {
                         return Turn::Waiting;
                     }
-                    // What came at QoS 2 goes nowhere before its receive record is safe, and nothing goes out at QoS 2
-                    // before it is on record.
-                    let is_qos2 = |step: &Step| step.message.qos() == QoS::ExactlyOnce;
-                    if (self.received.is_some() || self.steps.iter().any(is_qos2))
-                        && shared.store.committed() < self.token
-                    {
+                    // What came at QoS 2 goes nowhere before its receive record is safe.
+                    let is_received = self.received.as_ref().is_some_and(|it| it.session.is_on_record());
+                    if is_received && shared.store.committed() < self.token {
                         shared.store.wake_when_committed(self.token, cx.waker());
                         if shared.store.committed() < self.token {
                             return Turn::Waiting;
                         }
                     }
                     self.placed.drain(..).for_each(|(placed, position)| placed(position));
-                    self.stage = Stage::FanOut { at: 0, next: 0, turn: None, waiting: None };
+                    for step in self.steps.iter().filter(|step| step.retains()) {
+                        let receivers = step.route.receivers.len() + step.route.groups.len();
+                        let mut fanout = Fanout::of_message(&step.message, receivers, now.mono_ms);
+                        if let Err(reason) = shared.retain(&mut fanout) {
+                            // Room was checked at admission; other shards took it since. The publish stands.
+                            tracing::debug!(?reason, "message not retained: the limit was reached meanwhile");
+                        }
+                    }
+                    self.stage = Stage::FanOut { at: 0, next: 0 };
                 }
-                Stage::FanOut { at, next, turn, waiting } => {
+                Stage::FanOut { at, next } => {
                     let Some(step) = self.steps.get_mut(*at) else {
                         let matched = self.steps.first().is_some_and(|step| is_matched(&step.route));
+                        self.turns.clear();
                         return Turn::Done(Ok(Outcome {
                             token: self.token,
                             matched,
@@ -386,26 +486,13 @@ impl Dispatch {
                     }
                     let receivers = step.route.receivers.len() + step.route.groups.len();
                     let mut fanout = Fanout::of_message(&step.message, receivers, now.mono_ms);
-                    if step.message.publication().retain && turn.is_none() {
-                        let topic = step.message.topic();
-                        let waiting = waiting.get_or_insert_with(|| Box::pin(shared.retained.turn(topic)));
-                        match waiting.as_mut().poll(cx) {
-                            Poll::Pending => return Turn::Waiting,
-                            Poll::Ready(guard) => *turn = Some(guard),
-                        }
-                        // Whoever subscribed before the turn is a receiver; whoever does after it finds it retained.
-                        step.route = shared.route(topic);
-                        if let Err(reason) = shared.retain(&mut fanout) {
-                            // Room was checked at admission; somebody else took it since. The publish stands.
-                            tracing::debug!(?reason, "message not retained: the limit was reached meanwhile");
-                        }
-                    }
-                    let reached = fan_out(shared, &mut fanout, &step.route, *next, &mut self.slow);
+                    let reached =
+                        fan_out(shared, &mut fanout, &step.route, &step.places, *next, &mut self.slow);
                     if reached < step.route.receivers.len() {
                         *next = reached;
                         return Turn::Again;
                     }
-                    (*at, *next, *turn, *waiting) = (*at + 1, 0, None, None);
+                    (*at, *next) = (*at + 1, 0);
                 }
             }
         }
@@ -464,8 +551,9 @@ impl Dispatch {
         Ok(Progress::Done)
     }
 
-    /// Reserves every budget, then puts every debt into one frame. An error means that nothing happened.
-    fn admit(&mut self, shared: &Shared) -> Result<CommitToken, ReasonCode> {
+    /// Reserves every budget, then puts every debt into one frame. An error means that nothing happened, `None` that it has
+    /// to be tried again after the next commit.
+    fn admit(&mut self, shared: &Shared) -> Result<Option<CommitToken>, ReasonCode> {
         let limits = &shared.config.limits;
         self.check_retained(shared)?;
         let mut reserved = Vec::new();
@@ -479,7 +567,7 @@ impl Dispatch {
             self.append_debts(shared)
         } else {
             self.place(&[]);
-            Ok(CommitToken::NOTHING_OWED)
+            Ok(Some(CommitToken::NOTHING_OWED))
         };
         // A reservation is needed only until the message is in the queue, which nothing can keep it from any more; the
         // room between here and there is covered by the few messages that a queue may exceed its limit by.
@@ -499,8 +587,7 @@ impl Dispatch {
             if !fits && place == 0 {
                 return Err(ReasonCode::QuotaExceeded);
             }
-            if !fits {
-                step.is_dropped = true;
+            if !fits && !std::mem::replace(&mut step.is_dropped, true) {
                 shared.metrics.dropped_rule_output.add(1);
             }
         }
@@ -531,55 +618,49 @@ impl Dispatch {
         Ok(())
     }
 
-    fn append_debts(&mut self, shared: &Shared) -> Result<CommitToken, ReasonCode> {
+    fn append_debts(&mut self, shared: &Shared) -> Result<Option<CommitToken>, ReasonCode> {
         let now_ms = shared.clock.now().mono_ms;
-        let debts: Vec<_> = self.steps.iter().map(durable_debts).collect();
+        let debts: Vec<_> = self.steps.iter().map(recorded_debts).collect();
         let mut records = Vec::new();
         for (step, debts) in self.steps.iter().zip(&debts) {
             let publication = step.message.publication();
             let before = records.len();
-            records.push(Record::Message(MessageRecord {
-                id: publication.id,
-                topic: publication.topic,
-                properties: publication.properties,
-                payload: publication.payload,
-                qos: publication.qos as u8,
-                received_at_ms: publication.received_at_ms,
-                expires_after_ms: publication.expires_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms)),
-                publisher: publication.publisher.map(|publisher| &*publisher.client_id),
-            }));
-            if publication.retain && !step.is_dropped {
+            records.push(Record::Message(message_record(&publication, now_ms)));
+            if step.retains() && is_kept(publication.topic) {
                 records.push(if publication.payload.is_empty() {
                     Record::RetainedCleared { topic: publication.topic }
                 } else {
                     Record::Retained { id: publication.id }
                 });
             }
-            if publication.qos > QoS::AtMostOnce && !step.is_dropped {
-                for (session, granted) in debts {
-                    records.push(Record::Owed {
-                        id: publication.id,
-                        session: session.key(),
-                        qos: granted.qos.min(publication.qos) as u8,
-                        retain: publication.retain && granted.retain_as_published,
-                        identifiers: &granted.identifiers,
-                    });
-                }
-                for group in &step.route.groups {
-                    records.push(Record::OwedToGroup {
-                        id: publication.id,
-                        share_name: &group.share_name,
-                        filter: &group.filter,
-                        retain: publication.retain,
-                    });
-                }
+            for (receiver, granted) in &debts.receivers {
+                let Some(receiver) = step.route.receivers.get(*receiver) else { continue };
+                records.push(Record::Owed {
+                    id: publication.id,
+                    session: receiver.session.key(),
+                    qos: granted.qos.min(publication.qos) as u8,
+                    retain: publication.retain && granted.retain_as_published,
+                    identifiers: &granted.identifiers,
+                });
+            }
+            for group in &debts.groups {
+                let Some(group) = step.route.groups.get(*group) else { continue };
+                records.push(Record::OwedToGroup {
+                    id: publication.id,
+                    share_name: &group.share_name,
+                    filter: &group.filter,
+                    retain: publication.retain,
+                });
             }
             if records.len() == before + 1 && step.owed.is_empty() {
                 records.pop();
             }
         }
-        if let Some(received) = &self.received {
+        if let Some(received) = self.received.as_ref().filter(|received| received.session.is_on_record()) {
             records.push(Record::Received { session: received.session.key(), packet_id: received.id.get() });
+        }
+        if let Some(session) = self.will_of.as_ref().filter(|session| session.is_on_record()) {
+            records.push(Record::WillGone { session: session.key() });
         }
         // Last, so that theirs are the last places.
         for step in &self.steps {
@@ -591,30 +672,86 @@ impl Dispatch {
             }));
         }
         if records.is_empty() {
-            return Ok(CommitToken::NOTHING_OWED);
+            return Ok(Some(CommitToken::NOTHING_OWED));
         }
         let mut positions = Vec::new();
-        let token = shared.store.append_debts(&records, &mut positions).map_err(|error| {
-            tracing::warn!(%error, "publish refused: the store did not accept its debts");
-            ReasonCode::QuotaExceeded
-        })?;
+        let token = match shared.store.append_debts(&records, &mut positions) {
+            Ok(token) => token,
+            Err(StoreError::Busy { .. }) => return Ok(None),
+            Err(error) => return Err(shared.store_refused(&error)),
+        };
+        let mut places = positions.iter().map(|position| position.0);
+        for (step, debts) in self.steps.iter_mut().zip(debts) {
+            let receivers = debts.receivers.into_iter().map(|(receiver, _)| receiver);
+            step.places.receivers = receivers.zip(places.by_ref()).collect();
+            step.places.groups = debts.groups.into_iter().zip(places.by_ref()).collect();
+        }
         self.place(&positions);
-        Ok(token)
+        Ok(Some(token))
     }
 }
 
-/// The durable sessions that a message is owed to, with what their Subscriptions grant.
-fn durable_debts(step: &Step) -> Vec<(&Session, Granted)> {
+/// Who is owed a message on record, by number in the route.
+struct RecordedDebts {
+    /// With what their Subscriptions grant.
+    receivers: Vec<(usize, Granted)>,
+    groups: Vec<usize>,
+}
+
+fn recorded_debts(step: &Step) -> RecordedDebts {
     let publication = step.message.publication();
     if publication.qos == QoS::AtMostOnce || step.is_dropped {
-        return Vec::new();
+        return RecordedDebts { receivers: Vec::new(), groups: Vec::new() };
     }
     let publisher = publication.publisher.map(|publisher| &*publisher.client_id);
-    let receivers = step.route.receivers.iter();
-    receivers
-        .filter_map(|receiver| Some((&*receiver.session, receiver.granted(publisher)?)))
-        .filter(|(session, granted)| granted.qos > QoS::AtMostOnce && session.lock().is_durable())
-        .collect()
+    let receivers = step.route.receivers.iter().enumerate();
+    let receivers = receivers
+        .filter(|(_, receiver)| receiver.session.is_on_record())
+        .filter_map(|(number, receiver)| Some((number, receiver.granted(publisher)?)))
+        .filter(|(_, granted)| granted.qos > QoS::AtMostOnce)
+        .collect();
+    let groups = step.route.groups.iter().enumerate();
+    let groups = groups.filter(|(_, group)| group.is_on_record()).map(|(number, _)| number).collect();
+    RecordedDebts { receivers, groups }
+}
+
+/// The message as the store keeps it.
+pub(crate) fn message_record<'a>(publication: &Publication<'a>, now_ms: u64) -> MessageRecord<'a> {
+    MessageRecord {
+        id: publication.id,
+        topic: publication.topic,
+        properties: publication.properties,
+        payload: publication.payload,
+        qos: publication.qos as u8,
+        received_at_ms: publication.received_at_ms,
+        expires_after_ms: publication.expires_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms)),
+        publisher: publication.publisher.map(|publisher| &*publisher.client_id),
+    }
+}
+
+/// Puts a message that reaches a session otherwise than by its admission on record as owed to it. Returns its place in the
+/// session's queue; 0 when the store doesn't take it.
+pub(crate) fn adopt(
+    shared: &Shared,
+    publication: &Publication<'_>,
+    session: &Session,
+    grant: &Grant<'_>,
+) -> u64 {
+    let records = [
+        Record::Message(message_record(publication, shared.clock.now().mono_ms)),
+        Record::Owed {
+            id: publication.id,
+            session: session.key(),
+            qos: grant.qos as u8,
+            retain: grant.retain,
+            identifiers: grant.identifiers,
+        },
+    ];
+    let mut positions = Vec::new();
+    if let Err(error) = shared.store.append_debts(&records, &mut positions) {
+        shared.store_refused(&error);
+    }
+    positions.first().map_or(0, |position| position.0)
 }
 
 /// Finishes messages whose publisher is gone, in their order.
@@ -696,7 +833,11 @@ pub(crate) fn forward(
     let mut payload_bytes = 0;
     let one_by_one = |fanout: &mut Fanout<'_>, result| match result {
         Delivered::Dropped(reason) => shared.metrics.dropped(reason),
-        Delivered::Sent | Delivered::Queued | Delivered::QueuedDroppingOldest => {
+        Delivered::Sent
+        | Delivered::Queued
+        | Delivered::QueuedDroppingOldest
+        | Delivered::OnDisk
+        | Delivered::Known => {
             tally(|tally| {
                 tally.delivered += 1;
                 tally.payload_bytes_delivered += fanout.payload().len() as u64;
@@ -710,8 +851,13 @@ pub(crate) fn forward(
             continue;
         }
         if !granted.identifiers.is_empty() || !session.state.takes_frames(frames.version, frames.longest) {
-            let grant =
-                Grant { qos: QoS::AtMostOnce, retain: false, identifiers: &granted.identifiers, group: None };
+            let grant = Grant {
+                qos: QoS::AtMostOnce,
+                retain: false,
+                identifiers: &granted.identifiers,
+                group: None,
+                place: 0,
+            };
             each_message(shared, frames, publisher, now, |fanout| {
                 let result = session.state.deliver(fanout, grant, limits);
                 one_by_one(fanout, result);
@@ -730,7 +876,7 @@ pub(crate) fn forward(
     }
     for group in &route.groups {
         each_message(shared, frames, publisher, now, |fanout| {
-            let result = group.deliver(fanout, limits);
+            let result = group.deliver(shared, fanout, 0);
             one_by_one(fanout, result);
         });
     }
@@ -782,6 +928,7 @@ fn fan_out(
     shared: &Shared,
     fanout: &mut Fanout<'_>,
     route: &Route,
+    places: &Places,
     next: usize,
     slow: &mut Option<Arc<Session>>,
 ) -> usize {
@@ -790,14 +937,23 @@ fn fan_out(
     let published = fanout.publication.qos;
     let published_retain = fanout.publication.retain;
     let mut delivered = 0;
+    let mut count = |result| match result {
+        Delivered::Sent | Delivered::Queued | Delivered::OnDisk | Delivered::Known => delivered += 1,
+        Delivered::QueuedDroppingOldest => {
+            delivered += 1;
+            shared.metrics.dropped_queue_full.add(1);
+        }
+        Delivered::Dropped(reason) => shared.metrics.dropped(reason),
+    };
     let reached = route.receivers.len().min(next + CHUNK);
-    for receiver in route.receivers.get(next..reached).unwrap_or_default() {
+    for (number, receiver) in route.receivers.iter().enumerate().take(reached).skip(next) {
         let Some(granted) = receiver.granted(publisher) else { continue };
-        let grant = Grant {
+        let mut grant = Grant {
             qos: granted.qos.min(published),
             retain: published_retain && granted.retain_as_published,
             identifiers: &granted.identifiers,
             group: None,
+            place: Places::find(&places.receivers, number),
         };
         let mut session = receiver.session.lock();
         if session.ended
@@ -805,13 +961,18 @@ fn fan_out(
         {
             continue;
         }
-        match session.state.deliver(fanout, grant, limits) {
-            Delivered::Sent | Delivered::Queued => delivered += 1,
-            Delivered::QueuedDroppingOldest => {
-                delivered += 1;
-                shared.metrics.dropped_queue_full.add(1);
-            }
-            Delivered::Dropped(reason) => shared.metrics.dropped(reason),
+        if grant.qos > QoS::AtMostOnce && grant.place == 0 && session.is_recorded {
+            // It was put on record after the message was admitted.
+            grant.place = adopt(shared, &fanout.publication, &receiver.session, &grant);
+        }
+        let result = session.state.deliver(fanout, grant, limits);
+        count(result);
+        if session.state.has_notes() && !session.state.is_online() {
+            // No connection does it.
+            shared.record(&receiver.session, &mut session);
+        }
+        if result == Delivered::OnDisk {
+            shared.read_backlog(&receiver.session, &mut session);
         }
         session.wake_to_write();
         if slow.is_none() && session.state.is_backlogged(limits) {
@@ -819,15 +980,8 @@ fn fan_out(
         }
     }
     if reached == route.receivers.len() {
-        for group in &route.groups {
-            match group.deliver(fanout, limits) {
-                Delivered::Sent | Delivered::Queued => delivered += 1,
-                Delivered::QueuedDroppingOldest => {
-                    delivered += 1;
-                    shared.metrics.dropped_queue_full.add(1);
-                }
-                Delivered::Dropped(reason) => shared.metrics.dropped(reason),
-            }
+        for (number, group) in route.groups.iter().enumerate() {
+            count(group.deliver(shared, fanout, Places::find(&places.groups, number)));
         }
         if !is_matched(route) {
             shared.metrics.messages_unmatched.add(1);

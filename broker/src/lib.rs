@@ -5,7 +5,8 @@
 //!
 //! Where to look: `connection` turns bytes into packets and back; `handlers` has one file for each kind of packet a
 //! client sends; `session` is the state machine that outlives connections; `subscriptions` says whom a topic concerns;
-//! `dispatch` takes one message from admission to its receivers.
+//! `dispatch` takes one message from admission to its receivers; `records` tells the store
+//! what sessions owe and reads it back, `restore` does so at a start.
 //!
 //! Invariants: no lock is held across an await; a publisher's thread never waits for a receiver's socket; an
 //! acknowledgement is written after the store has said that its debts are safe; every buffer and queue has a limit in
@@ -22,6 +23,8 @@ mod listener;
 mod message;
 mod metrics;
 mod outbound;
+mod records;
+mod restore;
 mod session;
 mod subscriptions;
 mod sys_topics;
@@ -35,3 +38,4 @@ pub use hook::{
 };
 pub use message::{Message, Publication, Publisher, Trail};
 pub use metrics::Stats;
+pub use restore::Restored;

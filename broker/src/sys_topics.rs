@@ -6,6 +6,7 @@ use std::sync::Weak;
 use mqtt_protocol::QoS;
 
 use crate::broker::{InternalPublish, Shared, publish_message};
+use crate::dispatch::Dispatch;
 use crate::message::Trail;
 use crate::metrics::Stats;
 
@@ -34,7 +35,7 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
                 trail: Trail::default(),
             };
             let message = shared.internal_message(&publish);
-            if let Err(reason) = publish_message(&shared, message).await {
+            if let Err(reason) = publish_message(&shared, Dispatch::internal(&shared, message)).await {
                 tracing::debug!(?reason, topic, "a $SYS topic could not be published");
             }
         }

@@ -29,6 +29,17 @@ async fn subscriber(harness: &Harness, store: &ManualStore, qos: QoS) -> common:
     client
 }
 
+/// A publisher with a durable session, its record safe.
+async fn publisher(harness: &Harness, store: &ManualStore) -> common::Client {
+    let frames = store.frames().len();
+    let mut client = harness.raw(mqtt_protocol::ProtocolVersion::V5).await;
+    client.send(&Packet::Connect(Box::new(durable("publisher")))).await;
+    wait_for_frames(store, frames + 1).await;
+    store.commit_all();
+    assert!(matches!(client.receive().await, Got::ConnAck { reason: ReasonCode::Success, .. }));
+    client
+}
+
 async fn wait_for_frames(store: &ManualStore, count: usize) {
     let reached = async {
         while store.frames().len() < count {
@@ -79,18 +90,23 @@ async fn puback_waits_while_the_delivery_may_leave() {
 async fn qos_2_goes_nowhere_before_its_receive_record_is_safe() {
     let (harness, store) = start().await;
     let mut subscriber = subscriber(&harness, &store, QoS::ExactlyOnce).await;
-    let mut publisher = harness.client("publisher").await;
+    let mut publisher = publisher(&harness, &store).await;
     publisher.publish("t", b"m", QoS::ExactlyOnce, false, 7).await;
-    wait_for_frames(&store, 3).await;
+    wait_for_frames(&store, 4).await;
     // Its duplicate joins the first copy.
     publisher.publish("t", b"m", QoS::ExactlyOnce, false, 7).await;
     publisher.expect_nothing().await;
     subscriber.expect_nothing().await;
     store.commit_all();
     assert_eq!(publisher.receive().await, Got::Ack("PUBREC", id(7), ReasonCode::Success));
+    // Nor does it go out before it is on record who gets it under which identifier.
+    wait_for_frames(&store, 5).await;
+    assert!(store.frames()[4].contains("Sent {"), "{}", store.frames()[4]);
+    subscriber.expect_nothing().await;
+    store.commit_all();
     assert_eq!(subscriber.payload().await, b"m");
     publisher.send(&Packet::PubRel(Ack::new(id(7), ReasonCode::Success))).await;
-    wait_for_frames(&store, 4).await;
+    wait_for_frames(&store, 6).await;
     assert!(store.frames().last().unwrap().contains("Released"));
     publisher.expect_nothing().await;
     store.commit_all();
@@ -117,19 +133,29 @@ async fn acknowledgements_keep_the_order_of_the_publishes() {
 async fn qos_2_publishes_are_admitted_together_and_fanned_out_in_order() {
     let (harness, store) = start().await;
     let mut subscriber = subscriber(&harness, &store, QoS::ExactlyOnce).await;
-    let mut publisher = harness.client("publisher").await;
+    let mut publisher = publisher(&harness, &store).await;
     for number in 1..=5u16 {
         publisher.publish("t", &number.to_be_bytes(), QoS::ExactlyOnce, false, number).await;
     }
     publisher.publish("t", b"last, at QoS 0", QoS::AtMostOnce, false, 0).await;
-    wait_for_frames(&store, 7).await;
+    wait_for_frames(&store, 8).await;
     subscriber.expect_nothing().await;
     store.commit_all();
     for number in 1..=5u16 {
-        assert_eq!(subscriber.payload().await, number.to_be_bytes());
         assert_eq!(publisher.receive().await, Got::Ack("PUBREC", id(number), ReasonCode::Success));
     }
-    assert_eq!(subscriber.payload().await, b"last, at QoS 0");
+    // They are fanned out together, so one frame has all five.
+    wait_for_frames(&store, 9).await;
+    assert_eq!(store.frames()[8].matches("Sent {").count(), 5);
+    store.commit_all();
+    let mut got = Vec::new();
+    while got.len() < 6 {
+        got.push(subscriber.payload().await);
+    }
+    // QoS 0 waits for nothing.
+    let last = got.iter().position(|payload| payload == b"last, at QoS 0").unwrap();
+    got.remove(last);
+    assert_eq!(got, [1u16, 2, 3, 4, 5].map(|number| number.to_be_bytes().to_vec()));
 }
 
 #[tokio::test]
@@ -251,7 +277,7 @@ async fn what_actions_are_owed_is_in_the_frame_of_the_message() {
     let placed = Arc::clone(&owing.0);
     let harness = start_with(BrokerConfig::default(), Arc::clone(&store) as _, Some(Arc::new(owing))).await;
     let mut subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;
-    let mut publisher = harness.client("publisher").await;
+    let mut publisher = publisher(&harness, &store).await;
     publisher.publish("t", b"one", QoS::AtLeastOnce, false, 1).await;
     assert_eq!(subscriber.payload().await, b"one");
     publisher.expect_nothing().await;
@@ -268,7 +294,7 @@ async fn what_actions_are_owed_is_in_the_frame_of_the_message() {
     assert_eq!(placed.lock().pop(), Some((b"two".to_vec(), 3)));
     // At QoS 2 it is passed on once it is safe.
     publisher.publish("t", b"three", QoS::ExactlyOnce, false, 3).await;
-    wait_for_frames(&store, 5).await;
+    wait_for_frames(&store, 6).await;
     publisher.expect_nothing().await;
     assert_eq!(placed.lock().len(), 1);
     store.commit_all();

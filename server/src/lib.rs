@@ -1,7 +1,7 @@
 //! Tidegate: an MQTT broker with SQL rules, in one process.
 //!
-//! This crate is the only one that sees all the others: it reads the configuration ([`config`]), wires broker, store
-//! and rules together ([`server`]) and holds the command line ([`cli`]). `main.rs` only calls [`cli::run`].
+//! This crate is the only one that sees all the others: it reads the configuration ([`config`]), opens the store
+//! ([`storage`]), wires broker, store and rules together ([`server`]) and holds the command line ([`cli`]). `main.rs` only calls [`cli::run`].
 //! It owns no protocol, no SQL and no delivery: those are `broker`, `rules-sql` and `actions`.
 
 pub mod cli;
@@ -11,3 +11,4 @@ mod demo;
 pub mod log;
 pub mod rules;
 pub mod server;
+pub mod storage;

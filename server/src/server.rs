@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use actions::{ConnectorError, Connectors, TargetPolicy};
 use broker::{BoundListener, Broker, BrokerConfig, ListenerConfig};
-use store::MemoryStore;
 
 use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
+use crate::storage::Storage;
 
 /// Why a server doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,9 @@ pub enum StartError {
     /// The connectors can't be used.
     #[error("{}", sentences(.0))]
     Connectors(Vec<ConnectorError>),
+    /// The store can't be read.
+    #[error("what the store has kept can't be read")]
+    Restore(#[source] io::Error),
 }
 
 /// Why rules can't be used.
@@ -71,20 +74,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server inside the current tokio runtime. Either every listener is open, or none stays so.
+    /// Starts a server on a store inside the current tokio runtime. Either every listener is open, or none stays so.
     ///
     /// # Errors
     /// [`StartError`] of the rules or of the first listener that can't be opened.
-    pub async fn start(config: &Config, rules: &RuleSet) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, rules: &RuleSet, storage: &Storage) -> Result<Self, StartError> {
         let settings = PipelineSettings {
             targets: targets(config),
             connectors: connectors(config, &Connectors::default()).map_err(StartError::Connectors)?,
             hops: config.limits.rules.hops,
         };
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
-        let store = Arc::new(MemoryStore::new(random()));
-        let broker = Broker::new(broker_config(config), store, Some(Arc::new(pipeline.clone())));
+        let broker = Broker::new(broker_config(config), storage.store(), Some(Arc::new(pipeline.clone())));
         pipeline.attach(Arc::new(broker.clone()));
+        if let Some(store) = storage.durable() {
+            let restored = broker.restore(Arc::clone(store)).await.map_err(StartError::Restore)?;
+            tracing::info!(
+                sessions = restored.sessions,
+                sessions_expired = restored.sessions_expired,
+                queued_messages = restored.queued_messages,
+                retained_messages = restored.retained_messages,
+                "taken up from the store"
+            );
+        }
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             match broker.listen(listener_config(listener)).await {

@@ -14,7 +14,8 @@ use crate::disk::{Disk, Folder};
 use crate::front::{Counters, Front, Health, Pending};
 use crate::maintenance::Maintenance;
 use crate::options::{OpenError, RecoveryReport, StoreOptions};
-use crate::record::{Position, Record};
+use crate::read::QueueReader;
+use crate::record::{Position, QueueKey, Record};
 use crate::recovery::{Recovered, recover};
 use crate::writer::Writer;
 use crate::{CommitToken, Store, StoreError, StoreIdentity};
@@ -222,6 +223,10 @@ impl Store for DurableStore {
 
     fn committed(&self) -> CommitToken {
         CommitToken(self.shared.committed.load(Ordering::Acquire))
+    }
+
+    fn queue_reader(&self, queue: QueueKey<'_>) -> Option<QueueReader> {
+        Some(self.reader(queue))
     }
 
     fn wake_when_committed(&self, token: CommitToken, waker: &Waker) {

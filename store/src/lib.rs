@@ -139,6 +139,11 @@ pub trait Store: Send + Sync + 'static {
     /// The newest token that is safe; every older one is safe too.
     fn committed(&self) -> CommitToken;
 
+    /// A reader of a queue, where queues can be read back.
+    fn queue_reader(&self, _queue: QueueKey<'_>) -> Option<QueueReader> {
+        None
+    }
+
     /// Wakes `waker` once `token` is safe (at once if it is already). A waker may be woken more than once.
     fn wake_when_committed(&self, token: CommitToken, waker: &Waker);
 }

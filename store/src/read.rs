@@ -96,6 +96,10 @@ pub struct StoredSession {
     pub inflight: Vec<StoredInflight>,
     /// How many debts are in its queue, sent ones included.
     pub debts: u64,
+    /// About how many bytes of the log they account for.
+    pub bytes: u64,
+    /// The last place that was given in its queue.
+    pub last: Position,
 }
 
 /// A will.
@@ -222,6 +226,16 @@ impl DurableStore {
         queue.and_then(|queue| front.state.queues.get(&queue)).map_or(0, Queue::len)
     }
 
+    /// The last place that was given in a queue, [`Position::NOWHERE`] when there is none of this name.
+    #[must_use]
+    pub fn queue_end(&self, key: QueueKey<'_>) -> Position {
+        let front = self.shared.front.lock();
+        let queue = front.state.find(key, &mut Vec::new());
+        queue
+            .and_then(|queue| front.state.queues.get(&queue))
+            .map_or(Position::NOWHERE, |queue| Position(queue.next - 1))
+    }
+
     /// Hands every Retained Message to `each`, in the order of the log, once everything that was appended so far is safe.
     /// One that can't be read is passed over and counted.
     ///
@@ -285,6 +299,8 @@ fn stored_session(state: &State, key: SessionKey<'_>, queue: &Queue, session: &S
             .map(|(packet_id, inflight)| stored_inflight(state, *packet_id, inflight))
             .collect(),
         debts: queue.len(),
+        bytes: queue.runs.iter().map(|run| run.bytes).sum(),
+        last: Position(queue.next - 1),
     }
 }
 
@@ -319,6 +335,14 @@ impl std::fmt::Debug for QueueReader {
     }
 }
 
+/// Whether there is an unpaid debt, and where.
+enum Look {
+    At(Next),
+    /// It has a place in its queue and none in the log yet.
+    Unplaced,
+    Nothing,
+}
+
 /// The next unpaid debt and where to look for it.
 struct Next {
     queue: u64,
@@ -330,7 +354,7 @@ struct Next {
 
 impl QueueReader {
     /// The unpaid debts after a place, in order: at most `max`, and no further once they have more than `max_bytes`.
-    /// If the first of them is on its way to the disk, waits for it. A debt that can't be read is settled and counted as
+    /// If the first of them is on its way to the disk, waits for it: nothing means that nothing was owed. A debt that can't be read is settled and counted as
     /// lost.
     ///
     /// # Errors
@@ -342,7 +366,14 @@ impl QueueReader {
         let mut tries = 0;
         let mut has_waited = false;
         while debts.len() < max && bytes < max_bytes {
-            let Some(next) = self.next(after) else { break };
+            let next = match self.next(after) {
+                Look::At(next) => next,
+                Look::Unplaced if debts.is_empty() && !has_waited && self.window.shared.wait_for_all() => {
+                    has_waited = true;
+                    continue;
+                }
+                Look::Unplaced | Look::Nothing => break,
+            };
             let (found, is_growing) = match self.window.look_up(&next, max - debts.len()) {
                 Ok(found) => found,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
@@ -384,13 +415,22 @@ impl QueueReader {
     }
 
     /// Where the first unpaid debt after a place is.
-    fn next(&self, after: u64) -> Option<Next> {
+    fn next(&self, after: u64) -> Look {
         let front = self.window.shared.front.lock();
-        let number = front.state.find(self.queue.key(), &mut Vec::new())?;
-        let queue = front.state.queues.get(&number)?;
+        let found = front.state.find(self.queue.key(), &mut Vec::new());
+        let Some((number, queue)) = found.and_then(|number| Some((number, front.state.queues.get(&number)?)))
+        else {
+            return Look::Nothing;
+        };
         let position = queue.settled.first_missing(after + 1);
-        let run = queue.runs.iter().find(|run| run.last >= position).filter(|run| run.first <= position)?;
-        Some(Next { queue: number, position, segment: run.segment, last: run.last })
+        if position >= queue.next {
+            return Look::Nothing;
+        }
+        let run = queue.runs.iter().find(|run| run.last >= position);
+        match run.filter(|run| run.first <= position) {
+            Some(run) => Look::At(Next { queue: number, position, segment: run.segment, last: run.last }),
+            None => Look::Unplaced,
+        }
     }
 
     /// Those of the found debts that follow one another without one being left out.

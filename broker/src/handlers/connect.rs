@@ -18,6 +18,7 @@ use crate::clock::Now;
 use crate::config::Limits;
 use crate::listener::Listener;
 use crate::message::{Publication, Publisher, Trail};
+use crate::restore::settled_for_group;
 use crate::session::{ClientLimits, Session, WillMessage};
 use crate::timers::Deadline;
 
@@ -116,12 +117,12 @@ impl Connecting {
             .transpose()?;
         let (requested_expiry_s, expiry_s) = session_expiry(connect, limits);
         let attached = attach(shared, &client_id, connect.clean_start, expiry_s, will);
-        let token = shared.append(&session_records(&attached, expiry_s));
+        let token = record_session(shared, &attached, expiry_s, now);
         if let Some(ended) = attached.ended {
             shared.retire(&ended);
         }
         if let Some(will) = attached.will_of_old_connection {
-            shared.publish_will(*will);
+            shared.publish_will(*will, &attached.session);
         }
         let keep_alive_s = keep_alive(connect.keep_alive_s, limits);
         let mut connecting = Self {
@@ -156,7 +157,15 @@ impl Connecting {
 
     /// Whether the CONNACK may be sent.
     pub(crate) fn is_safe(&mut self, shared: &Shared, cx: &mut Context<'_>) -> bool {
-        super::is_safe(shared, self.token, cx)
+        if !super::is_safe(shared, self.token, cx) {
+            return false;
+        }
+        let mut inner = self.session.lock();
+        let is_ready = !inner.is_loading || inner.generation != self.generation;
+        if !is_ready {
+            inner.wait_for_load(cx.waker());
+        }
+        is_ready
     }
 
     /// Takes the session online: CONNACK first, then what it was owed.
@@ -173,7 +182,7 @@ impl Connecting {
                 self.abandon(shared);
                 return Err("the CONNACK is larger than the client's Maximum Packet Size");
             }
-            let dropped = inner.state.pump(now.mono_ms);
+            let dropped = shared.pump(&self.session, &mut inner, now.mono_ms);
             shared.metrics.dropped_expired.add(dropped);
             inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect()
         };
@@ -243,21 +252,43 @@ impl Connecting {
     }
 }
 
-/// What the store is told, in one frame: the end of the session that was there, and this one. A session that doesn't
-/// outlive its connection is told of only where the store has to forget it.
-fn session_records(attached: &Attached, expiry_interval_s: u32) -> SmallVec<[Record<'_>; 2]> {
-    let mut records = SmallVec::new();
-    if let Some(ended) = &attached.ended
-        && std::mem::take(&mut ended.lock().is_recorded)
-    {
-        records.push(Record::SessionEnded { session: ended.key() });
+/// Tells the store, in one frame, of the end of the session that was there, of this one, and of its will. A session that
+/// doesn't outlive its connection is told of only where the store has to forget it.
+fn record_session(
+    shared: &Arc<Shared>,
+    attached: &Attached,
+    expiry_interval_s: u32,
+    now: Now,
+) -> Result<CommitToken, ReasonCode> {
+    if !shared.store.keeps_records() {
+        return Ok(CommitToken::NOTHING_OWED);
     }
-    let mut inner = attached.session.lock();
+    let session = &attached.session;
+    let will = session.lock().will.as_ref().map(|will| Arc::clone(&will.message));
+    let mut cold = Box::default();
+    let mut records: SmallVec<[Record<'_>; 3]> = SmallVec::new();
+    if let Some(ended) = &attached.ended {
+        let mut inner = ended.lock();
+        inner.state.settle_shared();
+        shared.record(ended, &mut inner);
+        cold = inner.cold.take().unwrap_or_default();
+        if ended.take_off_record(&mut inner) {
+            records.push(Record::SessionEnded { session: ended.key() });
+        }
+    }
+    records.extend(cold.iter().filter_map(settled_for_group));
+    let mut inner = session.lock();
+    shared.record(session, &mut inner);
     if expiry_interval_s > 0 || inner.is_recorded {
-        inner.is_recorded = true;
-        records.push(Record::SessionStarted { session: attached.session.key(), expiry_interval_s });
+        session.put_on_record(&mut inner, shared.can_stream);
+        // Ends the will that was there, too.
+        records.push(Record::SessionStarted { session: session.key(), expiry_interval_s });
+        if let (Some(will), Some(message)) = (&inner.will, &will) {
+            records.push(will.record(session.key(), message, now.mono_ms));
+        }
     }
-    records
+    shared.load_window(session, &mut inner);
+    shared.append(&records)
 }
 
 /// Everything about a CONNECT that can be refused before a session is touched.

@@ -186,19 +186,22 @@ impl Client {
             }
             let limit =
                 u32::try_from(self.shared.config.limits.max_session_expiry.as_secs()).unwrap_or(u32::MAX);
-            let is_recorded = match self.mine() {
-                Ok(mut inner) => {
-                    inner.expiry_interval_s = expiry_s.min(limit);
-                    inner.is_recorded
-                }
+            let expiry_interval_s = expiry_s.min(limit);
+            let mut inner = match self.mine() {
+                Ok(inner) => inner,
                 Err(close) => return close,
             };
-            let record = Record::SessionStarted {
-                session: self.session.key(),
-                expiry_interval_s: expiry_s.min(limit),
-            };
-            if is_recorded && let Err(reason) = self.shared.append(&[record]) {
-                tracing::warn!(?reason, "a session's new expiry could not be recorded");
+            inner.expiry_interval_s = expiry_interval_s;
+            if inner.is_recorded {
+                let session = self.session.key();
+                let mut records = vec![Record::SessionStarted { session, expiry_interval_s }];
+                // It ended the will that was there.
+                if let Some(will) = &inner.will {
+                    records.push(will.record(session, &will.message, self.shared.clock.now().mono_ms));
+                }
+                if let Err(reason) = self.shared.append(&records) {
+                    tracing::warn!(?reason, "a session's new expiry could not be recorded");
+                }
             }
         }
         let discard_will = disconnect.reason_code == ReasonCode::NormalDisconnection;
@@ -237,7 +240,7 @@ impl Client {
             && !self
                 .owed
                 .iter()
-                .any(|owed| matches!(owed, Owed::Dispatch(dispatch, _) if !dispatch.waits_for_commit()))
+                .any(|owed| matches!(owed, Owed::Dispatch(dispatch, _) if !dispatch.is_admitted()))
     }
 
     /// Whether the client has so many answers to read that it may ask nothing more for now.
@@ -277,8 +280,9 @@ impl Client {
                     wake_after_this_turn(cx.waker());
                     break;
                 }
-                // Those behind may be admitted meanwhile, but go out in order.
-                Turn::Waiting => first = false,
+                // Those behind may be admitted meanwhile, but in order, and they go out in order.
+                Turn::Waiting if dispatch.is_admitted() => first = false,
+                Turn::Waiting => break,
                 Turn::Done(result) => {
                     finished += 1;
                     let (token, reason) = match result {
@@ -409,12 +413,13 @@ impl Client {
         let limits = &self.shared.config.limits;
         let mut inner = self.session.lock();
         self.check(&inner)?;
-        let dropped = inner.state.pump(now.mono_ms);
+        let dropped = self.shared.pump(&self.session, &mut inner, now.mono_ms);
         self.shared.metrics.dropped_expired.add(dropped);
         inner.state.out.append(&mut self.replies);
         // What was dropped as expired has left room that somebody else may have something for.
         if inner.state.out.is_empty() && dropped == 0 {
             inner.drained(limits);
+            inner.wait_for_commit(&*self.shared.store, cx.waker());
             inner.sleep(cx.waker());
             return Ok(None);
         }
@@ -445,7 +450,7 @@ impl Client {
     /// This session has room again: its groups may have something for it.
     fn pump_groups(&self, now: Now) {
         for group in &self.groups {
-            let expired = group.pump(&self.shared.config.limits, now.mono_ms);
+            let expired = group.pump(&self.shared, now.mono_ms);
             self.shared.metrics.dropped_expired.add(expired);
         }
     }

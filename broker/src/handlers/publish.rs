@@ -227,7 +227,9 @@ impl Client {
     /// PUBREL: the message is released, its identifier free [MQTT-4.3.3-11, v5].
     pub(super) fn pubrel(&mut self, ack: &Ack<'_>, cx: &mut Context<'_>) -> Result<Flow, Close> {
         let found = self.mine()?.state.release_received(ack.packet_id);
-        let (token, reason) = if found {
+        let (token, reason) = if found && !self.session.is_on_record() {
+            (store::CommitToken::NOTHING_OWED, ReasonCode::Success)
+        } else if found {
             let record = Record::Released { session: self.session.key(), packet_id: ack.packet_id.get() };
             let token = self
                 .shared

@@ -16,7 +16,7 @@ use super::{Client, Flow, Owed};
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
-use crate::dispatch::{CHUNK, Fanout};
+use crate::dispatch::{CHUNK, Fanout, adopt};
 use crate::metrics::tally;
 use crate::session::{Delivered, Grant, Session, SessionSubscription, wake_after_this_turn};
 use crate::subscriptions::retained::{Cursor, Step, TurnGuard};
@@ -61,16 +61,16 @@ impl Client {
         let mut codes: SmallVec<[u8; 8]> = SmallVec::new();
         let mut retained = Vec::new();
         let session = Arc::clone(&self.session);
-        let is_recorded = shared.store.keeps_records() && session.lock().is_durable();
+        let is_recorded = session.is_on_record();
         let mut records = Vec::new();
         for entry in subscribe.filters.iter() {
             let code = match self.subscribe_one(entry.filter, entry.options, identifier, &mut retained) {
-                Ok(()) => {
+                Ok(options) => {
                     if is_recorded {
                         records.push(Record::Subscribed {
                             session: session.key(),
                             filter: entry.filter,
-                            options: entry.options.to_byte(),
+                            options: options.to_byte(),
                             identifier,
                         });
                     }
@@ -131,7 +131,7 @@ impl Client {
         mut options: SubscriptionOptions,
         identifier: u32,
         retained: &mut Vec<RetainedDelivery>,
-    ) -> Result<(), ReasonCode> {
+    ) -> Result<SubscriptionOptions, ReasonCode> {
         let shared = &self.shared;
         let parsed = parse_filter(text).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         let (filter, share_name) = match parsed {
@@ -152,16 +152,9 @@ impl Client {
             }
             existed
         };
-        let group = add(shared, &self.session, filter, share_name, options, identifier);
-        let stored: Arc<str> = match &group {
-            // The filter's own text is shared with the index; a share's text is its own.
-            Added::Plain(filter) => Arc::clone(filter),
-            Added::Shared(_) => text.into(),
-        };
-        let group = match group {
-            Added::Plain(_) => None,
-            Added::Shared(group) => Some(group),
-        };
+        let (stored, group) = shared
+            .add_subscription(&self.session, text, options, identifier)
+            .ok_or(ReasonCode::TopicFilterInvalid)?;
         if let Some(group) = &group
             && !self.groups.iter().any(|known| Arc::ptr_eq(known, group))
         {
@@ -201,7 +194,7 @@ impl Client {
                 waiting: None,
             });
         }
-        Ok(())
+        Ok(options)
     }
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<Flow, Close> {
@@ -217,7 +210,9 @@ impl Client {
                         self.groups.retain(|known| !Arc::ptr_eq(known, group));
                     }
                     self.retained.retain(|delivery| *delivery.filter != *filter);
-                    records.push(Record::Unsubscribed { session: self.session.key(), filter });
+                    if self.session.is_on_record() {
+                        records.push(Record::Unsubscribed { session: self.session.key(), filter });
+                    }
                     ReasonCode::Success
                 }
                 None if parse_filter(filter).is_err() => ReasonCode::TopicFilterInvalid,
@@ -256,10 +251,18 @@ impl Client {
                     let mut fanout = Fanout::of_message(message, 1, now.mono_ms);
                     let identifiers = [identifier];
                     let identifiers = if identifier == 0 { &[][..] } else { &identifiers[..] };
-                    let grant = Grant { qos: qos.min(message.qos()), retain: true, identifiers, group: None };
+                    let qos = qos.min(message.qos());
+                    let mut grant = Grant { qos, retain: true, identifiers, group: None, place: 0 };
                     let mut inner = session.lock();
+                    if grant.qos > QoS::AtMostOnce && inner.is_recorded {
+                        grant.place = adopt(&shared, &message.publication(), &session, &grant);
+                    }
                     match inner.state.deliver(&mut fanout, grant, &shared.config.limits) {
-                        Delivered::Sent | Delivered::Queued | Delivered::QueuedDroppingOldest => {
+                        Delivered::Sent
+                        | Delivered::Queued
+                        | Delivered::QueuedDroppingOldest
+                        | Delivered::OnDisk
+                        | Delivered::Known => {
                             tally(|tally| tally.delivered += 1);
                         }
                         Delivered::Dropped(reason) => shared.metrics.dropped(reason),
@@ -318,6 +321,26 @@ fn add(
 }
 
 impl Shared {
+    /// Puts a Subscription into the index; `text` is the filter as the client wrote it. Returns the text to keep, and the
+    /// group of a Shared Subscription; `None` if the filter is not valid.
+    pub(crate) fn add_subscription(
+        &self,
+        session: &Arc<Session>,
+        text: &str,
+        options: SubscriptionOptions,
+        identifier: u32,
+    ) -> Option<(Arc<str>, Option<Arc<Group>>)> {
+        let (filter, share_name) = match parse_filter(text).ok()? {
+            ParsedFilter::Plain(filter) => (filter, None),
+            ParsedFilter::Shared(shared) => (shared.filter, Some(shared.share_name)),
+        };
+        Some(match add(self, session, filter, share_name, options, identifier) {
+            // The filter's own text is shared with the index; a share's text is its own.
+            Added::Plain(filter) => (filter, None),
+            Added::Shared(group) => (text.into(), Some(group)),
+        })
+    }
+
     /// Takes a Subscription out of the index; `text` is the filter as the client wrote it.
     pub(crate) fn forget_subscription(&self, session: &Session, text: &str) {
         let Ok(parsed) = parse_filter(text) else { return };
@@ -331,7 +354,7 @@ impl Shared {
             }
             Some(share_name) => {
                 if let Some(groups) = &mut subscribers.groups {
-                    groups.retain(|group| *group.share_name != *share_name || !group.leave(session));
+                    groups.retain(|group| *group.share_name != *share_name || !group.leave(session, self));
                     if groups.is_empty() {
                         subscribers.groups = None;
                     }

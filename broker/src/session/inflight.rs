@@ -1,4 +1,4 @@
-//! The outbound inflight window: messages sent at QoS 1 and 2 and not yet acknowledged, in sending order.
+//! The outbound inflight window: messages that have a Packet Identifier and aren't acknowledged yet, in sending order.
 //!
 //! Packet Identifiers are given out in sequence, so an identifier's place follows from the first entry's. Entries
 //! acknowledged out of order stay as `Done` until those before them are through; at most 65,535 entries exist.
@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mqtt_protocol::PacketId;
+use store::CommitToken;
 
 use crate::message::Message;
 use crate::subscriptions::Group;
@@ -17,9 +18,9 @@ const IDENTIFIERS: usize = u16::MAX as usize;
 /// What the other side still owes for a message.
 #[derive(Debug)]
 pub(crate) enum Stage {
-    /// QoS 1, sent.
+    /// QoS 1.
     AwaitPuback(Arc<Message>),
-    /// QoS 2, sent.
+    /// QoS 2.
     AwaitPubrec(Arc<Message>),
     /// QoS 2, released: the message itself is no longer needed.
     AwaitPubcomp,
@@ -32,8 +33,23 @@ pub(crate) enum Stage {
 pub(crate) struct Entry {
     pub(crate) stage: Stage,
     pub(crate) retain: bool,
+    /// It was sent, on this connection or an earlier one.
+    pub(crate) was_sent: bool,
+    /// The debt's place in its queue in the store, 0 for none.
+    pub(crate) place: u64,
+    /// The next packet of the exchange may leave once this is safe.
+    pub(crate) safe_at: CommitToken,
     /// What few messages have; boxed to keep the others small.
     pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// A message of a Shared Subscription that its member didn't get.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) group: Arc<Group>,
+    pub(crate) message: Arc<Message>,
+    /// Its place in the group's queue in the store, 0 for none.
+    pub(crate) place: u64,
 }
 
 /// Subscription Identifiers to send along, and the Shared Subscription that the message came through.
@@ -46,6 +62,22 @@ pub(crate) struct Extra {
 impl Entry {
     pub(crate) fn identifiers(&self) -> &[u32] {
         self.extra.as_ref().map(|extra| &*extra.identifiers).unwrap_or_default()
+    }
+
+    pub(crate) fn group(&self) -> Option<Arc<Group>> {
+        self.extra.as_ref().and_then(|extra| extra.group.clone())
+    }
+
+    /// What keeps the place of an identifier that isn't in use.
+    fn done() -> Self {
+        Self {
+            stage: Stage::Done,
+            retain: false,
+            was_sent: true,
+            place: 0,
+            safe_at: CommitToken::NOTHING_OWED,
+            extra: None,
+        }
     }
 }
 
@@ -60,6 +92,31 @@ pub(crate) struct Inflight {
 impl Inflight {
     pub(crate) fn new() -> Self {
         Self { entries: VecDeque::new(), next: PacketId::MIN }
+    }
+
+    /// A window with these entries, by their identifiers. They were sent in the order of identifiers, which go round.
+    pub(crate) fn restored(mut entries: Vec<(PacketId, Entry)>) -> Self {
+        let mut window = Self::new();
+        entries.sort_by_key(|(id, _)| *id);
+        // Whatever was sent lies between two ends that are further apart than any two neighbours.
+        let count = entries.len();
+        let ids: Vec<usize> = entries.iter().map(|(id, _)| usize::from(id.get())).collect();
+        let first = (0..count).max_by_key(|place| {
+            let before = ids.get((place + count - 1) % count).copied().unwrap_or(0);
+            let this = ids.get(*place).copied().unwrap_or(0);
+            (this + IDENTIFIERS - before - 1) % IDENTIFIERS
+        });
+        entries.rotate_left(first.unwrap_or(0));
+        for (id, entry) in entries {
+            if window.entries.is_empty() {
+                window.next = id;
+            }
+            while window.next != id && window.entries.len() < IDENTIFIERS {
+                window.push(Entry::done());
+            }
+            window.push(entry);
+        }
+        window
     }
 
     /// Places taken, those of `Done` entries included.
@@ -93,16 +150,19 @@ impl Inflight {
         self.entries.len().checked_sub(from_end)
     }
 
-    pub(crate) fn stage_mut(&mut self, place: usize) -> Option<&mut Stage> {
-        self.entries.get_mut(place).map(|entry| &mut entry.stage)
+    pub(crate) fn at_mut(&mut self, place: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(place)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 
     /// Marks the entry as through and forgets what leads the window and is through. Returns how many places at the
     /// front went away.
     pub(crate) fn finish(&mut self, place: usize) -> usize {
         if let Some(entry) = self.entries.get_mut(place) {
-            entry.stage = Stage::Done;
-            entry.extra = None;
+            *entry = Entry::done();
         }
         let mut gone = 0;
         while self.entries.front().is_some_and(|entry| matches!(entry.stage, Stage::Done)) {
@@ -116,15 +176,16 @@ impl Inflight {
     }
 
     /// Takes out every unacknowledged QoS 1 message that came through a Shared Subscription, oldest first.
-    pub(crate) fn take_shared(&mut self) -> Vec<(Arc<Group>, Arc<Message>)> {
+    pub(crate) fn take_shared(&mut self) -> Vec<Returned> {
         let mut taken = Vec::new();
         for entry in &mut self.entries {
             if !matches!(entry.stage, Stage::AwaitPuback(_)) {
                 continue;
             }
-            let Some(group) = entry.extra.as_ref().and_then(|extra| extra.group.clone()) else { continue };
-            if let Stage::AwaitPuback(message) = std::mem::replace(&mut entry.stage, Stage::Done) {
-                taken.push((group, message));
+            let Some(group) = entry.group() else { continue };
+            let place = entry.place;
+            if let Stage::AwaitPuback(message) = std::mem::replace(entry, Entry::done()).stage {
+                taken.push(Returned { group, message, place });
             }
         }
         if let Some(Stage::Done) = self.entries.front().map(|entry| &entry.stage) {
@@ -147,7 +208,34 @@ mod tests {
     use super::{Entry, Inflight, Stage};
 
     fn entry() -> Entry {
-        Entry { stage: Stage::AwaitPubcomp, retain: false, extra: None }
+        Entry { stage: Stage::AwaitPubcomp, ..Entry::done() }
+    }
+
+    #[test]
+    fn a_window_is_restored_with_its_gaps_and_over_the_wrap() {
+        let restored = |ids: &[u16]| {
+            Inflight::restored(ids.iter().map(|id| (PacketId::new(*id).unwrap(), entry())).collect())
+        };
+        let in_use = |window: &Inflight| -> Vec<u16> {
+            (0..window.len())
+                .filter_map(|place| window.at(place))
+                .filter(|(_, entry)| !matches!(entry.stage, Stage::Done))
+                .map(|(id, _)| id.get())
+                .collect()
+        };
+        assert_eq!(restored(&[]).next_id(), PacketId::new(1));
+        let window = restored(&[7]);
+        assert_eq!((window.len(), window.next_id()), (1, PacketId::new(8)));
+        assert_eq!(window.place_of(PacketId::new(7).unwrap()), Some(0));
+        let window = restored(&[65_530, 3, 1, 65_535]);
+        assert_eq!(in_use(&window), [65_530, 65_535, 1, 3]);
+        assert_eq!(window.next_id(), PacketId::new(4));
+        for (place, id) in [(0, 65_530), (5, 65_535), (6, 1), (8, 3)] {
+            assert_eq!(window.place_of(PacketId::new(id).unwrap()), Some(place));
+        }
+        let all: Vec<u16> = (1..=65_535).collect();
+        let window = restored(&all);
+        assert_eq!((window.len(), window.next_id()), (65_535, None));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! Lock order: a Shared Subscription's group, then one session; never two sessions, never a group below a session.
 
+mod backlog;
 mod inflight;
 #[cfg(test)]
 mod model_tests;
@@ -13,19 +14,23 @@ pub(crate) mod registry;
 pub(crate) mod state;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
 use mqtt_protocol::ReasonCode;
 use parking_lot::{Mutex, MutexGuard};
+use store::{CommitToken, MessageRecord, QueueReader, Record, SessionKey, Store, StoredInflight};
 
 use crate::config::Limits;
+use crate::dispatch::message_record;
 use crate::message::Message;
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
 use state::SessionState;
 
-pub(crate) use state::{ClientLimits, Delivered, DropReason, Grant};
+pub(crate) use backlog::{Backlog, BacklogRead};
+pub(crate) use inflight::{Entry, Extra, Returned, Stage};
+pub(crate) use state::{ClientLimits, Debt, Delivered, DropReason, Grant, Note};
 
 /// Publishers that wait for one session at most.
 const DRAIN_WAITERS_MAX: usize = 1024;
@@ -40,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) client_id: Box<str>,
     /// When its client was last heard, milliseconds on the broker's clock.
     pub(crate) last_heard_ms: AtomicU64,
+    /// What is owed to it goes on record.
+    on_record: AtomicBool,
     inner: Mutex<SessionInner>,
 }
 
@@ -60,6 +67,14 @@ pub(crate) struct SessionInner {
     pub(crate) is_recorded: bool,
     /// What it held has been given back.
     pub(crate) is_retired: bool,
+    /// It was found in the store and no connection has taken it on since: what it was sent, to be read then.
+    pub(crate) cold: Option<Box<[StoredInflight]>>,
+    /// That is being read.
+    pub(crate) is_loading: bool,
+    /// Reads its queue while that is behind.
+    pub(crate) reader: Option<QueueReader>,
+    /// The connection has asked to be woken when this is safe.
+    awaited: CommitToken,
     /// Publishers that pause until this session's client has read more.
     drain_waiters: Vec<Waker>,
 }
@@ -83,6 +98,27 @@ pub(crate) struct WillMessage {
     pub(crate) expiry_interval_s: Option<u32>,
 }
 
+impl WillMessage {
+    /// The will as the store keeps it; `message` is its own.
+    pub(crate) fn record<'a>(
+        &self,
+        session: SessionKey<'a>,
+        message: &'a Message,
+        now_ms: u64,
+    ) -> Record<'a> {
+        let publication = message.publication();
+        Record::Will {
+            session,
+            delay_s: self.delay_s,
+            retain: publication.retain,
+            message: MessageRecord {
+                expires_after_ms: self.expiry_interval_s.map(|seconds| u64::from(seconds) * 1_000),
+                ..message_record(&publication, now_ms)
+            },
+        }
+    }
+}
+
 /// A session's own record of one Subscription.
 #[derive(Debug)]
 pub(crate) struct SessionSubscription {
@@ -104,6 +140,7 @@ impl Session {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             client_id: client_id.into(),
             last_heard_ms: AtomicU64::new(0),
+            on_record: AtomicBool::new(false),
             inner: Mutex::new(SessionInner {
                 state: SessionState::new(),
                 link: None,
@@ -114,6 +151,10 @@ impl Session {
                 ended: false,
                 is_recorded: false,
                 is_retired: false,
+                cold: None,
+                is_loading: false,
+                reader: None,
+                awaited: CommitToken::NOTHING_OWED,
                 drain_waiters: Vec::new(),
             }),
         })
@@ -121,6 +162,24 @@ impl Session {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, SessionInner> {
         self.inner.lock()
+    }
+
+    /// Whether what is owed to it goes on record.
+    pub(crate) fn is_on_record(&self) -> bool {
+        self.on_record.load(Ordering::Acquire)
+    }
+
+    /// The store knows of the session from here on. `can_stream`: its queue can be read back.
+    pub(crate) fn put_on_record(&self, inner: &mut SessionInner, can_stream: bool) {
+        inner.is_recorded = true;
+        inner.state.keep_records(can_stream);
+        self.on_record.store(true, Ordering::Release);
+    }
+
+    /// The store is told to forget the session. Returns whether it knew of it.
+    pub(crate) fn take_off_record(&self, inner: &mut SessionInner) -> bool {
+        self.on_record.store(false, Ordering::Release);
+        std::mem::take(&mut inner.is_recorded)
     }
 
     /// The session's name in the store.
@@ -133,6 +192,7 @@ impl SessionInner {
     /// Attaches a connection. The one before, if any, is told to close for `replaced`.
     pub(crate) fn attach(&mut self, replaced: ReasonCode) -> u32 {
         self.generation = self.generation.wrapping_add(1);
+        self.awaited = CommitToken::NOTHING_OWED;
         if let Some(mut old) = self.link.replace(Link { waker: None, asleep: false, close: None }) {
             old.close = Some(replaced);
             old.wake();
@@ -163,7 +223,7 @@ impl SessionInner {
     pub(crate) fn wake_to_write(&mut self) {
         if let Some(link) = &mut self.link
             && link.asleep
-            && !self.state.out.is_empty()
+            && self.state.wants_turn()
         {
             link.asleep = false;
             if let Some(waker) = &link.waker {
@@ -188,6 +248,29 @@ impl SessionInner {
                 link.waker = Some(waker.clone());
             }
         }
+    }
+
+    /// Has the connection woken when what its next packet waits for is safe.
+    pub(crate) fn wait_for_commit(&mut self, store: &dyn Store, waker: &Waker) {
+        // Notes that are left are those that the store had no room for.
+        let retry = self.state.has_notes().then(|| CommitToken(store.committed().0.saturating_add(1)));
+        for token in [self.state.awaited(), retry].into_iter().flatten() {
+            if token > self.awaited {
+                self.awaited = token;
+                store.wake_when_committed(token, waker);
+            }
+        }
+    }
+
+    /// Wakes `waker` when the session is loaded.
+    pub(crate) fn wait_for_load(&mut self, waker: &Waker) {
+        self.drain_waiters.push(waker.clone());
+    }
+
+    /// The session is loaded.
+    pub(crate) fn loaded(&mut self) {
+        self.is_loading = false;
+        self.drain_waiters.drain(..).for_each(Waker::wake);
     }
 
     /// The connection has more to write than the socket takes: only its readiness, or a wish to close, wakes it.

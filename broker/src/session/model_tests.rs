@@ -109,7 +109,7 @@ impl Model {
         };
         let message = publication.to_message();
         let mut fanout = Fanout::of_message(&message, 1, 0);
-        let grant = Grant { qos, retain: false, identifiers: &[], group: None };
+        let grant = Grant { qos, retain: false, identifiers: &[], group: None, place: 0 };
         let delivered = self.session.deliver(&mut fanout, grant, &self.limits);
         match (qos, delivered) {
             (QoS::AtMostOnce, Delivered::Sent) => {}
@@ -126,7 +126,7 @@ impl Model {
             assert!(self.session.out.is_empty());
             return;
         }
-        assert_eq!(self.session.pump(0), 0);
+        assert_eq!(self.session.pump(0, store::CommitToken(u64::MAX)), 0);
         let mut writing = self.session.out.take();
         while !writing.is_done() {
             let bytes: Vec<u8> = writing.slices().iter().flat_map(|slice| slice.to_vec()).collect();
@@ -302,7 +302,8 @@ proptest! {
                 expected = Delivered::QueuedDroppingOldest;
             }
             model.push_back(bytes);
-            let grant = Grant { qos: QoS::AtLeastOnce, retain: false, identifiers: &[], group: None };
+            let grant =
+                Grant { qos: QoS::AtLeastOnce, retain: false, identifiers: &[], group: None, place: 0 };
             prop_assert_eq!(session.deliver(&mut Fanout::of_message(&message, 1, 0), grant, &limits), expected);
             prop_assert_eq!(session.queued(), (model.len(), model.iter().sum()));
         }

@@ -10,6 +10,8 @@
 //! - At most `window` messages are sent and unacknowledged on a connection (the client's Receive Maximum and our own
 //!   limit); the others wait in the queue.
 //! - The queue is bounded by messages and bytes; what it can't take is dropped by the named policy and counted.
+//! - For a session on record ([`SessionState::keep_records`]) what becomes of debts is noted ([`Note`]) for the store, and no
+//!   packet of a QoS 2 exchange leaves before its note is safe. Its queue holds a head; the rest stays on disk ([`Backlog`]).
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
@@ -21,7 +23,8 @@ use mqtt_protocol::{
 
 use store::CommitToken;
 
-use super::inflight::{Entry, Extra, Inflight, Stage};
+use super::backlog::{Backlog, BacklogRead};
+use super::inflight::{Entry, Extra, Inflight, Returned, Stage};
 use crate::config::{Limits, QueuePolicy};
 use crate::dispatch::Fanout;
 use crate::message::Message;
@@ -35,6 +38,15 @@ pub(crate) const CONGESTED_BYTES: usize = 256 * 1024;
 /// Retained Messages that are queued ahead of a client's window at most.
 const RETAINED_AHEAD: usize = 256;
 
+/// The head of a queue whose rest is on disk: messages at most.
+pub(crate) const HEAD_MESSAGES: usize = 1_024;
+
+/// The same in bytes (topic, properties, payload), but for a single larger message.
+pub(crate) const HEAD_BYTES: u64 = 1024 * 1024;
+
+/// The token of what isn't appended yet.
+const UNRECORDED: CommitToken = CommitToken(u64::MAX);
+
 /// What a subscription grants to one message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Grant<'a> {
@@ -46,6 +58,31 @@ pub(crate) struct Grant<'a> {
     pub(crate) identifiers: &'a [u32],
     /// The Shared Subscription it comes through.
     pub(crate) group: Option<&'a Arc<Group>>,
+    /// The debt's place in the queue of the session or the group, 0 for none.
+    pub(crate) place: u64,
+}
+
+/// Something that the store is to be told of a session.
+#[derive(Debug)]
+pub(crate) enum Note {
+    /// A debt is paid or dropped: a group's, or the session's own.
+    Settled { group: Option<Arc<Group>>, place: u64 },
+    /// A debt is to be sent under this Packet Identifier at QoS 2.
+    Sent { group: Option<Arc<Group>>, place: u64, id: PacketId },
+    /// PUBREC came.
+    AwaitsCompletion(PacketId),
+    /// The exchange under this Packet Identifier is over.
+    Completed(PacketId),
+}
+
+/// A debt that was read back.
+#[derive(Debug)]
+pub(crate) struct Debt {
+    pub(crate) message: Arc<Message>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) identifiers: Vec<u32>,
+    pub(crate) place: u64,
 }
 
 /// What became of a delivery.
@@ -57,6 +94,10 @@ pub(crate) enum Delivered {
     Queued,
     /// In the queue, whose oldest message was dropped for it.
     QueuedDroppingOldest,
+    /// Left on disk: the queue is behind.
+    OnDisk,
+    /// Nothing to do: it was read from the disk before it came.
+    Known,
     /// Not delivered.
     Dropped(DropReason),
 }
@@ -125,7 +166,14 @@ struct Queued {
     message: Arc<Message>,
     qos: QoS,
     retain: bool,
+    place: u64,
     extra: Option<Box<Extra>>,
+}
+
+impl Queued {
+    fn group(&self) -> Option<Arc<Group>> {
+        self.extra.as_ref().and_then(|extra| extra.group.clone())
+    }
 }
 
 /// Topic Aliases that we use towards the client: the first topics get one each, for the life of the connection.
@@ -146,9 +194,23 @@ pub(crate) struct SessionState {
     unacknowledged: u16,
     /// Entries of the window from this place on haven't been sent on this connection.
     resend_from: usize,
+    /// So many at the end of the window have never been sent.
+    waiting: usize,
     inflight: Inflight,
     queue: VecDeque<Queued>,
     queued_bytes: u64,
+    /// The store knows of this session.
+    is_recorded: bool,
+    /// Its queue can be read back.
+    can_stream: bool,
+    backlog: Backlog,
+    /// Bytes of what was left to the disk, about.
+    disk_bytes: u64,
+    notes: Vec<Note>,
+    /// PUBRELs that wait for their notes to be safe.
+    pubrels: VecDeque<PacketId>,
+    /// [`SessionState::pump`] would find something to do.
+    wants_turn: bool,
     /// Bytes promised to publishes that are being admitted (policy `refuse`).
     reserved_bytes: u64,
     reserved_messages: u32,
@@ -171,9 +233,17 @@ impl SessionState {
             maximum_packet_size: u32::MAX,
             unacknowledged: 0,
             resend_from: 0,
+            waiting: 0,
             inflight: Inflight::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            is_recorded: false,
+            can_stream: false,
+            backlog: Backlog::default(),
+            disk_bytes: 0,
+            notes: Vec::new(),
+            pubrels: VecDeque::new(),
+            wants_turn: false,
             reserved_bytes: 0,
             reserved_messages: 0,
             received: CompactSet::default(),
@@ -190,8 +260,7 @@ impl SessionState {
         self.online = true;
         self.window = client.receive_maximum.min(limits.max_inflight).max(1);
         self.maximum_packet_size = client.maximum_packet_size;
-        self.unacknowledged = 0;
-        self.resend_from = 0;
+        self.begin_again();
         self.is_hopeless = false;
         self.forget_counting();
         let maximum = client.topic_alias_maximum.min(limits.topic_alias_maximum);
@@ -203,10 +272,166 @@ impl SessionState {
     /// The connection is gone. QoS 0 packets that weren't written are lost with it.
     pub(crate) fn disconnect(&mut self) {
         self.online = false;
-        self.unacknowledged = 0;
-        self.resend_from = 0;
+        self.begin_again();
         self.aliases = None;
         self.out.clear();
+    }
+
+    /// Nothing of the window was sent on the connection that begins.
+    fn begin_again(&mut self) {
+        self.unacknowledged = 0;
+        self.resend_from = 0;
+        self.waiting = 0;
+        self.pubrels.clear();
+    }
+
+    /// The store knows of the session from here on, and its queue can be read back if it `can_stream`.
+    pub(crate) fn keep_records(&mut self, can_stream: bool) {
+        self.is_recorded = true;
+        self.can_stream = can_stream;
+    }
+
+    /// The session is as it was found in the store: these debts are on disk, and these Packet Identifiers of inbound QoS 2
+    /// publishes aren't released.
+    pub(crate) fn restore(&mut self, backlog: Backlog, disk_bytes: u64, received: &[PacketId]) {
+        self.backlog = backlog;
+        self.disk_bytes = disk_bytes;
+        for id in received {
+            self.received.insert(ReceivedId {
+                id: *id,
+                token: Some(CommitToken::NOTHING_OWED),
+                counts: false,
+            });
+        }
+    }
+
+    /// The window is as it was found in the store.
+    pub(crate) fn restore_window(&mut self, entries: Vec<(PacketId, Entry)>) {
+        self.inflight = Inflight::restored(entries);
+        self.begin_again();
+    }
+
+    /// Takes what is to be told to the store. [`SessionState::noted`] says when it is safe.
+    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    pub(crate) fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
+    /// The store didn't take these notes: they are to be offered again.
+    pub(crate) fn put_notes_back(&mut self, mut notes: Vec<Note>) {
+        notes.append(&mut self.notes);
+        self.notes = notes;
+    }
+
+    /// These notes are safe with this token.
+    pub(crate) fn noted(&mut self, notes: &[Note], token: CommitToken) {
+        for note in notes {
+            if let Note::Sent { id, .. } | Note::AwaitsCompletion(id) = note
+                && let Some(entry) = self.inflight.place_of(*id).and_then(|place| self.inflight.at_mut(place))
+                && entry.safe_at == UNRECORDED
+            {
+                entry.safe_at = token;
+                self.wants_turn = true;
+            }
+        }
+    }
+
+    /// What has to be safe before the next packet can leave.
+    pub(crate) fn awaited(&self) -> Option<CommitToken> {
+        if !self.online {
+            return None;
+        }
+        let pubrel = self.pubrels.front().and_then(|id| self.inflight.place_of(*id));
+        let next = (self.resend_from < self.inflight.len()).then_some(self.resend_from);
+        [pubrel, next]
+            .into_iter()
+            .flatten()
+            .filter_map(|place| Some(self.inflight.at(place)?.1.safe_at))
+            .filter(|token| *token != CommitToken::NOTHING_OWED && *token != UNRECORDED)
+            .min()
+    }
+
+    /// Whether the connection has reason to look here.
+    pub(crate) fn wants_turn(&self) -> bool {
+        self.wants_turn || !self.out.is_empty()
+    }
+
+    /// Notes that a debt is paid or given up.
+    fn settle(&mut self, group: Option<Arc<Group>>, place: u64) {
+        if place != 0 {
+            if let Some(group) = &group {
+                group.settled(place);
+            }
+            self.notes.push(Note::Settled { group, place });
+        }
+    }
+
+    /// Whether debts are on disk that have to be read before newer ones may be taken.
+    pub(crate) fn is_behind_on_disk(&self) -> bool {
+        self.backlog.is_behind()
+    }
+
+    /// Begins to read debts back, if there are any on disk and it is time: the client is there and has taken most of the
+    /// head, or there are more than may be, and the oldest are to be dropped.
+    pub(crate) fn begin_read(&mut self, limits: &Limits) -> Option<BacklogRead> {
+        let is_wanted =
+            self.online && self.queue.len() < HEAD_MESSAGES / 2 && self.queued_bytes < HEAD_BYTES / 2
+                || self.queue.is_empty() && self.is_over(0, limits);
+        if is_wanted { self.backlog.begin_read() } else { None }
+    }
+
+    /// A debt was read back.
+    pub(crate) fn arrive(&mut self, debt: Debt) {
+        let size = debt.message.size() as u64;
+        if !self.backlog.take(debt.place) {
+            return;
+        }
+        self.disk_bytes = self.disk_bytes.saturating_sub(size);
+        self.queued_bytes += size;
+        self.queue.push_back(Queued {
+            message: debt.message,
+            qos: debt.qos,
+            retain: debt.retain,
+            place: debt.place,
+            extra: extra(&debt.identifiers, None),
+        });
+        self.wants_turn = true;
+    }
+
+    /// The read is over. Returns how many of the oldest messages were dropped because there were more than may be.
+    pub(crate) fn end_read(&mut self, read: BacklogRead, found_nothing: bool, limits: &Limits) -> u64 {
+        self.backlog.end_read(read, found_nothing);
+        if !self.backlog.is_behind() {
+            self.disk_bytes = 0;
+        }
+        self.drop_oldest(0, limits)
+    }
+
+    /// Whether one more message of this size would be more than may be queued.
+    fn is_over(&self, size: u64, limits: &Limits) -> bool {
+        let messages = self.queue.len() + usize::from(size > 0);
+        // What is on disk is bounded by its bytes alone.
+        (!self.can_stream && messages > limits.max_queued_messages as usize)
+            || self.queued_bytes + self.disk_bytes + size > limits.max_queued_bytes
+    }
+
+    /// Drops the oldest messages until one of this size fits, as far as they are in memory. Returns how many.
+    fn drop_oldest(&mut self, size: u64, limits: &Limits) -> u64 {
+        let mut dropped = 0;
+        while limits.max_queued_policy == QueuePolicy::DropOldest && self.is_over(size, limits) {
+            let Some(oldest) = self.pop_queued() else { break };
+            self.settle(oldest.group(), oldest.place);
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Whether the head of the queue takes another message of this size.
+    fn head_has_room(&self, size: u64) -> bool {
+        self.queue.is_empty() || (self.queue.len() < HEAD_MESSAGES && self.queued_bytes + size <= HEAD_BYTES)
     }
 
     pub(crate) fn is_online(&self) -> bool {
@@ -226,8 +451,10 @@ impl SessionState {
     /// Whether more than one part in `parts` of what may wait is waiting.
     fn is_behind(&self, limits: &Limits, parts: u32) -> bool {
         self.out.len() > CONGESTED_BYTES * 2 / parts as usize
-            || self.queue.len() > (limits.max_queued_messages / parts) as usize
-            || self.queued_bytes > limits.max_queued_bytes / u64::from(parts)
+            // What goes on to the disk holds nobody up.
+            || (!self.can_stream
+                && (self.queue.len() > (limits.max_queued_messages / parts) as usize
+                    || self.queued_bytes > limits.max_queued_bytes / u64::from(parts)))
     }
 
     /// A publisher waited as long as it may.
@@ -268,12 +495,18 @@ impl SessionState {
 
     /// Whether a QoS 1 or 2 message could be sent right now. What a Shared Subscription's group asks.
     pub(crate) fn has_room(&self) -> bool {
-        self.online && self.window_is_open() && self.queue.is_empty() && !self.is_congested()
+        self.online
+            && self.window_is_open()
+            && self.queue.is_empty()
+            && !self.backlog.is_behind()
+            && !self.is_congested()
     }
 
+    /// Whether another message may get a Packet Identifier: everything of earlier connections was sent again, and the client
+    /// takes one more.
     fn window_is_open(&self) -> bool {
-        self.unacknowledged < self.window
-            && self.resend_from >= self.inflight.len()
+        usize::from(self.unacknowledged) + self.waiting < usize::from(self.window)
+            && self.resend_from + self.waiting >= self.inflight.len()
             && self.inflight.next_id().is_some()
     }
 
@@ -281,8 +514,8 @@ impl SessionState {
     pub(crate) fn reserve(&mut self, bytes: usize, limits: &Limits) -> bool {
         let messages = self.queue.len() + self.reserved_messages as usize + 1;
         let bytes = bytes as u64;
-        if messages > limits.max_queued_messages as usize
-            || self.queued_bytes + self.reserved_bytes + bytes > limits.max_queued_bytes
+        if (!self.can_stream && messages > limits.max_queued_messages as usize)
+            || self.queued_bytes + self.disk_bytes + self.reserved_bytes + bytes > limits.max_queued_bytes
         {
             return false;
         }
@@ -311,47 +544,67 @@ impl SessionState {
             if self.out.len() > limits.max_outbound_bytes as usize {
                 return Delivered::Dropped(DropReason::SlowConsumer);
             }
-            return match self.send_fanout(fanout, &grant, None) {
+            let sent = self.send_fanout(fanout, &grant, None);
+            // Nobody acknowledges what a group owes at QoS 0.
+            self.settle(grant.group.cloned(), grant.place);
+            return match sent {
                 Ok(()) => Delivered::Sent,
                 Err(TooLarge) => Delivered::Dropped(DropReason::TooLarge),
             };
         }
+        // A group's debt is in the group's queue.
+        let own_place = if grant.group.is_none() { grant.place } else { 0 };
+        if self.backlog.knows(own_place) {
+            return Delivered::Known;
+        }
+        let waits_for_record = self.is_recorded && grant.qos == QoS::ExactlyOnce;
         if self.has_room()
+            && self.waiting == 0
+            && !waits_for_record
             && let Some(id) = self.inflight.next_id()
         {
             if self.send_fanout(fanout, &grant, Some(id)).is_err() {
+                self.settle(grant.group.cloned(), grant.place);
                 return Delivered::Dropped(DropReason::TooLarge);
             }
             let message = Arc::clone(fanout.message());
-            self.sent(message, grant.qos, grant.retain, extra(grant.identifiers, grant.group));
+            self.inflight.push(Entry {
+                stage: stage(message, grant.qos),
+                retain: grant.retain,
+                was_sent: true,
+                place: grant.place,
+                safe_at: CommitToken::NOTHING_OWED,
+                extra: extra(grant.identifiers, grant.group),
+            });
+            self.resend_from = self.inflight.len();
+            self.unacknowledged += 1;
             return Delivered::Sent;
         }
         let message = fanout.message();
         let size = message.size() as u64;
         if size > limits.max_queued_bytes {
+            self.settle(grant.group.cloned(), grant.place);
             return Delivered::Dropped(DropReason::QueueFull);
         }
-        let mut dropped = false;
-        while self.queue.len() >= limits.max_queued_messages as usize
-            || self.queued_bytes + size > limits.max_queued_bytes
-        {
-            if limits.max_queued_policy == QueuePolicy::Refuse {
-                // Admission has made sure of the room; it was only taken meanwhile, by a message or two.
-                break;
-            }
-            if self.pop_queued().is_none() {
-                return Delivered::Dropped(DropReason::QueueFull);
-            }
-            dropped = true;
+        // Under the policy `refuse` admission has made sure of the room; it was only taken meanwhile, by a message or two.
+        let dropped = self.drop_oldest(size, limits);
+        if own_place != 0 && self.can_stream && (self.backlog.is_behind() || !self.head_has_room(size)) {
+            let in_memory = self.inflight.iter().map(|entry| entry.place);
+            let queued = self.queue.iter().map(|queued| queued.place);
+            self.backlog.leave(own_place, in_memory.chain(queued));
+            self.disk_bytes += size;
+            return Delivered::OnDisk;
         }
         self.queued_bytes += size;
         self.queue.push_back(Queued {
-            message: Arc::clone(message),
+            message: Arc::clone(fanout.message()),
             qos: grant.qos,
             retain: grant.retain,
+            place: grant.place,
             extra: extra(grant.identifiers, grant.group),
         });
-        if dropped { Delivered::QueuedDroppingOldest } else { Delivered::Queued }
+        self.wants_turn |= self.online && self.window_is_open();
+        if dropped > 0 { Delivered::QueuedDroppingOldest } else { Delivered::Queued }
     }
 
     fn pop_queued(&mut self) -> Option<Queued> {
@@ -363,57 +616,91 @@ impl SessionState {
         Some(queued)
     }
 
-    fn sent(&mut self, message: Arc<Message>, qos: QoS, retain: bool, extra: Option<Box<Extra>>) {
-        let stage = match qos {
-            QoS::ExactlyOnce => Stage::AwaitPubrec(message),
-            QoS::AtLeastOnce | QoS::AtMostOnce => Stage::AwaitPuback(message),
-        };
-        self.inflight.push(Entry { stage, retain, extra });
-        self.resend_from = self.inflight.len();
-        self.unacknowledged += 1;
-    }
-
-    /// Sends what the window and the socket's buffer allow: first again what is unacknowledged, then from the queue.
-    /// Returns how many queued messages had expired or were too large for the client.
-    pub(crate) fn pump(&mut self, now_ms: u64) -> u64 {
+    /// Sends what the window and the socket's buffer allow and what is safe by `committed`: first again what is
+    /// unacknowledged, then from the queue. Returns how many queued messages had expired or were too large for the client.
+    pub(crate) fn pump(&mut self, now_ms: u64, committed: CommitToken) -> u64 {
         let mut dropped = 0;
+        self.wants_turn = false;
         if !self.online {
             return dropped;
         }
+        self.send_pubrels(committed);
         while self.resend_from < self.inflight.len() && !self.is_congested() {
-            if !self.resend(now_ms) {
-                return dropped;
+            if !self.send_next(now_ms, committed) {
+                break;
             }
         }
         while !self.queue.is_empty() && self.window_is_open() && !self.is_congested() {
             let Some(id) = self.inflight.next_id() else { break };
             let Some(queued) = self.pop_queued() else { break };
+            let group = queued.group();
             if queued.message.is_expired(now_ms) {
+                self.settle(group, queued.place);
                 dropped += 1;
                 continue;
             }
-            let identifiers = queued.extra.as_ref().map(|extra| &*extra.identifiers).unwrap_or_default();
-            let header = Header { qos: queued.qos, retain: queued.retain, dup: false, id: Some(id) };
-            if self.send_message(&queued.message, header, identifiers, now_ms).is_err() {
-                dropped += 1;
-                continue;
+            let waits_for_record = self.is_recorded && queued.qos == QoS::ExactlyOnce;
+            // Behind one that waits everybody waits: order is kept.
+            let waits = waits_for_record || self.waiting > 0;
+            if !waits {
+                let identifiers = queued.extra.as_ref().map(|extra| &*extra.identifiers).unwrap_or_default();
+                let header = Header { qos: queued.qos, retain: queued.retain, dup: false, id: Some(id) };
+                if self.send_message(&queued.message, header, identifiers, now_ms).is_err() {
+                    self.settle(group, queued.place);
+                    dropped += 1;
+                    continue;
+                }
             }
-            self.sent(queued.message, queued.qos, queued.retain, queued.extra);
+            if waits_for_record {
+                self.notes.push(Note::Sent { group, place: queued.place, id });
+            }
+            self.inflight.push(Entry {
+                stage: stage(queued.message, queued.qos),
+                retain: queued.retain,
+                was_sent: !waits,
+                place: queued.place,
+                safe_at: if waits_for_record { UNRECORDED } else { CommitToken::NOTHING_OWED },
+                extra: queued.extra,
+            });
+            if waits {
+                self.waiting += 1;
+            } else {
+                self.resend_from = self.inflight.len();
+                self.unacknowledged += 1;
+            }
         }
         dropped
     }
 
-    /// Sends the next entry of the window again; `false` when it has to wait for an acknowledgement.
-    fn resend(&mut self, now_ms: u64) -> bool {
+    /// Sends the PUBRELs whose notes are safe.
+    fn send_pubrels(&mut self, committed: CommitToken) {
+        while let Some(id) = self.pubrels.front().copied() {
+            let entry = self.inflight.place_of(id).and_then(|place| Some(self.inflight.at(place)?.1));
+            match entry.map(|entry| (&entry.stage, entry.safe_at)) {
+                Some((Stage::AwaitPubcomp, safe_at)) if safe_at > committed => return,
+                Some((Stage::AwaitPubcomp, _)) => {
+                    encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::Success);
+                }
+                _ => {}
+            }
+            self.pubrels.pop_front();
+        }
+    }
+
+    /// Sends the next entry of the window, again if it was sent before; `false` when it has to wait.
+    fn send_next(&mut self, now_ms: u64, committed: CommitToken) -> bool {
         let Some((id, entry)) = self.inflight.at(self.resend_from) else { return false };
+        if entry.safe_at > committed {
+            return false;
+        }
         let (qos, message) = match &entry.stage {
             Stage::Done => {
-                self.resend_from += 1;
+                self.step_on();
                 return true;
             }
             Stage::AwaitPubcomp => {
                 encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::Success);
-                self.resend_from += 1;
+                self.step_on();
                 self.unacknowledged += 1;
                 return true;
             }
@@ -424,73 +711,139 @@ impl SessionState {
             return false;
         }
         let identifiers = entry.identifiers().to_vec();
-        let header = Header { qos, retain: entry.retain, dup: true, id: Some(id) };
+        let header = Header { qos, retain: entry.retain, dup: entry.was_sent, id: Some(id) };
         let place = self.resend_from;
         if self.send_message(&message, header, &identifiers, now_ms).is_ok() {
-            self.resend_from += 1;
+            if let Some(entry) = self.inflight.at_mut(place) {
+                entry.was_sent = true;
+            }
+            self.step_on();
             self.unacknowledged += 1;
         } else {
             // Larger than this connection takes: discarded as if it had been acknowledged [MQTT-3.1.2-25, v5].
+            self.step_on();
+            self.end(place, id);
             let gone = self.inflight.finish(place);
             self.resend_from = (place + 1).saturating_sub(gone);
         }
         true
     }
 
+    /// The entry at `resend_from` is dealt with.
+    fn step_on(&mut self) {
+        if self.resend_from + self.waiting >= self.inflight.len() {
+            self.waiting = self.waiting.saturating_sub(1);
+        }
+        self.resend_from += 1;
+    }
+
+    /// Notes that the delivery at a place of the window is over.
+    fn end(&mut self, place: usize, id: PacketId) {
+        let Some((_, entry)) = self.inflight.at(place) else { return };
+        let (group, debt) = (entry.group(), entry.place);
+        match entry.stage {
+            Stage::AwaitPubrec(_) | Stage::AwaitPubcomp if self.is_recorded => {
+                if let Some(group) = &group {
+                    group.settled(debt);
+                }
+                self.notes.push(Note::Completed(id));
+            }
+            Stage::AwaitPuback(_) | Stage::AwaitPubrec(_) => self.settle(group, debt),
+            Stage::AwaitPubcomp | Stage::Done => {}
+        }
+    }
+
     /// PUBACK.
     pub(crate) fn puback(&mut self, id: PacketId) -> Result<(), AckError> {
-        let place = self.inflight.place_of(id).ok_or(AckError::Unknown)?;
-        match self.inflight.stage_mut(place) {
-            Some(Stage::AwaitPuback(_)) => {
-                self.finish(place);
+        let (place, entry) = self.sent(id).ok_or(AckError::Unknown)?;
+        match &entry.stage {
+            Stage::AwaitPuback(_) => {
+                self.finish(place, id);
                 Ok(())
             }
-            Some(Stage::Done) | None => Err(AckError::Unknown),
-            Some(Stage::AwaitPubrec(_) | Stage::AwaitPubcomp) => Err(AckError::Unexpected),
+            Stage::Done => Err(AckError::Unknown),
+            Stage::AwaitPubrec(_) | Stage::AwaitPubcomp => Err(AckError::Unexpected),
         }
     }
 
     /// PUBREC; answers with PUBREL. An error code ends the delivery instead [MQTT-4.3.3-4, v5].
     pub(crate) fn pubrec(&mut self, id: PacketId, is_error: bool) -> Result<(), AckError> {
-        let place = self.inflight.place_of(id);
-        match place.and_then(|place| self.inflight.stage_mut(place)) {
-            Some(stage @ Stage::AwaitPubrec(_)) => {
-                if is_error {
-                    self.finish(place.unwrap_or_default());
-                } else {
-                    *stage = Stage::AwaitPubcomp;
-                    encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::Success);
-                }
+        let found = self.sent(id).map(|(place, entry)| (place, &entry.stage));
+        match found {
+            Some((place, Stage::AwaitPubrec(_))) if is_error => {
+                self.finish(place, id);
                 Ok(())
             }
-            Some(Stage::AwaitPubcomp) if !is_error => {
-                encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::Success);
+            Some((place, Stage::AwaitPubrec(_))) => {
+                self.received_by_client(place, id);
                 Ok(())
             }
-            Some(Stage::AwaitPubcomp | Stage::Done) | None => {
+            Some((_, Stage::AwaitPubcomp)) if !is_error => {
+                self.pubrel(id);
+                Ok(())
+            }
+            Some((_, Stage::AwaitPubcomp | Stage::Done)) | None => {
                 if !is_error {
                     encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::PacketIdentifierNotFound);
                 }
                 Err(AckError::Unknown)
             }
-            Some(Stage::AwaitPuback(_)) => Err(AckError::Unexpected),
+            Some((_, Stage::AwaitPuback(_))) => Err(AckError::Unexpected),
+        }
+    }
+
+    /// The client has the message at a place of the window: its debt is paid, PUBREL follows.
+    fn received_by_client(&mut self, place: usize, id: PacketId) {
+        let Some(entry) = self.inflight.at_mut(place) else { return };
+        let group = entry.group();
+        let debt = std::mem::take(&mut entry.place);
+        entry.stage = Stage::AwaitPubcomp;
+        if self.is_recorded {
+            entry.safe_at = UNRECORDED;
+            if let Some(group) = group {
+                group.settled(debt);
+            }
+            self.notes.push(Note::AwaitsCompletion(id));
+        } else {
+            self.settle(group, debt);
+        }
+        self.pubrel(id);
+    }
+
+    /// Sends a PUBREL, or notes that it is to be sent.
+    fn pubrel(&mut self, id: PacketId) {
+        if self.is_recorded {
+            if !self.pubrels.contains(&id) {
+                self.pubrels.push_back(id);
+            }
+            self.wants_turn = true;
+        } else {
+            encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::Success);
         }
     }
 
     /// PUBCOMP.
     pub(crate) fn pubcomp(&mut self, id: PacketId) -> Result<(), AckError> {
-        let place = self.inflight.place_of(id).ok_or(AckError::Unknown)?;
-        match self.inflight.stage_mut(place) {
-            Some(Stage::AwaitPubcomp) => {
-                self.finish(place);
+        let (place, entry) = self.sent(id).ok_or(AckError::Unknown)?;
+        match &entry.stage {
+            Stage::AwaitPubcomp => {
+                self.finish(place, id);
                 Ok(())
             }
-            Some(Stage::Done) | None => Err(AckError::Unknown),
-            Some(Stage::AwaitPuback(_) | Stage::AwaitPubrec(_)) => Err(AckError::Unexpected),
+            Stage::Done => Err(AckError::Unknown),
+            Stage::AwaitPuback(_) | Stage::AwaitPubrec(_) => Err(AckError::Unexpected),
         }
     }
 
-    fn finish(&mut self, place: usize) {
+    /// What was sent under an identifier, and its place in the window.
+    fn sent(&self, id: PacketId) -> Option<(usize, &Entry)> {
+        let place = self.inflight.place_of(id)?;
+        let (_, entry) = self.inflight.at(place)?;
+        entry.was_sent.then_some((place, entry))
+    }
+
+    fn finish(&mut self, place: usize, id: PacketId) {
+        self.end(place, id);
         if place < self.resend_from {
             self.unacknowledged = self.unacknowledged.saturating_sub(1);
         }
@@ -554,22 +907,37 @@ impl SessionState {
 
     /// Takes out the unacknowledged QoS 1 messages of Shared Subscriptions, sent or queued, for other members.
     /// QoS 2 messages that were sent stay [MQTT-4.8.2-4, MQTT-4.8.2-5, v5].
-    pub(crate) fn take_shared(&mut self) -> Vec<(Arc<Group>, Arc<Message>)> {
+    pub(crate) fn take_shared(&mut self) -> Vec<Returned> {
         let before = self.inflight.len();
         let mut taken = self.inflight.take_shared();
         self.resend_from = self.resend_from.saturating_sub(before - self.inflight.len());
         let mut kept = VecDeque::new();
         for queued in std::mem::take(&mut self.queue) {
-            match queued.extra.as_ref().and_then(|extra| extra.group.clone()) {
+            match queued.group() {
                 Some(group) => {
                     self.queued_bytes = self.queued_bytes.saturating_sub(queued.message.size() as u64);
-                    taken.push((group, queued.message));
+                    taken.push(Returned { group, message: queued.message, place: queued.place });
                 }
                 None => kept.push_back(queued),
             }
         }
         self.queue = kept;
         taken
+    }
+
+    /// The session is over: the QoS 2 messages of Shared Subscriptions that it was sent go to nobody else
+    /// [MQTT-4.8.2-5, v5].
+    pub(crate) fn settle_shared(&mut self) {
+        let is_sent = |entry: &&Entry| matches!(entry.stage, Stage::AwaitPubrec(_));
+        let sent: Vec<_> = self
+            .inflight
+            .iter()
+            .filter(is_sent)
+            .filter_map(|entry| Some((entry.group()?, entry.place)))
+            .collect();
+        for (group, place) in sent {
+            self.settle(Some(group), place);
+        }
     }
 
     /// Encodes a message that is being fanned out, from its cached layout where nothing is special about the receiver.
@@ -673,6 +1041,14 @@ impl SessionState {
             aliases.given.insert(outgoing.topic.as_bytes().into(), alias);
         }
         Ok(())
+    }
+}
+
+/// What is awaited first of a message that is sent at this QoS.
+fn stage(message: Arc<Message>, qos: QoS) -> Stage {
+    match qos {
+        QoS::ExactlyOnce => Stage::AwaitPubrec(message),
+        QoS::AtLeastOnce | QoS::AtMostOnce => Stage::AwaitPuback(message),
     }
 }
 

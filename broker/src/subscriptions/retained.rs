@@ -107,9 +107,9 @@ impl Retained {
         Arc::clone(&self.shard(topic).turn).try_lock_owned().ok()
     }
 
-    /// The turn of a topic's shard, when it is free.
-    pub(crate) fn turn(&self, topic: &str) -> impl Future<Output = TurnGuard> + Send + 'static {
-        Arc::clone(&self.shard(topic).turn).lock_owned()
+    /// The turn of a shard by its number, when it is free.
+    pub(crate) fn turn(&self, number: usize) -> impl Future<Output = TurnGuard> + Send + 'static {
+        Arc::clone(&self.shard_at(number).turn).lock_owned()
     }
 
     /// The turn of the shard that a search is at, when it is free. Give it back before going on.
@@ -222,9 +222,17 @@ impl Retained {
         Step::Finished
     }
 
-    /// Drops up to `budget` expired messages of one shard; returns how many. For a slow sweep in the background.
-    pub(crate) fn sweep(&self, shard: usize, budget: usize, now_ms: u64) -> usize {
+    /// Drops up to `budget` expired messages of one shard, unless somebody has its turn; returns how many. `gone` is told the
+    /// topic of each. For a slow sweep in the background.
+    pub(crate) fn sweep(
+        &self,
+        shard: usize,
+        budget: usize,
+        now_ms: u64,
+        mut gone: impl FnMut(&str),
+    ) -> usize {
         let Some(shard) = self.shards.get(shard % SHARDS) else { return 0 };
+        let Ok(_turn) = shard.turn.try_lock() else { return 0 };
         let expired: Vec<_> = shard
             .topics
             .read()
@@ -242,13 +250,15 @@ impl Retained {
                 drop(topics);
                 self.bytes.fetch_sub(message.size() as u64, Ordering::Relaxed);
                 self.messages.fetch_sub(1, Ordering::Relaxed);
+                gone(message.topic());
                 dropped += 1;
             }
         }
         dropped
     }
 
-    fn number(&self, topic: &str) -> usize {
+    /// The number of a topic's shard.
+    pub(crate) fn number(&self, topic: &str) -> usize {
         (hash_of(topic) >> 40) as usize % SHARDS
     }
 
@@ -451,7 +461,7 @@ mod tests {
         let step =
             retained.search("#", &mut Cursor::default(), 100, 5, |m| found.insert(m.topic().to_owned()));
         assert_eq!((step, found.len()), (Step::Finished, 1));
-        let swept: usize = (0..super::SHARDS).map(|shard| retained.sweep(shard, 10, 5)).sum();
+        let swept: usize = (0..super::SHARDS).map(|shard| retained.sweep(shard, 10, 5, |_| ())).sum();
         assert_eq!((swept, retained.totals().0), (1, 1));
     }
 

@@ -6,18 +6,23 @@
 //!
 //! Members take turns. One that can't take a QoS 1 or 2 message now (offline, window full, socket congested) is passed
 //! over.
+//!
+//! While a member's session is on record, so is what the group is owed. Its queue holds a head then; the rest is on disk.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mqtt_protocol::{QoS, SubscriptionOptions};
 use parking_lot::Mutex;
+use store::{Position, QueueKey, Record};
 
+use crate::broker::Shared;
 use crate::config::{Limits, QueuePolicy};
 use crate::dispatch::Fanout;
 use crate::message::Message;
-use crate::session::{Delivered, DropReason, Grant, Session};
+use crate::session::state::{HEAD_BYTES, HEAD_MESSAGES};
+use crate::session::{Backlog, BacklogRead, Debt, Delivered, DropReason, Grant, Returned, Session};
 
 /// The members of one share name at one Topic Filter.
 #[derive(Debug)]
@@ -26,7 +31,11 @@ pub(crate) struct Group {
     pub(crate) filter: Arc<str>,
     inner: Mutex<Inner>,
     /// Whether anything is queued: lets a member that has room again skip the lock.
-    backlog: AtomicBool,
+    has_more: AtomicBool,
+    /// Members whose sessions are on record.
+    recorded_members: AtomicUsize,
+    /// Places of debts that members were handed and haven't paid. Taken last of all locks.
+    handed: Mutex<BTreeSet<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -34,8 +43,18 @@ struct Inner {
     members: Vec<Member>,
     /// Whose turn it is.
     next: usize,
-    queue: VecDeque<Arc<Message>>,
+    queue: VecDeque<Queued>,
     queued_bytes: u64,
+    backlog: Backlog,
+    /// Bytes of what was left to the disk, about.
+    disk_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Queued {
+    message: Arc<Message>,
+    /// Its place in the group's queue in the store, 0 for none.
+    place: u64,
 }
 
 #[derive(Debug)]
@@ -51,7 +70,42 @@ impl Group {
             share_name: share_name.into(),
             filter,
             inner: Mutex::default(),
-            backlog: AtomicBool::new(false),
+            has_more: AtomicBool::new(false),
+            recorded_members: AtomicUsize::new(0),
+            handed: Mutex::default(),
+        }
+    }
+
+    /// The group's queue in the store.
+    pub(crate) fn key(&self) -> QueueKey<'_> {
+        QueueKey::Group { namespace: 0, share_name: &self.share_name, filter: &self.filter }
+    }
+
+    /// Whether what the group is owed goes on record.
+    pub(crate) fn is_on_record(&self) -> bool {
+        self.recorded_members.load(Ordering::Acquire) > 0
+    }
+
+    /// The group's queue is as it was found in the store: debts up to `last` are on disk, but for those that members were
+    /// `handed`.
+    pub(crate) fn restore(&self, last: u64, handed: BTreeSet<u64>) {
+        self.inner.lock().backlog = Backlog::on_disk(last, handed.clone());
+        *self.handed.lock() = handed;
+        self.has_more.store(true, Ordering::Release);
+    }
+
+    /// A member has paid a debt, or given it up.
+    pub(crate) fn settled(&self, place: u64) {
+        self.handed.lock().remove(&place);
+    }
+
+    /// Gives up a debt that no member was handed.
+    fn give_up(&self, shared: &Shared, place: u64) {
+        if place != 0
+            && let Err(reason) =
+                shared.append(&[Record::Settled { queue: self.key(), position: Position(place) }])
+        {
+            tracing::debug!(?reason, "a debt of a shared subscription could not be settled");
         }
     }
 
@@ -66,16 +120,27 @@ impl Group {
             }
             None => {
                 inner.members.push(member);
+                self.recorded_members.fetch_add(usize::from(session.is_on_record()), Ordering::AcqRel);
                 false
             }
         }
     }
 
     /// Removes a member; returns whether the group is empty now. An empty group's queue is gone with it.
-    pub(crate) fn leave(&self, session: &Session) -> bool {
+    pub(crate) fn leave(&self, session: &Session, shared: &Shared) -> bool {
         let mut inner = self.inner.lock();
         inner.members.retain(|member| member.session.number != session.number);
-        inner.members.is_empty()
+        // Counted anew: the one that leaves may be off the record by now.
+        let recorded = inner.members.iter().filter(|member| member.session.is_on_record()).count();
+        let was_recorded = self.recorded_members.swap(recorded, Ordering::AcqRel) > 0;
+        let is_empty = inner.members.is_empty();
+        if is_empty
+            && was_recorded
+            && let Err(reason) = shared.append(&[Record::QueueDropped { queue: self.key() }])
+        {
+            tracing::warn!(?reason, "the end of a shared subscription could not be recorded");
+        }
+        is_empty
     }
 
     /// Whether a member other than this one is connected.
@@ -87,78 +152,153 @@ impl Group {
             .any(|member| member.session.number != session.number && member.session.lock().state.is_online())
     }
 
-    /// Gives the message to one member, or keeps it for the first that has room.
-    pub(crate) fn deliver(self: &Arc<Self>, fanout: &mut Fanout<'_>, limits: &Limits) -> Delivered {
+    /// Gives the message to one member, or keeps it for the first that has room. `place` is that of the debt in the group's
+    /// queue in the store, 0 for none.
+    pub(crate) fn deliver(
+        self: &Arc<Self>,
+        shared: &Shared,
+        fanout: &mut Fanout<'_>,
+        place: u64,
+    ) -> Delivered {
+        let limits = &shared.config.limits;
         let mut inner = self.inner.lock();
+        if inner.backlog.knows(place) {
+            return Delivered::Known;
+        }
         if inner.members.is_empty() {
+            self.give_up(shared, place);
             return Delivered::Dropped(DropReason::Offline);
         }
-        let must_wait = !inner.queue.is_empty();
-        if !must_wait && let Some(delivered) = inner.offer(self, fanout, limits) {
+        let must_wait = !inner.queue.is_empty() || inner.backlog.is_behind();
+        if !must_wait && let Some(delivered) = inner.offer(self, fanout, place, limits) {
             return delivered;
         }
         // Nobody could take it. What is at QoS 0 for everybody, or can only ever be, isn't kept.
         if fanout.qos() == QoS::AtMostOnce
             || inner.members.iter().all(|member| member.options.qos == QoS::AtMostOnce)
         {
+            self.give_up(shared, place);
             return Delivered::Dropped(DropReason::Offline);
         }
         let size = fanout.message().size() as u64;
-        if size > limits.max_queued_bytes {
+        let can_stream = place != 0 && shared.can_stream;
+        let is_over = |inner: &Inner| {
+            (!can_stream && inner.queue.len() >= limits.max_queued_messages as usize)
+                || inner.queued_bytes + inner.disk_bytes + size > limits.max_queued_bytes
+        };
+        if size > limits.max_queued_bytes
+            || (is_over(&inner) && limits.max_queued_policy == QueuePolicy::Refuse)
+        {
+            self.give_up(shared, place);
             return Delivered::Dropped(DropReason::QueueFull);
         }
         let mut dropped = false;
-        while inner.queue.len() >= limits.max_queued_messages as usize
-            || inner.queued_bytes + size > limits.max_queued_bytes
+        while is_over(&inner)
+            && let Some(oldest) = inner.pop()
         {
-            if limits.max_queued_policy == QueuePolicy::Refuse || inner.queue.is_empty() {
-                return Delivered::Dropped(DropReason::QueueFull);
-            }
-            if let Some(oldest) = inner.queue.pop_front() {
-                inner.queued_bytes -= oldest.size() as u64;
-            }
+            self.give_up(shared, oldest.place);
             dropped = true;
         }
+        let head_is_full = inner.queue.len() >= HEAD_MESSAGES || inner.queued_bytes + size > HEAD_BYTES;
+        self.has_more.store(true, Ordering::Release);
+        if can_stream && (inner.backlog.is_behind() || (head_is_full && !inner.queue.is_empty())) {
+            let handed = self.handed.lock().clone();
+            let Inner { queue, backlog, .. } = &mut *inner;
+            backlog.leave(place, queue.iter().map(|queued| queued.place).chain(handed));
+            inner.disk_bytes += size;
+            if is_over(&inner) {
+                self.read_more(shared, &mut inner);
+            }
+            return Delivered::OnDisk;
+        }
         inner.queued_bytes += size;
-        inner.queue.push_back(Arc::clone(fanout.message()));
-        self.backlog.store(true, Ordering::Release);
+        inner.queue.push_back(Queued { message: Arc::clone(fanout.message()), place });
         // A member may have got room after it was asked and before it could see that something waits.
-        self.hand_out(&mut inner, limits, fanout.now_ms());
+        self.hand_out(shared, &mut inner, fanout.now_ms());
         if dropped { Delivered::QueuedDroppingOldest } else { Delivered::Queued }
     }
 
     /// Puts a message back that a member didn't acknowledge, before everything that is queued.
-    fn take_back(&self, message: Arc<Message>) {
+    fn take_back(&self, message: Arc<Message>, place: u64) {
         let mut inner = self.inner.lock();
         inner.queued_bytes += message.size() as u64;
-        inner.queue.push_front(message);
-        self.backlog.store(true, Ordering::Release);
+        inner.queue.push_front(Queued { message, place });
+        self.handed.lock().remove(&place);
+        self.has_more.store(true, Ordering::Release);
     }
 
     /// Hands out what is queued while a member has room. Returns how many messages had expired.
-    pub(crate) fn pump(self: &Arc<Self>, limits: &Limits, now_ms: u64) -> u64 {
-        if !self.backlog.load(Ordering::Acquire) {
+    pub(crate) fn pump(self: &Arc<Self>, shared: &Shared, now_ms: u64) -> u64 {
+        if !self.has_more.load(Ordering::Acquire) {
             return 0;
         }
         let mut inner = self.inner.lock();
-        self.hand_out(&mut inner, limits, now_ms)
+        let expired = self.hand_out(shared, &mut inner, now_ms);
+        if inner.queue.len() < HEAD_MESSAGES / 2 && inner.queued_bytes < HEAD_BYTES / 2 {
+            self.read_more(shared, &mut inner);
+        }
+        expired
     }
 
-    fn hand_out(self: &Arc<Self>, inner: &mut Inner, limits: &Limits, now_ms: u64) -> u64 {
+    fn read_more(self: &Arc<Self>, shared: &Shared, inner: &mut Inner) {
+        if let Some(read) = inner.backlog.begin_read() {
+            shared.read_group(self, read);
+        }
+    }
+
+    /// Debts were read back.
+    pub(crate) fn arrive(
+        self: &Arc<Self>,
+        shared: &Shared,
+        read: BacklogRead,
+        debts: Vec<Debt>,
+        found_nothing: bool,
+    ) {
+        let mut inner = self.inner.lock();
+        for debt in debts {
+            let size = debt.message.size() as u64;
+            if inner.backlog.take(debt.place) {
+                inner.disk_bytes = inner.disk_bytes.saturating_sub(size);
+                inner.queued_bytes += size;
+                inner.queue.push_back(Queued { message: debt.message, place: debt.place });
+            }
+        }
+        inner.backlog.end_read(read, found_nothing);
+        if !inner.backlog.is_behind() {
+            inner.disk_bytes = 0;
+        }
+        let limits = &shared.config.limits;
+        while limits.max_queued_policy == QueuePolicy::DropOldest
+            && inner.queued_bytes + inner.disk_bytes > limits.max_queued_bytes
+            && let Some(oldest) = inner.pop()
+        {
+            self.give_up(shared, oldest.place);
+            shared.metrics.dropped_queue_full.add(1);
+        }
+        let expired = self.hand_out(shared, &mut inner, shared.clock.now().mono_ms);
+        shared.metrics.dropped_expired.add(expired);
+        let has_room_for_more = inner.members.iter().any(|member| member.session.lock().state.has_room());
+        if inner.queue.is_empty() && has_room_for_more {
+            self.read_more(shared, &mut inner);
+        }
+    }
+
+    fn hand_out(self: &Arc<Self>, shared: &Shared, inner: &mut Inner, now_ms: u64) -> u64 {
         let mut expired = 0;
-        while let Some(message) = inner.queue.front().cloned() {
+        while let Some(Queued { message, place }) = inner.queue.front() {
+            let (message, place) = (Arc::clone(message), *place);
             if message.is_expired(now_ms) {
                 expired += 1;
+                self.give_up(shared, place);
             } else {
                 let mut fanout = Fanout::of_message(&message, 1, now_ms);
-                if inner.offer(self, &mut fanout, limits).is_none() {
+                if inner.offer(self, &mut fanout, place, &shared.config.limits).is_none() {
                     break;
                 }
             }
-            inner.queue.pop_front();
-            inner.queued_bytes -= message.size() as u64;
+            inner.pop();
         }
-        self.backlog.store(!inner.queue.is_empty(), Ordering::Release);
+        self.has_more.store(!inner.queue.is_empty() || inner.backlog.is_behind(), Ordering::Release);
         expired
     }
 
@@ -179,19 +319,31 @@ impl Group {
 }
 
 /// Returns messages, oldest first, to the groups that they came from.
-pub(crate) fn give_back(taken: Vec<(Arc<Group>, Arc<Message>)>) {
-    for (group, message) in taken.into_iter().rev() {
-        group.take_back(message);
+pub(crate) fn give_back(taken: Vec<Returned>) {
+    for Returned { group, message, place } in taken.into_iter().rev() {
+        group.take_back(message, place);
     }
 }
 
 impl Inner {
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.queue.pop_front()?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(queued.message.size() as u64);
+        Some(queued)
+    }
+
     /// Offers the message to each member once, beginning with whose turn it is.
-    fn offer(&mut self, group: &Arc<Group>, fanout: &mut Fanout<'_>, limits: &Limits) -> Option<Delivered> {
+    fn offer(
+        &mut self,
+        group: &Arc<Group>,
+        fanout: &mut Fanout<'_>,
+        place: u64,
+        limits: &Limits,
+    ) -> Option<Delivered> {
         let count = self.members.len();
         for step in 0..count {
-            let place = (self.next + step) % count;
-            let Some(member) = self.members.get(place) else { continue };
+            let number = (self.next + step) % count;
+            let Some(member) = self.members.get(number) else { continue };
             let qos = fanout.qos().min(member.options.qos);
             let mut session = member.session.lock();
             let takes = match qos {
@@ -207,12 +359,16 @@ impl Inner {
                 qos,
                 retain: fanout.retain() && member.options.retain_as_published,
                 identifiers,
-                group: (qos != QoS::AtMostOnce).then_some(group),
+                group: (qos != QoS::AtMostOnce || place != 0).then_some(group),
+                place,
             };
+            if place != 0 {
+                group.handed.lock().insert(place);
+            }
             let delivered = session.state.deliver(fanout, grant, limits);
             session.wake_to_write();
             drop(session);
-            self.next = place + 1;
+            self.next = number + 1;
             return Some(delivered);
         }
         None

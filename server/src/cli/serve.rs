@@ -15,6 +15,7 @@ use super::{ConfigArgs, Exit, Failure, Threads, block_on};
 use crate::config::{self, Config, Environment, Loaded};
 use crate::rules::{RuleFileError, RuleSet};
 use crate::server::{self, RulesError, Server, StartError};
+use crate::storage::{Storage, StorageError};
 
 /// Time that clients have to go when the server stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -95,9 +96,12 @@ async fn serve(loaded: &Loaded, environment: &Environment) -> Result<Exit, Failu
     for warning in rules.warnings() {
         warn!("{warning}");
     }
-    let server = Server::start(config, &rules).await.map_err(cannot_start)?;
+    let storage = Storage::open(config, environment).map_err(cannot_open)?;
+    let server = Server::start(config, &rules, &storage).await.map_err(cannot_start)?;
     info!(rules = rules.len(), "rules loaded");
-    warn!("sessions and retained messages are kept in memory: a restart loses them");
+    if storage.durable().is_none() {
+        warn!("sessions and retained messages are kept in memory (store.durability): a restart loses them");
+    }
     info!(admin = %config.admin.address, "the administration interface is not available yet: nothing is open there");
     if let Some(address) = server.address().filter(|_| std::io::stderr().is_terminal()) {
         notice(&try_it(address));
@@ -161,6 +165,15 @@ fn reload_rules(server: &Server, loaded: &Loaded, environment: &Environment) {
         Ok(()) => info!(rules = rules.len(), "rules reloaded"),
         Err(error) => error!(error = chain(&error), "the rules that ran go on"),
     }
+}
+
+/// Says why the store doesn't open. A newer format is refused like a configuration that isn't understood.
+fn cannot_open(error: StorageError) -> Failure {
+    let exit = match error {
+        StorageError::Newer { .. } => Exit::Refused,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, chain(&error))
 }
 
 /// Two commands that show that it works.

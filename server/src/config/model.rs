@@ -257,20 +257,37 @@ impl Default for RuleLimits {
 }
 
 /// What survives a restart.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// Default `memory`, the only one that works in this version.
+    /// What an acknowledgement promises. Default `memory`.
     pub durability: Durability,
+    /// With `interval`: how much a power cut may cost at most. Default 100 ms, range 1 ms to 60 s.
+    pub interval: Period,
+    /// Bytes of the log on disk; past them new debts are refused. Default 64 GiB, range 256 MiB to 1,024 TiB.
+    pub max_bytes: ByteSize,
+    /// Bytes that stay free on the disk; with less, new debts are refused. Default 256 MiB, range 0 to 1 TiB.
+    pub reserve: ByteSize,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            durability: Durability::default(),
+            interval: Period::millis(100),
+            max_bytes: ByteSize::gib(64),
+            reserve: ByteSize::mib(256),
+        }
+    }
 }
 
 /// What is safe when a packet that lets the other side forget leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// On disk before the packet leaves. Not available yet.
+    /// On disk before the packet leaves.
     Commit,
-    /// On disk within a set time. Not available yet.
+    /// On disk within a set time.
     Interval,
     /// In memory only.
     #[default]

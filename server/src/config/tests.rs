@@ -70,7 +70,10 @@ fn every_kind_of_value_is_read() {
         [limits.rules]
         output_bytes = 4096
         [store]
-        durability = "memory"
+        durability = "interval"
+        interval = "20ms"
+        max_bytes = "2GiB"
+        reserve = "0B"
         [admin]
         address = "127.0.0.1:9"
         [log]
@@ -93,6 +96,13 @@ fn every_kind_of_value_is_read() {
     assert_eq!(config.limits.max_queued_policy, QueuePolicy::Refuse);
     assert_eq!(config.limits.rules.output_bytes, ByteSize::kib(4));
     assert_eq!(config.limits.topic_alias_maximum, Limits::default().topic_alias_maximum);
+    let store = Store {
+        durability: Durability::Interval,
+        interval: Period::millis(20),
+        max_bytes: ByteSize::gib(2),
+        reserve: ByteSize::bytes(0),
+    };
+    assert_eq!(config.store, store);
     assert_eq!(config.log, Log { level: "info,broker=debug".into(), format: LogFormat::Json });
     assert_eq!(config.sys.interval, Period::ZERO);
 }
@@ -439,17 +449,6 @@ error: environment variable TIDEGATE_SYS__INTERVAL: sys.interval is 2d, must be 
 
 #[test]
 fn what_is_not_available_yet_is_refused() {
-    assert_refused(
-        "[store]\ndurability = 'commit'\n",
-        &none(),
-        r#"
-error: /etc/tidegate/tidegate.toml:2:14: durability "commit" is not available yet: this version keeps sessions and retained messages in memory only, and a restart loses them
-  |
-2 | durability = 'commit'
-  |              ^^^^^^^^
-  help: write durability = "memory"
-"#,
-    );
     for kind in ["tls", "ws", "wss", "unix", "auto"] {
         let text = refused(
             &format!("[[listeners]]\nname = 'x'\nkind = '{kind}'\naddress = '127.0.0.1:1'\n"),

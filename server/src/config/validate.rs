@@ -6,7 +6,7 @@ use std::fmt::Display;
 use actions::Connectors;
 use actions::config::{AuthKind, ConnectorConfig};
 
-use super::model::{Config, Durability, Limits, Listener, ListenerKind, RuleLimits};
+use super::model::{Config, Limits, Listener, ListenerKind, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
 use super::units::{ByteSize, Period};
@@ -33,7 +33,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     check.listeners(&config.listeners);
     check.limits(&config.limits);
     check.rule_limits(&config.limits.rules);
-    check.store(config.store.durability);
+    check.store(&config.store);
     check.admin(config);
     check.connectors(&config.connectors);
     if crate::log::levels(&config.log.level).is_none() {
@@ -234,20 +234,11 @@ impl Check {
         self.range(section, "template_bytes", l.template_bytes, ByteSize::bytes(64), ByteSize::mib(1), "");
     }
 
-    fn store(&mut self, durability: Durability) {
-        let name = match durability {
-            Durability::Memory => return,
-            Durability::Commit => "commit",
-            Durability::Interval => "interval",
-        };
-        self.error(
-            Path::keys(&["store", "durability"]),
-            format!(
-                "durability \"{name}\" is not available yet: this version keeps sessions and retained messages in \
-                 memory only, and a restart loses them"
-            ),
-            Some("write durability = \"memory\""),
-        );
+    fn store(&mut self, store: &Store) {
+        let section = "store";
+        self.range(section, "interval", store.interval, Period::millis(1), Period::secs(60), "");
+        self.range(section, "max_bytes", store.max_bytes, ByteSize::mib(256), ByteSize::gib(1 << 20), "");
+        self.range(section, "reserve", store.reserve, ByteSize::bytes(0), ByteSize::gib(1_024), "");
     }
 
     fn connectors(&mut self, connectors: &BTreeMap<String, ConnectorConfig>) {

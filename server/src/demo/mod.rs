@@ -26,6 +26,7 @@ use crate::client::{Client, ClientError, Event, Options, Received};
 use crate::config::{Actions, Config, Environment, Listener, default_data_dir};
 use crate::rules::{RuleSet, RuleStats};
 use crate::server::{Server, StartError, rule_limits};
+use crate::storage::Storage;
 
 /// The rules, as they lie in `config/rules.d`.
 const RULES: [(&str, &str); 3] = [
@@ -192,9 +193,10 @@ fn rules(receiver: SocketAddr) -> Result<RuleSet, Failure> {
 
 /// Starts the server on the port asked for; without one on 1883, or on any free port when that is taken.
 async fn start_server(port: Option<u16>, rules: &RuleSet) -> Result<Server, Failure> {
-    match Server::start(&config_for(port.unwrap_or(PORT)), rules).await {
+    let storage = Storage::memory();
+    match Server::start(&config_for(port.unwrap_or(PORT)), rules, &storage).await {
         Err(StartError::AddressInUse { .. }) if port.is_none() => {
-            Server::start(&config_for(0), rules).await.map_err(cannot_start)
+            Server::start(&config_for(0), rules, &storage).await.map_err(cannot_start)
         }
         outcome => outcome.map_err(cannot_start),
     }

@@ -375,7 +375,7 @@ impl Sink for HttpSink {
 }
 
 /// The body of a batch.
-fn together(format: BatchFormat, batch: &[Arc<Envelope<HttpRequest>>]) -> Bytes {
+pub(super) fn together(format: BatchFormat, batch: &[Arc<Envelope<HttpRequest>>]) -> Bytes {
     let bytes: usize = batch.iter().map(|item| item.request.body.len() + 1).sum();
     let mut body = BytesMut::with_capacity(bytes + 1);
     match format {

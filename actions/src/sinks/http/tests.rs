@@ -1,15 +1,21 @@
 //! The driver against a server on loopback that can stall, refuse, cut and half-answer.
 
+mod batches;
+mod connectors;
+mod hosts;
+mod transport;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::{Connectors, HttpRequest, HttpSink, RequestUrl};
 use crate::config::ActionConfig;
@@ -74,6 +80,11 @@ impl Drop for Server {
 impl Server {
     /// Answers the requests one after the other with `replies`; the last one stands for all that follow.
     async fn start(replies: Vec<Reply>) -> Self {
+        Self::start_on(replies, None).await
+    }
+
+    /// The same, over TLS where an acceptor is given.
+    async fn start_on(replies: Vec<Reply>, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -82,14 +93,25 @@ impl Server {
         let task = tokio::spawn(async move {
             let replies = Arc::new(replies);
             for connection in 0.. {
-                let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(
-                    stream,
-                    connection,
-                    Arc::clone(&replies),
-                    Arc::clone(&recorded),
-                    Arc::clone(&released),
-                ));
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let (replies, recorded, released) =
+                    (Arc::clone(&replies), Arc::clone(&recorded), Arc::clone(&released));
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    match tls {
+                        // A client may break off during the handshake.
+                        Some(tls) => {
+                            if let Ok(mut stream) = tls.accept(stream).await {
+                                serve(&mut stream, connection, replies, recorded, released).await;
+                            }
+                        }
+                        None => {
+                            if serve(&mut stream, connection, replies, recorded, released).await {
+                                stream.set_zero_linger().unwrap();
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { address, seen, hung_up, task }
@@ -100,15 +122,16 @@ impl Server {
     }
 }
 
-async fn serve(
-    mut stream: TcpStream,
+/// Returns whether the connection is to end with a reset.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
     connection: usize,
     replies: Arc<Vec<Reply>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     hung_up: Arc<Semaphore>,
-) {
+) -> bool {
     let mut buffer = Vec::new();
-    while let Some(request) = read_request(&mut stream, &mut buffer, connection).await {
+    while let Some(request) = read_request(stream, &mut buffer, connection).await {
         let reply = {
             let mut seen = seen.lock();
             seen.push(request);
@@ -117,7 +140,7 @@ async fn serve(
         match reply {
             Reply::Bytes(text) => {
                 if stream.write_all(text.as_bytes()).await.is_err() {
-                    return;
+                    return false;
                 }
             }
             Reply::Stall(text) => {
@@ -125,29 +148,31 @@ async fn serve(
                 let mut rest = [0; 64];
                 while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {}
                 hung_up.add_permits(1);
-                return;
+                return false;
             }
-            Reply::Reset => {
-                stream.set_zero_linger().unwrap();
-                return;
-            }
+            Reply::Reset => return true,
             Reply::EndlessBody => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
                 while stream.write_all(b"5\r\nhello\r\n").await.is_ok() {}
                 hung_up.add_permits(1);
-                return;
+                return false;
             }
             Reply::EndlessHead => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
                 while stream.write_all(b"X-More: and more\r\n").await.is_ok() {}
                 hung_up.add_permits(1);
-                return;
+                return false;
             }
         }
     }
+    false
 }
 
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, connection: usize) -> Option<Seen> {
+async fn read_request<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    connection: usize,
+) -> Option<Seen> {
     let head_ends = loop {
         if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break at + 4;

@@ -202,9 +202,14 @@ impl TokenSource {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", answer.access_token))
             .map_err(|_| unreachable("the access token doesn't fit a header".to_owned()))?;
         value.set_sensitive(true);
-        let life = answer.expires_in.and_then(Seconds::duration).unwrap_or(UNTOLD_LIFE).min(LIFE_MAX);
-        Ok(Token { value, used_until: asked_at + (life - MARGIN_MAX.min(life / 10)) })
+        Ok(Token { value, used_until: asked_at + used_for(answer.expires_in) })
     }
+}
+
+/// How long a token is used that expires in so many seconds.
+fn used_for(expires_in: Option<Seconds>) -> Duration {
+    let life = expires_in.and_then(Seconds::duration).unwrap_or(UNTOLD_LIFE).min(LIFE_MAX);
+    life - MARGIN_MAX.min(life / 10)
 }
 
 /// A successful answer (RFC 6749 section 5.1).
@@ -258,4 +263,28 @@ fn unreachable(cause: String) -> DeliveryError {
 
 pub(super) fn tls_text(error: &rustls::Error) -> String {
     format!("TLS can't be set up: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_used_until_shortly_before_it_expires() {
+        let seconds = |json: &str| used_for(Some(serde_json::from_str(json).unwrap())).as_secs();
+        assert_eq!(used_for(None).as_secs(), 270);
+        for (json, expected) in [
+            ("0", 0),
+            ("10", 9),
+            ("600", 540),
+            ("3600", 3_540),
+            ("\"3600\"", 3_540),
+            ("3600.0", 3_540),
+            ("-5", 270),
+            ("\"soon\"", 270),
+            ("1e300", 86_340),
+        ] {
+            assert_eq!(seconds(json), expected, "{json}");
+        }
+    }
 }

@@ -1,0 +1,335 @@
+//! Start-up: sessions, Subscriptions, Shared Subscription queues and Retained Messages as the store has them.
+//!
+//! What was queued stays on disk until somebody comes for it, so a start takes memory for sessions and Retained Messages
+//! and none for backlogs. What a session was sent and hasn't completed is read when a connection takes the session on.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mqtt_protocol::{PacketId, QoS, SubscriptionOptions};
+use store::{
+    CommitToken, DurableStore, Position, Record, Stage as StoredStage, StoredInflight, StoredQueue,
+    StoredSession, StoredWill,
+};
+
+use crate::broker::{Broker, Shared};
+use crate::clock::Now;
+use crate::message::{Publication, Trail};
+use crate::records::Before;
+use crate::session::{Backlog, Entry, Extra, Session, SessionInner, SessionSubscription, Stage, WillMessage};
+use crate::subscriptions::Group;
+use crate::timers::Deadline;
+
+/// A will of a session that may be resumed waits at least so long after a crash, and up to twice as long: its client gets
+/// time to come back, and not all wills go out at once.
+const WILL_AFTER_CRASH_MS: u64 = 30_000;
+
+/// What a start has brought back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Sessions.
+    pub sessions: u64,
+    /// Sessions whose time was over.
+    pub sessions_expired: u64,
+    /// Messages that wait for sessions.
+    pub queued_messages: u64,
+    /// Retained Messages.
+    pub retained_messages: u64,
+}
+
+/// Places of a group's debts that sessions were sent at QoS 2.
+type Handed = HashMap<StoredQueue, BTreeSet<u64>>;
+
+/// What comes of restoring sessions, to be seen to when all of them are there.
+#[derive(Default)]
+struct Found {
+    restored: Restored,
+    handed: Handed,
+    /// Wills of sessions whose time was over.
+    wills: Vec<(WillMessage, Arc<Session>)>,
+}
+
+impl Broker {
+    /// Takes up what `store`, the broker's own, has kept. To be called once, before any listener is opened.
+    ///
+    /// # Errors
+    /// What the disk says when Retained Messages are read.
+    pub async fn restore(&self, store: Arc<DurableStore>) -> io::Result<Restored> {
+        let shared = Arc::clone(&self.shared);
+        let runtime = tokio::runtime::Handle::current();
+        let restored = tokio::task::spawn_blocking(move || {
+            let _entered = runtime.enter();
+            shared.restore(&store)
+        });
+        restored.await.map_err(io::Error::other)?
+    }
+}
+
+impl Shared {
+    fn restore(self: &Arc<Self>, store: &DurableStore) -> io::Result<Restored> {
+        let now = self.clock.now();
+        let before = *self.before.get_or_init(|| Before { stamp_ms: store.last_stamp_ms(), start: now });
+        let mut found = Found::default();
+        let mut sessions = Vec::new();
+        store.for_each_session(|session| sessions.push(session));
+        for session in sessions {
+            self.restore_session(session, before, now, &mut found);
+        }
+        let Found { mut restored, handed, wills } = found;
+        self.restore_groups(store, handed);
+        self.restore_retained(store, now, &mut restored)?;
+        for (will, session) in wills {
+            self.publish_will(will, &session);
+        }
+        Ok(restored)
+    }
+
+    /// Makes one session again, or ends it if its time is over.
+    fn restore_session(self: &Arc<Self>, stored: StoredSession, before: Before, now: Now, found: &mut Found) {
+        let session = Session::new(&stored.client_id, stored.expiry_interval_s);
+        let since_ms = before.since(stored.detached_at_ms.unwrap_or(before.stamp_ms), now);
+        let expiry_ms = match stored.expiry_interval_s {
+            u32::MAX => u64::MAX,
+            seconds => u64::from(seconds) * 1_000,
+        };
+        let left_ms = expiry_ms.saturating_sub(since_ms);
+        let will = stored.will.as_ref().map(|will| self.revive_will(will));
+        if left_ms == 0 {
+            let mut records = vec![Record::SessionEnded { session: session.key() }];
+            records.extend(stored.inflight.iter().filter_map(settled_for_group));
+            if let Err(reason) = self.append(&records) {
+                tracing::warn!(?reason, "the end of a session could not be recorded");
+            }
+            found.restored.sessions_expired += 1;
+            found.wills.extend(will.map(|will| (*will, session)));
+            return;
+        }
+        found.restored.sessions += 1;
+        let mut inner = session.lock();
+        session.put_on_record(&mut inner, true);
+        let mut ahead = BTreeSet::new();
+        for inflight in stored.inflight.iter().filter(|inflight| inflight.stage == StoredStage::Sent) {
+            match &inflight.queue {
+                Some(group @ StoredQueue::Group { .. }) => {
+                    found.handed.entry(group.clone()).or_default().insert(inflight.position.0);
+                }
+                Some(StoredQueue::Session { .. }) => {
+                    ahead.insert(inflight.position.0);
+                }
+                _ => {}
+            }
+        }
+        let received: Vec<_> = stored.received.iter().filter_map(|id| PacketId::new(*id)).collect();
+        let last = if stored.debts > 0 { stored.last.0 } else { 0 };
+        found.restored.queued_messages += stored.debts;
+        inner.state.restore(Backlog::on_disk(last, ahead), stored.bytes, &received);
+        inner.cold = Some(stored.inflight.into_boxed_slice());
+        inner.will = will;
+        let generation = inner.generation;
+        let will_delay_s = stored.will.as_ref().map(|will| will.delay_s);
+        drop(inner);
+        self.sessions.change(&session.client_id, |_| (Some(Arc::clone(&session)), ()));
+        for subscription in &stored.subscriptions {
+            let Ok(options) = SubscriptionOptions::from_byte(subscription.options) else { continue };
+            self.restore_subscription(&session, &subscription.filter, options, subscription.identifier);
+        }
+        if let Some(delay_s) = will_delay_s {
+            let spread = session.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % WILL_AFTER_CRASH_MS;
+            let delay_ms = (u64::from(delay_s) * 1_000).max(WILL_AFTER_CRASH_MS + spread).min(left_ms);
+            let deadline = Deadline::Will { at_ms: now.mono_ms + delay_ms };
+            self.timers.insert(now.mono_ms, Arc::downgrade(&session), generation, deadline);
+        }
+        if expiry_ms != u64::MAX {
+            let deadline = Deadline::Expiry { at_ms: now.mono_ms + left_ms };
+            self.timers.insert(now.mono_ms, Arc::downgrade(&session), generation, deadline);
+        }
+    }
+
+    fn restore_subscription(
+        &self,
+        session: &Arc<Session>,
+        text: &str,
+        options: SubscriptionOptions,
+        identifier: u32,
+    ) {
+        let Some((stored, group)) = self.add_subscription(session, text, options, identifier) else {
+            tracing::error!(client_id = %session.client_id, filter = text, "a stored subscription is not valid");
+            return;
+        };
+        session.lock().subscriptions.insert(SessionSubscription { filter: stored, group });
+        self.subscription_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn revive_will(&self, stored: &StoredWill) -> Box<WillMessage> {
+        let message = &stored.message;
+        let revived = Publication {
+            id: message.id,
+            namespace: 0,
+            topic: &message.topic,
+            payload: &message.payload,
+            qos: QoS::try_from(message.qos).unwrap_or(QoS::AtMostOnce),
+            retain: stored.retain,
+            properties: &message.properties,
+            expires_at_ms: None,
+            received_at_ms: message.received_at_ms,
+            publisher: None,
+            trail: &Trail::default(),
+        };
+        Box::new(WillMessage {
+            message: revived.to_message(),
+            delay_s: stored.delay_s,
+            expiry_interval_s: message
+                .expires_after_ms
+                .map(|after_ms| u32::try_from(after_ms / 1_000).unwrap_or(u32::MAX)),
+        })
+    }
+
+    /// Gives groups their queues back, and drops those of groups that have no member any more.
+    fn restore_groups(&self, store: &DurableStore, mut handed: Handed) {
+        let mut queues = Vec::new();
+        store.for_each_queue(|queue, debts| {
+            if let StoredQueue::Group { .. } = queue {
+                queues.push((queue, debts));
+            }
+        });
+        for (queue, debts) in queues {
+            let StoredQueue::Group { share_name, filter, .. } = &queue else { continue };
+            let group = self.find_group(filter, share_name);
+            match group {
+                Some(group) if debts > 0 => {
+                    let last = store.queue_end(queue.key());
+                    group.restore(last.0, handed.remove(&queue).unwrap_or_default());
+                }
+                Some(_) => {}
+                None => {
+                    if let Err(reason) = self.append(&[Record::QueueDropped { queue: queue.key() }]) {
+                        tracing::warn!(?reason, "the end of a shared subscription could not be recorded");
+                    }
+                }
+            }
+        }
+    }
+
+    fn find_group(&self, filter: &str, share_name: &str) -> Option<Arc<Group>> {
+        self.subscriptions.change(filter, |_, subscribers| {
+            let groups = subscribers.groups.as_ref()?;
+            groups.iter().find(|group| *group.share_name == *share_name).cloned()
+        })
+    }
+
+    fn restore_retained(&self, store: &DurableStore, now: Now, restored: &mut Restored) -> io::Result<()> {
+        let mut expired = Vec::new();
+        store.for_each_retained(|stored| {
+            let message = self.revive(&stored, true);
+            if message.is_expired(now.mono_ms) {
+                expired.push(stored.topic);
+            } else {
+                restored.retained_messages += 1;
+                self.retained.set(message);
+            }
+        })?;
+        for topic in &expired {
+            if let Err(reason) = self.append(&[Record::RetainedCleared { topic }]) {
+                tracing::warn!(?reason, "an expired retained message could not be cleared");
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what a session was sent before the start, for the connection that takes it on.
+    pub(crate) fn load_window(self: &Arc<Self>, session: &Arc<Session>, inner: &mut SessionInner) {
+        let Some(cold) = inner.cold.take() else { return };
+        if cold.is_empty() {
+            return;
+        }
+        inner.is_loading = true;
+        let groups: Vec<Arc<Group>> =
+            inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect();
+        let (shared, session) = (Arc::clone(self), Arc::clone(session));
+        tokio::task::spawn_blocking(move || {
+            let entries = shared.read_window(&session, &cold, &groups);
+            let mut inner = session.lock();
+            inner.state.restore_window(entries);
+            if inner.ended {
+                // Its end came first, and found nothing to settle.
+                inner.state.settle_shared();
+                shared.record(&session, &mut inner);
+            }
+            inner.loaded();
+        });
+    }
+
+    fn read_window(
+        &self,
+        session: &Session,
+        cold: &[StoredInflight],
+        groups: &[Arc<Group>],
+    ) -> Vec<(PacketId, Entry)> {
+        let mut cold: Vec<&StoredInflight> = cold.iter().collect();
+        // In the order in which they lie on disk, mostly.
+        cold.sort_by_key(|inflight| (&inflight.queue, inflight.position));
+        let mut reader = None;
+        let mut entries = Vec::with_capacity(cold.len());
+        for inflight in cold {
+            let Some(id) = PacketId::new(inflight.packet_id) else { continue };
+            let group = match &inflight.queue {
+                Some(StoredQueue::Group { share_name, filter, .. }) => {
+                    groups.iter().find(|group| *group.share_name == **share_name && *group.filter == **filter)
+                }
+                _ => None,
+            };
+            let mut entry = Entry {
+                stage: Stage::AwaitPubcomp,
+                retain: false,
+                was_sent: true,
+                place: 0,
+                safe_at: CommitToken::NOTHING_OWED,
+                extra: None,
+            };
+            let found = match (&inflight.queue, inflight.stage) {
+                (Some(queue), StoredStage::Sent) => {
+                    if !matches!(&reader, Some((of, _)) if of == queue) {
+                        reader = self.store.queue_reader(queue.key()).map(|reader| (queue.clone(), reader));
+                    }
+                    let found = reader.as_mut().map(|(_, reader)| {
+                        reader.read(Position(inflight.position.0.saturating_sub(1)), 1, 1)
+                    });
+                    found.and_then(|found| {
+                        found
+                            .inspect_err(|error| {
+                                tracing::error!(%error, client_id = %session.client_id, "a message that was sent can't be read");
+                            })
+                            .ok()?
+                            .pop()
+                    })
+                }
+                _ => None,
+            };
+            // Without the message the exchange goes on as if the client had it: whether it does, nobody can tell.
+            if let Some(debt) = found.filter(|debt| debt.position == inflight.position)
+                && let Some(debt) = self.debt(debt)
+            {
+                entry.stage = Stage::AwaitPubrec(debt.message);
+                entry.retain = debt.retain;
+                entry.place = debt.place;
+                let identifiers = debt.identifiers.into_boxed_slice();
+                entry.extra = (group.is_some() || !identifiers.is_empty())
+                    .then(|| Box::new(Extra { identifiers, group: group.cloned() }));
+            }
+            entries.push((id, entry));
+        }
+        entries
+    }
+}
+
+/// A debt of a group that a session was sent at QoS 2 and ends with it [MQTT-4.8.2-5, v5].
+pub(crate) fn settled_for_group(inflight: &StoredInflight) -> Option<Record<'_>> {
+    match &inflight.queue {
+        Some(queue @ StoredQueue::Group { .. }) if inflight.stage == StoredStage::Sent => {
+            Some(Record::Settled { queue: queue.key(), position: inflight.position })
+        }
+        _ => None,
+    }
+}
