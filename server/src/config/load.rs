@@ -207,7 +207,13 @@ impl<'i> Reader<'i> {
             hide_text(&mut place);
         }
         let said = fault.message();
-        if let Some(secret) = secrets.iter().find(|secret| secret.span == *span) {
+        // A fault of a list's entry may be told with the place of the list.
+        let quotes_values = !said.starts_with("missing field") && unknown_key(said).is_none();
+        let is_told_of = |secret: &Secret| {
+            secret.span == *span
+                || quotes_values && span.start <= secret.span.start && secret.span.end <= span.end
+        };
+        if let Some(secret) = secrets.iter().find(|secret| is_told_of(secret)) {
             return redacted(place, path, secret);
         }
         let quoted: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
