@@ -7,7 +7,7 @@ use store::{FaultDisk, MessageId, MessageRecord, StoreOptions, StoredMessage};
 
 use super::super::burial::{Aftermath, Ended, Endings, Fate};
 use super::super::{
-    BatchPolicy, Delivery, DeliveryError, DropReason, Envelope, Outgoing, Place, Sink, Snapshot,
+    AnswerClass, BatchPolicy, Delivery, DeliveryError, DropReason, Envelope, Outgoing, Place, Sink, Snapshot,
 };
 use super::*;
 use crate::config::{DeadLettersConfig, DeliveryConfig, Overflow, QueueConfig, RetryConfig};
@@ -63,7 +63,12 @@ impl Sink for NoteSink {
                 .collect();
         }
         if self.0.refuses.load(std::sync::atomic::Ordering::SeqCst) {
-            let no = || DeliveryError::Answered { status: 400, retry_after: None, excerpt: "no".to_owned() };
+            let no = || DeliveryError::Answered {
+                status: 400,
+                class: AnswerClass::Reject,
+                retry_after: None,
+                excerpt: "no".to_owned(),
+            };
             return batch.iter().map(|_| Err(no())).collect();
         }
         self.0.seen.lock().extend(batch.iter().map(|item| (item.id, item.request.clone())));
@@ -114,6 +119,7 @@ fn start(store: &Arc<DurableStore>, far: &Arc<FarSide>) -> (Delivery<NoteSink>, 
             ..RetryConfig::default()
         },
         concurrency: 4,
+        max_per_second: None,
     };
     let outbox = Outbox::new(Arc::clone(store), NAME, hasher.clone());
     (Delivery::spawn_on(NAME, NoteSink(Arc::clone(far)), config, 1, Some(outbox)), hasher)
@@ -328,8 +334,10 @@ fn bounded(queue: QueueConfig) -> DeliveryConfig {
             max_attempts: 2,
             initial_backoff: Duration::from_millis(1),
             max_backoff: Duration::from_millis(2),
+            ..RetryConfig::default()
         },
         concurrency: 4,
+        max_per_second: None,
     }
 }
 
