@@ -9,7 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::ActionConfigError;
-pub use crate::sinks::http::{BodyFormat, HttpConfig, Redirect};
+pub use crate::sinks::http::{
+    AuthConfig, AuthKind, BatchFormat, BodyFormat, ClientAuth, ConnectorConfig, ConnectorKind, HmacAlgorithm,
+    HmacFormat, HostPattern, HttpBatchConfig, HttpConfig, Redirect, TlsConfig,
+};
 pub use crate::sinks::log::{LogConfig, LogLevel};
 pub use crate::sinks::republish::{RepublishConfig, Scalar};
 use crate::units;
@@ -25,7 +28,7 @@ pub enum ActionConfig {
     /// `type = "republish"`: publish to a topic of this broker.
     Republish(RepublishConfig),
     /// `type = "http"`: one HTTP request per message.
-    Http(HttpConfig),
+    Http(Box<HttpConfig>),
     /// `type = "log"`: one log line per message.
     Log(LogConfig),
 }
@@ -47,7 +50,7 @@ impl ActionConfig {
     ) -> Option<Result<Self, D::Error>> {
         Some(match kind {
             "republish" => RepublishConfig::deserialize(deserializer).map(Self::Republish),
-            "http" => HttpConfig::deserialize(deserializer).map(Self::Http),
+            "http" => HttpConfig::deserialize(deserializer).map(|config| Self::Http(Box::new(config))),
             "log" => LogConfig::deserialize(deserializer).map(Self::Log),
             _ => return None,
         })
@@ -74,16 +77,20 @@ impl ActionConfig {
         self
     }
 
-    /// Returns what the action acts upon, for error documents and lists: the topic's template, or the URL's origin.
+    /// Returns what the action acts upon, for error documents and lists: the topic's template, the connector, or the URL's
+    /// origin.
     /// Holds no path or query, which may hold a secret.
     #[must_use]
     pub fn resource(&self) -> String {
         match self {
             Self::Republish(config) => config.topic.clone(),
-            Self::Http(config) => {
-                let (scheme, rest) = config.url.split_once("://").unwrap_or(("http", ""));
-                format!("{scheme}://{}", rest.split(['/', '?', '#']).next().unwrap_or_default())
-            }
+            Self::Http(config) => match &config.connector {
+                Some(connector) => format!("connector {connector}"),
+                None => {
+                    let (scheme, rest) = config.url.split_once("://").unwrap_or(("http", ""));
+                    format!("{scheme}://{}", rest.split(['/', '?', '#']).next().unwrap_or_default())
+                }
+            },
             Self::Log(_) => "log".to_owned(),
         }
     }
@@ -272,6 +279,9 @@ pub struct RetryConfig {
     /// Upper end of every pause, for `Retry-After` too. Default `"1m"`; at most `"1d"`.
     #[serde(with = "units::duration")]
     pub max_backoff: Duration,
+    /// Pause after an answer that says that nothing will be taken from us as we are. Default `"5m"`; `"1s"` to `"1d"`.
+    #[serde(with = "units::duration")]
+    pub disabled_pause: Duration,
 }
 
 impl Default for RetryConfig {
@@ -280,6 +290,7 @@ impl Default for RetryConfig {
             max_attempts: 20,
             initial_backoff: Duration::from_millis(500),
             max_backoff: Duration::from_secs(60),
+            disabled_pause: Duration::from_secs(300),
         }
     }
 }
@@ -307,11 +318,16 @@ pub struct DeliveryConfig {
     pub retry: RetryConfig,
     /// Most batches in flight at a time.
     pub concurrency: usize,
+    /// Most calls of the sink in a second; `None`: as many as it takes.
+    pub max_per_second: Option<u32>,
 }
 
 impl DeliveryConfig {
     /// Most batches in flight that an action may ask for.
     pub const CONCURRENCY_MAX: usize = 256;
+
+    /// Largest rate that an action may ask for.
+    pub const RATE_MAX: u32 = 100_000;
 
     /// Checks every range.
     pub(crate) fn check(&self, action: &str) -> Result<(), ActionConfigError> {
@@ -359,6 +375,17 @@ impl DeliveryConfig {
         }
         if retry.max_backoff > Duration::from_secs(86_400) {
             return fault("retry.max_backoff", format!("expected at most 1d, given {:?}", retry.max_backoff));
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&retry.disabled_pause) {
+            return fault(
+                "retry.disabled_pause",
+                format!("expected 1s to 1d, given {:?}", retry.disabled_pause),
+            );
+        }
+        if let Some(rate) = self.max_per_second
+            && !(1..=Self::RATE_MAX).contains(&rate)
+        {
+            return fault("max_per_second", format!("expected 1 to {}, given {rate}", Self::RATE_MAX));
         }
         if !(1..=Self::CONCURRENCY_MAX).contains(&self.concurrency) {
             return fault(

@@ -6,14 +6,15 @@
 //! that means. So a retry loop, a queue or a second set of counters has no place under `sinks/`.
 //!
 //! What it leaves out: SQL (templates are rendered by the caller through [`Renderer`]), the broker (a republish is
-//! rendered here and routed by the caller, inside the source message's admission), and files on disk.
+//! rendered here and routed by the caller, inside the source message's admission), and files on disk but for a connector's
+//! certificates and what the store does for an outbox.
 //!
 //! Invariants:
 //! - Rendering never sends. What a driver gets has been checked: topics without wildcards, header values without
-//!   CR, LF or NUL, URLs whose host is the one written in the configuration.
+//!   CR, LF or NUL, URLs whose host is written in the configuration.
 //! - Enqueueing never waits, so no publisher ever waits for a sink.
 //! - At every instant `received = delivered + queued + in flight + dead-lettered{reason} + dropped{reason}`, per action.
-//! - Header values, bodies and query strings appear in no `Debug` text and in no log line of this crate; only the log
+//! - Secrets come from connectors alone. They, header values, bodies and query strings appear in no `Debug` text and in no log line of this crate; only the log
 //!   action writes what it is told to write.
 
 pub mod config;
@@ -22,6 +23,7 @@ pub mod delivery;
 mod error;
 mod outlet;
 pub mod plan;
+mod secret;
 pub mod sinks;
 mod targets;
 #[cfg(test)]
@@ -38,7 +40,8 @@ pub use delivery::{
 pub use error::{ActionConfigError, RenderError};
 pub use outlet::{Early, KeepError, Outlet, OutletItem, OutletSettings, Owing, QueuedRequest};
 pub use plan::{ActionPlan, OutputRef, Renderer, Request, Slot, TemplateSpec};
-pub use sinks::http::HttpRequest;
+pub use secret::Secret;
+pub use sinks::http::{ConnectorError, Connectors, HttpRequest, RequestUrl};
 pub use sinks::log::LogLine;
 pub use sinks::republish::RepublishRequest;
-pub use targets::{Reach, TargetError, TargetPolicy};
+pub use targets::{AddressRange, AddressRangeError, TargetError, TargetPolicy};

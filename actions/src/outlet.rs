@@ -14,7 +14,7 @@ use crate::delivery::{
 };
 use crate::error::ActionConfigError;
 use crate::plan::Request;
-use crate::sinks::http::{HttpRequest, HttpSink};
+use crate::sinks::http::{Connectors, HttpRequest, HttpSink};
 use crate::sinks::log::{LogLine, LogSink, TracingWriter};
 use crate::targets::TargetPolicy;
 
@@ -22,6 +22,16 @@ use crate::targets::TargetPolicy;
 pub trait QueuedRequest: Send + Sync + 'static {
     /// Returns about how many bytes of memory it takes.
     fn bytes(&self) -> usize;
+
+    /// Returns how many bytes it takes in a batch, as [`crate::delivery::BatchPolicy::max_bytes`] counts them.
+    fn batch_bytes(&self) -> usize {
+        self.bytes()
+    }
+
+    /// Whether it may go in one batch with `first`, which is another request.
+    fn goes_with(&self, _first: &Self) -> bool {
+        true
+    }
 
     /// Appends the request as an outbox keeps it.
     fn encode(&self, out: &mut Vec<u8>);
@@ -38,6 +48,8 @@ pub trait QueuedRequest: Send + Sync + 'static {
 pub struct OutletSettings {
     /// Which addresses actions may connect to.
     pub targets: Arc<TargetPolicy>,
+    /// What actions take addresses and credentials from.
+    pub connectors: Arc<Connectors>,
     /// Seeds the jitter of retries.
     pub seed: u64,
     /// Where queues are kept; `None`: in memory alone.
@@ -46,6 +58,21 @@ pub struct OutletSettings {
     pub hasher: RandomState,
     /// Hears of items of outboxes that end without being delivered.
     pub endings: Option<Arc<dyn Endings>>,
+}
+
+impl OutletSettings {
+    /// Whether an action's driver must be made anew because these settings aren't the ones that it was made with.
+    #[must_use]
+    pub fn changes(&self, before: &Self, config: &ActionConfig) -> bool {
+        let ActionConfig::Http(config) = config else { return false };
+        let same_connector = config.connector.as_deref().is_none_or(|name| {
+            matches!(
+                (self.connectors.get(name), before.connectors.get(name)),
+                (Some(now), Some(before)) if Arc::ptr_eq(now, before)
+            )
+        });
+        self.targets != before.targets || !same_connector
+    }
 }
 
 /// The queue and driver of one action. Republish has none.
@@ -65,13 +92,24 @@ impl Outlet {
     ///
     /// # Errors
     /// As [`Outlet::spawn`].
-    pub fn check(config: &ActionConfig, settings: &OutletSettings) -> Result<(), ActionConfigError> {
-        let kept = if settings.store.is_some() { Kept::OnDisk } else { Kept::InMemory };
+    pub fn check(config: &ActionConfig, connectors: &Connectors) -> Result<(), ActionConfigError> {
         match config {
-            ActionConfig::Http(config) => {
-                config.queue.check_kept(&config.name, kept)?;
-                HttpSink::check(config)
-            }
+            ActionConfig::Http(config) => HttpSink::check(config, connectors),
+            ActionConfig::Republish(_) | ActionConfig::Log(_) => Ok(()),
+        }
+    }
+
+    /// Checks that the action's queue can have its policy with this store, or without one.
+    ///
+    /// # Errors
+    /// [`ActionConfigError`] when the policy needs a queue on disk.
+    pub fn check_store(
+        config: &ActionConfig,
+        store: Option<&Arc<DurableStore>>,
+    ) -> Result<(), ActionConfigError> {
+        let kept = if store.is_some() { Kept::OnDisk } else { Kept::InMemory };
+        match config {
+            ActionConfig::Http(config) => config.queue.check_kept(&config.name, kept),
             ActionConfig::Republish(_) | ActionConfig::Log(_) => Ok(()),
         }
     }
@@ -89,7 +127,7 @@ impl Outlet {
         let kind = match config {
             ActionConfig::Republish(_) => return Ok(None),
             ActionConfig::Http(config) => {
-                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
+                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?;
                 let outbox = settings.store.as_ref();
                 let outbox = outbox.map(|store| {
                     Outbox::new(Arc::clone(store), &label, settings.hasher.clone())
@@ -117,7 +155,7 @@ impl Outlet {
     ) -> Result<bool, ActionConfigError> {
         match (&self.kind, config) {
             (Kind::Http(delivery), ActionConfig::Http(config)) => {
-                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets))?;
+                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?;
                 delivery.reconfigure(sink, config.delivery());
             }
             (Kind::Log(delivery), ActionConfig::Log(config)) => {

@@ -202,6 +202,9 @@ allow_anonymous = true
 [admin]
 address = "127.0.0.1:0"
 
+[actions]
+allow_private = ["127.0.0.1"]
+
 [log]
 format = "json"
 

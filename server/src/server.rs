@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actions::TargetPolicy;
+use actions::{ConnectorError, Connectors, TargetPolicy};
 use broker::{BoundListener, Broker, BrokerConfig, ListenerConfig};
 use parking_lot::Mutex;
 
@@ -41,6 +41,9 @@ pub enum StartError {
     /// The rules can't be run.
     #[error("the rules can't be run")]
     Rules(#[source] PipelineError),
+    /// The connectors can't be used.
+    #[error("{}", sentences(.0))]
+    Connectors(Vec<ConnectorError>),
     /// The store can't be read.
     #[error("what the store has kept can't be read")]
     Restore(#[source] io::Error),
@@ -81,7 +84,8 @@ impl Server {
     /// [`StartError`] of the rules or of the first listener that can't be opened.
     pub async fn start(config: &Config, rules: &RuleSet, storage: &Storage) -> Result<Self, StartError> {
         let settings = PipelineSettings {
-            targets: TargetPolicy { admin: vec![config.admin.address], ..TargetPolicy::default() },
+            targets: targets(config),
+            connectors: connectors(config, &Connectors::default()).map_err(StartError::Connectors)?,
             hops: config.limits.rules.hops,
             store: storage.durable().cloned(),
         };
@@ -163,6 +167,23 @@ fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocke
             None
         }
     }
+}
+
+/// Which addresses the actions of rules may connect to.
+pub fn targets(config: &Config) -> TargetPolicy {
+    TargetPolicy { allow_private: config.actions.allow_private.clone(), admin: vec![config.admin.address] }
+}
+
+/// The connectors of a configuration, ready to use; those that haven't changed since `before` stay the same.
+///
+/// # Errors
+/// Every fault, those of certificate files among them.
+pub fn connectors(config: &Config, before: &Connectors) -> Result<Connectors, Vec<ConnectorError>> {
+    Connectors::load(&config.connectors, &targets(config), before)
+}
+
+fn sentences(errors: &[ConnectorError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// A number that nobody can guess: the keys of a hasher come from the system's source of randomness.

@@ -146,3 +146,42 @@ fn rules_test_fails_a_case_whose_rule_is_doubtful_when_it_is_told_to() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stdout).unwrap().contains("R0901"));
 }
+
+#[test]
+fn an_action_must_fit_its_connector_and_no_secret_is_printed() {
+    let rule = "[rules.r]\nsql = \"SELECT * FROM 'a'\"\n[[rules.r.actions]]\nname = 'x'\ntype = 'http'\nconnector = 'ops'\nurl = '/x'\n";
+    let folder = folder(rule);
+    let output = check(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.contains(
+            "hot.toml:6:13: rule \"r\", action \"x\": connector: the configuration has no [connectors.ops]"
+        ),
+        "{text}"
+    );
+    let output = check(folder.path(), &["--json"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["ok"], &answer["errors"][0]["line"]), (&Value::Bool(false), &Value::from(6)));
+
+    let config = folder.path().join("tidegate.toml");
+    let add = |text: &str| {
+        let before = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{before}{text}")).unwrap();
+    };
+    add(
+        "[connectors.ops]\ntype = 'http'\nurl = 'https://ops.example'\nauth = { type = 'bearer', token = 's3cret' }\n",
+    );
+    let output = check(folder.path(), &["--effective"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("[connectors.ops.auth]") && text.contains("(secret)") && !text.contains("s3cret"),
+        "{text}"
+    );
+
+    add("tls = { ca_file = 'nowhere.pem' }\n");
+    let output = check(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("connector \"ops\", tls.ca_file") && text.contains("nowhere.pem"), "{text}");
+}

@@ -8,7 +8,7 @@
 )]
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -586,6 +586,65 @@ fn rules_run_and_are_read_again_on_sighup() {
     assert_exit(&server.publish(&message), 0);
     assert_eq!(out(&sub.end()), "{\"b\":63}\n");
     server.stop();
+}
+
+/// Takes HTTP requests and hands on their Authorization headers.
+fn receiver() -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, received) = mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let mut authorization = String::new();
+            while let Some(Ok(line)) = lines.next()
+                && !line.is_empty()
+            {
+                if let Some(value) = line.strip_prefix("authorization: ") {
+                    authorization = value.to_owned();
+                }
+            }
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
+            if sender.send(authorization).is_err() {
+                return;
+            }
+        }
+    });
+    (address, received)
+}
+
+#[test]
+fn connectors_are_read_again_on_sighup_and_never_logged() {
+    let (address, authorizations) = receiver();
+    let rule = "[rules.r]\nsql = \"SELECT a FROM 'in'\"\n[[rules.r.actions]]\nname = 'x'\ntype = 'http'\nconnector = 'ops'\nurl = '/x'\n";
+    let connector = |token: &str| {
+        format!(
+            "[connectors.ops]\ntype = 'http'\nurl = 'http://{address}'\nallow_private = ['127.0.0.1']\nauth = {{ type = 'bearer', token = '{token}' }}\n"
+        )
+    };
+    let mut server = Server::start(&connector("s3cret-1"), &[("r.toml", rule)]);
+    let publish =
+        |server: &Server| assert_exit(&server.publish(&["-t", "in", "-q", "1", "-m", "{\"a\":1}"]), 0);
+    let next = || authorizations.recv_timeout(PATIENCE).unwrap();
+    publish(&server);
+    assert_eq!(next(), "Bearer s3cret-1");
+
+    let file = server.folder.path().join("tidegate.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("token", "tokn")).unwrap();
+    server.running.signal("HUP");
+    server.running.wait_for("the rules that ran go on, with the connectors that they had");
+    publish(&server);
+    assert_eq!(next(), "Bearer s3cret-1");
+
+    std::fs::write(&file, text.replace("s3cret-1", "s3cret-2")).unwrap();
+    server.running.signal("HUP");
+    server.running.wait_for("rules reloaded");
+    publish(&server);
+    assert_eq!(next(), "Bearer s3cret-2");
+    server.running.signal("TERM");
+    let output = server.running.end();
+    assert!(!err(&output).contains("s3cret"), "{}", err(&output));
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn toml_files(folder: &Path) -> Vec<PathBuf> {
 
 /// What the examples take from the environment.
 fn environment() -> Environment {
-    [("LOG_LEVEL", "info")].into_iter().collect()
+    [("LOG_LEVEL", "info"), ("OPS_TOKEN", "token"), ("CLOUD_SECRET", "secret")].into_iter().collect()
 }
 
 fn commented() -> String {
@@ -135,8 +135,15 @@ fn collect(prefix: &str, value: &toml::Value, keys: &mut BTreeSet<String>) {
 fn every_example_in_the_documentation_is_read() {
     let docs = folder().join("../docs");
     let mut seen = 0;
-    let pages =
-        ["configuration.md", "cli.md", "getting-started.md", "rules.md", "actions.md", "testing-rules.md"];
+    let pages = [
+        "configuration.md",
+        "cli.md",
+        "getting-started.md",
+        "rules.md",
+        "actions.md",
+        "connectors.md",
+        "testing-rules.md",
+    ];
     for page in pages {
         let text = std::fs::read_to_string(docs.join(page)).unwrap();
         for block in text.split("```toml\n").skip(1) {

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Keeps a letter of the action `hot/ops`, as the delivery machine does.
 fn keep(store: &DurableStore, number: u64, url: &str, cause: DropReason) {
     let mut request = Vec::new();
-    for part in ["POST", url, &format!("body {number}"), "authorization", "Bearer hush"] {
+    for part in ["\0", "POST", url, &format!("body {number}"), "authorization", "Bearer hush"] {
         request.extend_from_slice(&u32::try_from(part.len()).unwrap().to_be_bytes());
         request.extend_from_slice(part.as_bytes());
     }
@@ -313,6 +313,6 @@ async fn the_gateway_is_found_as_serve_finds_its_data() {
     assert_eq!(memory.status.code(), Some(1));
     assert!(err(&memory).contains("keeps everything in memory"), "{}", err(&memory));
     gateway.server.stop(Duration::ZERO).await;
-    gateway.fails(4, &["list"], "no gateway runs with the data directory");
+    gateway.fails(4, &["list"], "no gateway runs with a store on disk in the data directory");
     assert!(!gateway.data_dir().join("admin.sock").exists());
 }

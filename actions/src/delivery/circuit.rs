@@ -44,6 +44,8 @@ pub struct Health {
     pub failures_in_a_row: u32,
     /// The last failure in words; `None` when the last attempt went well, or none was made.
     pub cause: Option<String>,
+    /// Whether the far side refuses everything from us as we are, credentials most likely: somebody must act.
+    pub is_disabled: bool,
     /// How long the circuit has been as it is.
     pub since: Duration,
 }
@@ -54,6 +56,7 @@ pub(crate) struct Circuit {
     changed_at: Instant,
     failures: u32,
     cause: Option<String>,
+    is_disabled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +79,7 @@ pub(crate) enum Permit {
 
 impl Circuit {
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { state: State::Closed, changed_at: now, failures: 0, cause: None }
+        Self { state: State::Closed, changed_at: now, failures: 0, cause: None, is_disabled: false }
     }
 
     pub(crate) fn permit(&self, now: Instant, in_flight_batches: usize) -> Permit {
@@ -107,6 +110,7 @@ impl Circuit {
     pub(crate) fn succeeded(&mut self, now: Instant) {
         self.failures = 0;
         self.cause = None;
+        self.is_disabled = false;
         if self.state != State::Closed {
             self.change(State::Closed, now);
         }
@@ -122,12 +126,15 @@ impl Circuit {
     ) {
         self.failures = self.failures.saturating_add(1);
         self.cause = Some(error.to_string());
+        self.is_disabled = error.is_disabling();
         let asked = error.retry_after().map(|pause| pause.min(retry.max_backoff));
-        let at_once = asked.is_some() || matches!(error, DeliveryError::Unreachable { .. });
+        let at_once =
+            asked.is_some() || self.is_disabled || matches!(error, DeliveryError::Unreachable { .. });
         if self.state == State::Closed && self.failures < OPEN_AFTER && !at_once {
             return;
         }
         let pause = retry::backoff(retry, self.failures, random).max(asked.unwrap_or_default());
+        let pause = if self.is_disabled { retry.disabled_pause } else { pause };
         let mut until = now + pause;
         if let State::Open { until: other } = self.state {
             until = until.max(other);
@@ -143,6 +150,13 @@ impl Circuit {
         }
     }
 
+    /// The settings are others now: what kept the far side from taking anything may be mended.
+    pub(crate) fn reconfigured(&mut self, now: Instant) {
+        if self.is_disabled && matches!(self.state, State::Open { .. }) {
+            self.state = State::Open { until: now };
+        }
+    }
+
     pub(crate) fn health(&self, now: Instant) -> Health {
         Health {
             circuit: match self.state {
@@ -152,6 +166,7 @@ impl Circuit {
             },
             failures_in_a_row: self.failures,
             cause: self.cause.clone(),
+            is_disabled: self.is_disabled,
             since: now.duration_since(self.changed_at),
         }
     }

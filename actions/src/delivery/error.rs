@@ -5,6 +5,30 @@ use std::time::Duration;
 use crate::delivery::DropReason;
 use crate::targets::TargetError;
 
+/// What an answer that is no success means for the item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AnswerClass {
+    /// The far side is unwell: the item is tried again.
+    Retry,
+    /// The far side doesn't want this item: it is given up.
+    Reject,
+    /// The far side doesn't want anything from us as we are: items are kept, the action pauses for long.
+    Disable,
+}
+
+impl AnswerClass {
+    /// What an HTTP status means unless the action says otherwise.
+    #[must_use]
+    pub const fn of(status: u16) -> Self {
+        match status {
+            408 | 425 | 429 | 500..=599 => Self::Retry,
+            401 | 403 | 407 => Self::Disable,
+            _ => Self::Reject,
+        }
+    }
+}
+
 /// An attempt that was not confirmed by the far side.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -32,10 +56,24 @@ pub enum DeliveryError {
     Answered {
         /// Status code of the answer.
         status: u16,
+        /// What that means.
+        class: AnswerClass,
         /// How long the far side asks to be left alone.
         retry_after: Option<Duration>,
         /// The beginning of the answer, on one line.
         excerpt: String,
+    },
+    /// There is nothing to show that we may: the credentials are refused where they are made.
+    #[error("no credentials: {cause}")]
+    NoCredentials {
+        /// The failure in words.
+        cause: String,
+    },
+    /// The host isn't one that the action may reach, as its settings are now.
+    #[error("\"{host}\" is none of the allowed hosts")]
+    HostNotAllowed {
+        /// The host, shortened and escaped.
+        host: String,
     },
     /// The address may not be connected to.
     #[error(transparent)]
@@ -65,16 +103,35 @@ impl DeliveryError {
             Self::Unreachable { .. }
             | Self::Interrupted { .. }
             | Self::TimedOut { .. }
+            | Self::NoCredentials { .. }
             | Self::NotAttempted => true,
-            Self::Answered { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
-            Self::Forbidden(_) | Self::RateLimited { .. } | Self::Driver { .. } => false,
+            Self::Answered { class, .. } => !matches!(class, AnswerClass::Reject),
+            Self::Forbidden(_)
+            | Self::HostNotAllowed { .. }
+            | Self::RateLimited { .. }
+            | Self::Driver { .. } => false,
         }
     }
 
-    /// Whether the request may have reached the far side, so that the attempt counts.
+    /// Whether the request may have been looked at by the far side, so that the attempt counts.
     #[must_use]
     pub const fn is_attempt(&self) -> bool {
-        !matches!(self, Self::Unreachable { .. } | Self::NotAttempted)
+        !matches!(self, Self::Unreachable { .. } | Self::NotAttempted) && !self.is_disabling()
+    }
+
+    /// Whether nothing will be taken from us until something is changed: the item isn't to blame, and the next one would
+    /// fare no better.
+    #[must_use]
+    pub const fn is_disabling(&self) -> bool {
+        matches!(self, Self::NoCredentials { .. } | Self::Answered { class: AnswerClass::Disable, .. })
+    }
+
+    /// Whether one item of a batch may be to blame, so that the others are worth a try without it. Where the URL itself
+    /// is unknown, or leads elsewhere, none of them is.
+    #[must_use]
+    pub(crate) const fn may_be_one_items_fault(&self) -> bool {
+        matches!(self, Self::Answered { class: AnswerClass::Reject, status: 400..=499, .. })
+            && !matches!(self, Self::Answered { status: 404 | 405 | 410, .. })
     }
 
     /// How long the far side asks to be left alone.

@@ -10,8 +10,11 @@
 //! Retry: exponential back-off with full jitter from a seeded generator, `Retry-After` respected up to the same
 //! ceiling. Attempts that can't have reached the far side aren't counted, so an outage costs nothing but age.
 //!
+//! Rate: where a cap is set, calls of the sink leave evenly spaced, whatever waits.
+//!
 //! Circuit: after five failures in a row, and at once when the far side can't be reached or names a
-//! time, nothing more is sent until the pause is over; then one batch tries. Its success closes the circuit.
+//! time, nothing more is sent until the pause is over; then one batch tries. Its success closes the circuit. An answer that says that nothing will be taken from us as we are
+//! (credentials refused) opens it for long, and costs the item neither an attempt nor its place.
 //!
 //! Accounting: `received = delivered + queued + in flight + dead-lettered{reason} + dropped{reason}` under one lock, hence at
 //! every instant.
@@ -25,6 +28,7 @@ mod counters;
 mod error;
 pub mod outbox;
 mod queue;
+mod rate;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -43,7 +47,7 @@ pub use batch::BatchPolicy;
 pub use burial::{Aftermath, Ended, Endings, Fate};
 pub use circuit::{CircuitState, Health};
 pub use counters::{DropReason, Snapshot};
-pub use error::DeliveryError;
+pub use error::{AnswerClass, DeliveryError};
 pub use outbox::Outbox;
 use queue::{Admission, Queue, Settled};
 use store::Position;
@@ -93,6 +97,9 @@ pub struct Envelope<R> {
     pub id: ItemId,
     /// The request.
     pub request: R,
+    /// When its message was received, milliseconds since the epoch, if an earlier run of the process left the item or it was
+    /// a dead letter; `None` for one that is on its way for the first time.
+    pub replayed: Option<i64>,
 }
 
 /// An item that ended without being delivered.
@@ -313,7 +320,7 @@ impl<S: Sink> Delivery<S> {
     pub fn reconfigure(&self, sink: S, config: DeliveryConfig) {
         let settled = {
             let mut queue = self.shared.queue.lock();
-            let settled = queue.reconfigure(config, sink.batch_policy());
+            let settled = queue.reconfigure(config, sink.batch_policy(), Instant::now());
             *self.shared.sink.lock() = Arc::new(sink);
             settled
         };

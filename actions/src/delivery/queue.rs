@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::BatchPolicy;
+use super::batch::{BatchPolicy, Held, LINES_LOOKED_AT_MAX};
 use super::burial::{Buried, Ending, Fate};
 use super::circuit::{Circuit, Permit};
 use super::counters::{Counters, DropReason, Snapshot};
 use super::error::DeliveryError;
-use super::outbox::{Backlog, HEAD_BYTES_MAX, HEAD_ITEMS_MAX, READ_PAUSE, Read};
+use super::outbox::{
+    Backlog, HEAD_BYTES_MAX, HEAD_ITEMS_MAX, READ_PAUSE, Read, STRETCHED_BYTES_MAX, STRETCHED_ITEMS_MAX,
+};
+use super::rate::RateCap;
 use super::{Enqueued, Envelope, Failure, OnFailure, Outgoing, retry};
 use crate::config::{DeadLettersConfig, DeliveryConfig, Kept, Overflow, QueueBounds};
 use crate::outlet::QueuedRequest;
@@ -44,11 +47,17 @@ struct Item<R> {
     /// Failures of any kind that may pass.
     failures: u32,
     on_failure: Option<OnFailure>,
+    /// Most items of a batch that it may go in; halved when a batch with it was refused.
+    batch_items_max: usize,
     /// Its place in the outbox; `None`: it is in memory alone.
     position: Option<u64>,
 }
 
 impl<R> Item<R> {
+    fn was_tried(&self) -> bool {
+        self.failures > 0 || self.batch_items_max < usize::MAX
+    }
+
     fn settle(self, reason: DropReason, error: String, settled: &mut Settled) {
         if let Some(tell) = self.on_failure {
             settled.failed.push((tell, Failure { reason, error, attempts: self.attempts }));
@@ -97,11 +106,32 @@ pub(super) struct Admission {
 /// Items that left together.
 pub(super) struct Batch<R> {
     items: Vec<Item<R>>,
+    /// Whether its items share one fate.
+    is_whole: bool,
 }
 
 impl<R> Batch<R> {
     pub(super) fn envelopes(&self) -> Vec<Arc<Envelope<R>>> {
         self.items.iter().map(|item| Arc::clone(&item.envelope)).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The one error that all of its items have, where they share one fate and there are several.
+    fn shared_fate<'r>(&self, results: &'r [Result<(), DeliveryError>]) -> Option<&'r DeliveryError> {
+        let error = results.first()?.as_ref().err()?;
+        let is_shared = self.is_whole
+            && self.items.len() > 1
+            && results.len() == self.items.len()
+            && results.iter().all(|result| result.as_ref() == Err(error));
+        is_shared.then_some(error)
+    }
+
+    /// When the oldest item came.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.items.iter().map(|item| item.arrived_at).min()
     }
 }
 
@@ -140,6 +170,9 @@ pub(super) struct Queue<R> {
     ready: BTreeMap<u64, Key>,
     /// Delayed lines by the time when they become ready.
     delayed: BTreeSet<(Instant, Key)>,
+    /// Batches that are to be sent again as they are; their lines are busy.
+    held: Held<R>,
+    rate: RateCap,
     next_number: u64,
     /// Bytes of items waiting or in flight.
     bytes: usize,
@@ -187,6 +220,8 @@ impl<R: QueuedRequest> Queue<R> {
             waiting: BTreeMap::new(),
             ready: BTreeMap::new(),
             delayed: BTreeSet::new(),
+            held: Held::default(),
+            rate: RateCap::default(),
             next_number: 0,
             bytes: 0,
             in_flight: 0,
@@ -198,12 +233,18 @@ impl<R: QueuedRequest> Queue<R> {
         }
     }
 
-    fn item(&mut self, outgoing: Outgoing<R>, arrived_at: Instant, position: Option<u64>) -> Item<R> {
+    fn item(
+        &mut self,
+        outgoing: Outgoing<R>,
+        arrived_at: Instant,
+        position: Option<u64>,
+        replayed: Option<i64>,
+    ) -> Item<R> {
         let number = self.next_number;
         self.next_number += 1;
         Item {
             bytes: outgoing.request.bytes().saturating_add(outgoing.extra_bytes),
-            envelope: Arc::new(Envelope { id: outgoing.id, request: outgoing.request }),
+            envelope: Arc::new(Envelope { id: outgoing.id, request: outgoing.request, replayed }),
             key: outgoing.key.map_or(Key::Own(number), Key::Shared),
             number,
             arrived_at,
@@ -211,6 +252,7 @@ impl<R: QueuedRequest> Queue<R> {
             first_attempt: None,
             failures: 0,
             on_failure: outgoing.on_failure,
+            batch_items_max: usize::MAX,
             position,
         }
     }
@@ -228,7 +270,7 @@ impl<R: QueuedRequest> Queue<R> {
         if self.backlog.as_mut().is_some_and(|backlog| !backlog.told(position, has_room)) {
             return Some(outgoing);
         }
-        let item = self.item(outgoing, now, Some(position));
+        let item = self.item(outgoing, now, Some(position), None);
         self.bytes += item.bytes;
         self.push_back(item);
         None
@@ -246,7 +288,7 @@ impl<R: QueuedRequest> Queue<R> {
     /// Takes what was read from the outbox.
     pub(super) fn loaded(&mut self, read: Vec<Read<R>>, now: Instant) {
         let found_any = !read.is_empty();
-        for Read { position, id, age, decoded } in read {
+        for Read { position, id, age, replayed, decoded } in read {
             if self.backlog.as_mut().is_some_and(|backlog| !backlog.found(position)) {
                 continue;
             }
@@ -263,7 +305,7 @@ impl<R: QueuedRequest> Queue<R> {
                 continue;
             };
             let arrived_at = now.checked_sub(age).unwrap_or(now);
-            let item = self.item(Outgoing::new(id, key, request), arrived_at, Some(position));
+            let item = self.item(Outgoing::new(id, key, request), arrived_at, Some(position), replayed);
             self.bytes += item.bytes;
             self.push_back(item);
         }
@@ -311,6 +353,12 @@ impl<R: QueuedRequest> Queue<R> {
         !self.ending.is_empty() && self.bury_at > now
     }
 
+    /// Whether something is being put away, or dead letters are looked through or about to be.
+    #[cfg(test)]
+    pub(super) fn is_burying(&self) -> bool {
+        self.burying.is_some() || self.letters_at <= Instant::now()
+    }
+
     pub(super) fn bounds(&self) -> &QueueBounds {
         &self.bounds
     }
@@ -356,8 +404,9 @@ impl<R: QueuedRequest> Queue<R> {
         self.in_memory() < HEAD_ITEMS_MAX && self.bytes < HEAD_BYTES_MAX
     }
 
+    /// Items that wait, are in flight, or ended and are to be put away.
     fn in_memory(&self) -> usize {
-        self.waiting.len() + self.in_flight + self.ended()
+        self.waiting.len() + self.held.items() + self.in_flight + self.ended()
     }
 
     /// Items that ended and are still in the outbox.
@@ -367,7 +416,7 @@ impl<R: QueuedRequest> Queue<R> {
 
     pub(super) fn admit(&mut self, outgoing: Outgoing<R>, now: Instant) -> Admission {
         self.counters.received += 1;
-        let item = self.item(outgoing, now, None);
+        let item = self.item(outgoing, now, None, None);
         let mut settled = Settled::default();
         let refusal = if self.closes_at.is_some() {
             Some((DropReason::Shutdown, "the action is stopping".to_owned()))
@@ -397,11 +446,17 @@ impl<R: QueuedRequest> Queue<R> {
     }
 
     /// Takes over new settings; items that don't fit any more give way by the new policy.
-    pub(super) fn reconfigure(&mut self, config: DeliveryConfig, policy: BatchPolicy) -> Settled {
+    pub(super) fn reconfigure(
+        &mut self,
+        config: DeliveryConfig,
+        policy: BatchPolicy,
+        now: Instant,
+    ) -> Settled {
         self.config = config;
         self.policy = policy;
         let kept = if self.backlog.is_some() { Kept::OnDisk } else { Kept::InMemory };
         self.bounds = config.queue.bounds(kept);
+        self.circuit.reconfigured(now);
         let mut settled = Settled::default();
         if self.backlog.is_some() {
             return settled;
@@ -409,9 +464,13 @@ impl<R: QueuedRequest> Queue<R> {
         match self.bounds.overflow {
             Overflow::DropOldest => self.make_room(0, 0, &mut settled),
             Overflow::DropNewest | Overflow::DeadLetter | Overflow::Backpressure => {
-                while !self.has_room(0, 0)
-                    && let Some(item) = self.pop_newest()
-                {
+                while !self.has_room(0, 0) {
+                    let Some(item) = self.pop_newest() else {
+                        if !self.take_apart_any() {
+                            break;
+                        }
+                        continue;
+                    };
                     self.drop_item(item, DropReason::QueueFull, self.full_text(), &mut settled);
                 }
             }
@@ -447,6 +506,7 @@ impl<R: QueuedRequest> Queue<R> {
         }
         if let Some(closes_at) = self.closes_at {
             if self.waiting.is_empty()
+                && self.held.is_empty()
                 && self.in_flight_batches == 0
                 && self.ending.is_empty()
                 && self.burying.is_none()
@@ -462,15 +522,20 @@ impl<R: QueuedRequest> Queue<R> {
             self.is_finished = true;
             return (Step::Finished, settled);
         }
+        self.end_delays(now);
         let is_low = self.in_memory() <= HEAD_ITEMS_MAX / 2 && self.bytes < HEAD_BYTES_MAX / 2;
+        // Those that are there may all wait for one slow far end while there is more for others.
+        let is_stuck = self.ready.is_empty()
+            && self.in_flight_batches < self.config.concurrency
+            && self.in_memory() < STRETCHED_ITEMS_MAX
+            && self.bytes < STRETCHED_BYTES_MAX;
         if let Some(backlog) = &mut self.backlog
-            && is_low
+            && (is_low || is_stuck)
             && self.closes_at.is_none()
             && let Some(after) = backlog.begin_read(now)
         {
             return (Step::Load(after), settled);
         }
-        self.end_delays(now);
         let mut wait_until = earliest(expires_at, self.closes_at);
         wait_until = earliest(wait_until, self.backlog.as_ref().and_then(|backlog| backlog.paused_until));
         wait_until = earliest(wait_until, self.delayed.first().map(|(at, _)| *at));
@@ -478,10 +543,13 @@ impl<R: QueuedRequest> Queue<R> {
             let bury_at = if self.ending.is_empty() { self.letters_at } else { self.bury_at };
             wait_until = earliest(wait_until, Some(bury_at));
         }
-        if self.in_flight_batches < self.config.concurrency && !self.ready.is_empty() {
+        let held_due = self.held.next_due();
+        wait_until = earliest(wait_until, held_due.filter(|due| *due > now));
+        let is_held_due = held_due.is_some_and(|due| due <= now);
+        if self.in_flight_batches < self.config.concurrency && (is_held_due || !self.ready.is_empty()) {
             match self.circuit.permit(now, self.in_flight_batches) {
-                Permit::Send => match self.lingers_until(now) {
-                    None => return (Step::Send(self.take(now)), settled),
+                Permit::Send => match self.stays_until(is_held_due, now) {
+                    None => return (Step::Send(self.leave(now)), settled),
                     Some(until) => wait_until = earliest(wait_until, Some(until)),
                 },
                 Permit::WaitForProbe => {}
@@ -503,9 +571,16 @@ impl<R: QueuedRequest> Queue<R> {
         let mut back: Vec<(Item<R>, Option<Instant>)> = Vec::new();
         let mut keys: Vec<Key> = Vec::new();
         self.in_flight_batches = self.in_flight_batches.saturating_sub(1);
+        self.in_flight -= batch.len();
+        let shared_fate = batch.shared_fate(&results).cloned();
+        if shared_fate.as_ref().is_some_and(DeliveryError::may_be_one_items_fault) {
+            self.circuit.succeeded(now);
+            self.halve(batch);
+            return settled;
+        }
+        let items_before = batch.len();
         let mut results = results.into_iter();
         for mut item in batch.items {
-            self.in_flight -= 1;
             if keys.last() != Some(&item.key) {
                 keys.push(item.key);
             }
@@ -538,6 +613,14 @@ impl<R: QueuedRequest> Queue<R> {
                 back.push((item, Some(now + pause)));
             }
         }
+        if shared_fate.is_some_and(|error| error != DeliveryError::NotAttempted)
+            && back.len() == items_before
+            && let Some(until) = back.iter().filter_map(|(_, until)| *until).max()
+        {
+            let items = std::mem::take(&mut back).into_iter().map(|(item, _)| item).collect();
+            self.held.hold(Batch { items, is_whole: true }, until);
+            keys.clear();
+        }
         // Last first, so that the first ends up in front; its pause holds for the line.
         let mut delays: HashMap<Key, Option<Instant>> = HashMap::new();
         while let Some((item, delay)) = back.pop() {
@@ -563,6 +646,7 @@ impl<R: QueuedRequest> Queue<R> {
             self.leave_or_drop(item, "given up in flight", &mut settled);
         }
         self.in_flight_batches = 0;
+        while self.take_apart_any() {}
         while let Some(item) = self.pop_oldest() {
             self.leave_or_drop(item, "the grace was over", &mut settled);
         }
@@ -587,15 +671,16 @@ impl<R: QueuedRequest> Queue<R> {
 
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         let oldest = self.waiting.first_key_value().and_then(|(_, key)| self.lines.get(key)?.items.front());
+        let oldest = earliest(oldest.map(|item| item.arrived_at), self.held.oldest());
         let (on_disk, untold) = self.backlog.as_ref().map_or((0, 0), Backlog::counts);
         Snapshot {
             received: self.counters.received + untold,
             delivered: self.counters.delivered,
             retried: self.counters.retried,
-            queued: count(self.waiting.len() + self.ended()) + on_disk,
+            queued: count(self.waiting.len() + self.held.items() + self.ended()) + on_disk,
             bytes: count(self.bytes),
             in_flight: count(self.in_flight),
-            oldest_age: oldest.map(|item| now.duration_since(item.arrived_at)),
+            oldest_age: oldest.map(|arrived_at| now.duration_since(arrived_at)),
             dropped: self.counters.dropped(),
             dead_lettered: self.counters.dead_lettered(),
             letters_dropped: self.counters.letters_dropped,
@@ -623,11 +708,18 @@ impl<R: QueuedRequest> Queue<R> {
     /// Drops items past their age, and returns when the next one will be.
     fn expire(&mut self, now: Instant, settled: &mut Settled) -> Option<Instant> {
         let max_age = self.bounds.max_age;
+        if let Some(oldest) = now.checked_sub(max_age) {
+            // What is left of such a batch is another batch.
+            while let Some(batch) = self.held.take_older(oldest) {
+                self.take_apart(batch);
+            }
+        }
+        let held_until = self.held.oldest().map(|arrived_at| arrived_at + max_age);
         loop {
-            let (_, key) = self.waiting.first_key_value()?;
+            let Some((_, key)) = self.waiting.first_key_value() else { return held_until };
             let expires_at = self.lines.get(key)?.items.front()?.arrived_at + max_age;
             if expires_at > now {
-                return Some(expires_at);
+                return earliest(Some(expires_at), held_until);
             }
             let item = self.pop_oldest()?;
             self.drop_item(item, DropReason::Expired, format!("older than {max_age:?}"), settled);
@@ -649,48 +741,123 @@ impl<R: QueuedRequest> Queue<R> {
         }
     }
 
+    /// Until when what could leave now has to stay: for the rate, or for company.
+    fn stays_until(&self, is_held_due: bool, now: Instant) -> Option<Instant> {
+        let per_second = self.config.max_per_second;
+        let rate = per_second.and_then(|per_second| self.rate.blocked_until(per_second, now));
+        if rate.is_some() || is_held_due { rate } else { self.lingers_until(now) }
+    }
+
     /// Until when the first ready item waits for company, if it still does.
     fn lingers_until(&self, now: Instant) -> Option<Instant> {
-        if self.policy.linger.is_zero()
-            || self.closes_at.is_some()
-            || self.waiting.len() >= self.policy.max_items
-        {
+        if self.policy.linger.is_zero() || self.closes_at.is_some() {
             return None;
         }
         let (_, key) = self.ready.first_key_value()?;
         let front = self.lines.get(key)?.items.front()?;
         let until = front.arrived_at + self.policy.linger;
-        (front.failures == 0 && until > now).then_some(until)
+        if front.failures > 0 || front.batch_items_max < usize::MAX || until <= now {
+            return None;
+        }
+        let may_be_full = self.waiting.len() >= self.policy.max_items || self.bytes >= self.policy.max_bytes;
+        (!may_be_full || !self.gather().is_full).then_some(until)
     }
 
-    fn take(&mut self, now: Instant) -> Batch<R> {
-        let mut items: Vec<Item<R>> = Vec::new();
-        let mut bytes = 0_usize;
-        while let Some((number, key)) = self.ready.first_key_value().map(|(number, key)| (*number, *key)) {
-            let Some(line) = self.lines.get_mut(&key) else { break };
-            let before = items.len();
-            while let Some(front) = line.items.front()
-                && self.policy.has_room(items.len(), bytes, front.bytes)
-                && let Some(mut item) = line.items.pop_front()
-            {
-                bytes = bytes.saturating_add(item.bytes);
-                self.waiting.remove(&item.number);
-                if item.failures > 0 {
-                    self.counters.retried += 1;
+    /// Which items would leave together now: those that go with the first ready one.
+    fn gather(&self) -> Gathered {
+        let mut gathered = Gathered { parts: Vec::new(), is_full: false };
+        let mut items_max = self.policy.max_items;
+        let (mut items, mut bytes) = (0_usize, 0_usize);
+        let mut first: Option<&R> = None;
+        for (number, key) in self.ready.iter().take(LINES_LOOKED_AT_MAX) {
+            let Some(line) = self.lines.get(key) else { continue };
+            let mut from_line = 0;
+            for item in &line.items {
+                let request = &item.envelope.request;
+                // Those behind it in the line may not overtake it.
+                if first.is_some_and(|first| !request.goes_with(first)) {
+                    break;
                 }
-                item.first_attempt.get_or_insert(now);
-                items.push(item);
+                first.get_or_insert(request);
+                let with_it = items_max.min(item.batch_items_max);
+                if !self.policy.has_room(with_it, items, bytes, request.batch_bytes()) {
+                    gathered.is_full = true;
+                    break;
+                }
+                items_max = with_it;
+                items += 1;
+                bytes = bytes.saturating_add(request.batch_bytes());
+                from_line += 1;
             }
-            if items.len() == before {
+            if from_line > 0 {
+                gathered.parts.push((*number, *key, from_line));
+            }
+            if gathered.is_full {
                 break;
+            }
+        }
+        gathered.is_full |= items >= items_max;
+        gathered
+    }
+
+    /// Takes what is to be sent next: a batch that is to be sent again, or a new one.
+    fn leave(&mut self, now: Instant) -> Batch<R> {
+        let mut batch = self.held.take_due(now).unwrap_or_else(|| self.take());
+        for item in &mut batch.items {
+            item.first_attempt.get_or_insert(now);
+        }
+        self.counters.retried += count(batch.items.iter().filter(|item| item.was_tried()).count());
+        self.in_flight += batch.len();
+        self.in_flight_batches += 1;
+        self.circuit.sent(now);
+        if let Some(per_second) = self.config.max_per_second {
+            self.rate.spend(per_second, now);
+        }
+        batch
+    }
+
+    fn take(&mut self) -> Batch<R> {
+        let mut items: Vec<Item<R>> = Vec::new();
+        for (number, key, from_line) in self.gather().parts {
+            let Some(line) = self.lines.get_mut(&key) else { continue };
+            for item in line.items.drain(..from_line) {
+                self.waiting.remove(&item.number);
+                items.push(item);
             }
             line.turn = Turn::Busy;
             self.ready.remove(&number);
         }
-        self.in_flight += items.len();
-        self.in_flight_batches += 1;
-        self.circuit.sent(now);
-        Batch { items }
+        Batch { items, is_whole: self.policy.is_whole }
+    }
+
+    /// Puts the items of a batch back in front of their lines; they may go in batches of half its size at most.
+    fn halve(&mut self, mut batch: Batch<R>) {
+        let half = batch.len().div_ceil(2);
+        for item in &mut batch.items {
+            item.batch_items_max = half;
+        }
+        self.take_apart(batch);
+    }
+
+    /// Puts the items of a batch back in front of their lines.
+    fn take_apart(&mut self, batch: Batch<R>) {
+        let keys: Vec<Key> = batch.items.iter().map(|item| item.key).collect();
+        for item in batch.items.into_iter().rev() {
+            self.push_front(item);
+        }
+        for key in keys {
+            self.release(key, None);
+        }
+    }
+
+    /// Takes a batch apart that was to be sent again as it is, if there is any.
+    fn take_apart_any(&mut self) -> bool {
+        let batch = self.held.take_any();
+        let found = batch.is_some();
+        if let Some(batch) = batch {
+            self.take_apart(batch);
+        }
+        found
     }
 
     fn push_back(&mut self, item: Item<R>) {
@@ -772,15 +939,19 @@ impl<R: QueuedRequest> Queue<R> {
     }
 
     fn make_room(&mut self, items: usize, bytes: usize, settled: &mut Settled) {
-        while !self.has_room(items, bytes)
-            && let Some(item) = self.pop_oldest()
-        {
+        while !self.has_room(items, bytes) {
+            let Some(item) = self.pop_oldest() else {
+                if !self.take_apart_any() {
+                    break;
+                }
+                continue;
+            };
             self.drop_item(item, DropReason::QueueFull, self.full_text(), settled);
         }
     }
 
     fn has_room(&self, items: usize, bytes: usize) -> bool {
-        self.waiting.len() + self.in_flight + items <= self.bounds.max_items
+        self.in_memory() + items <= self.bounds.max_items
             && self.bytes.saturating_add(bytes) <= self.bytes_max()
     }
 
@@ -809,6 +980,14 @@ impl<R: QueuedRequest> Queue<R> {
         let id = envelope.id;
         self.ending.push_back(Ending { position, id, reason, error, attempts, first_attempt, fate });
     }
+}
+
+/// The items that would leave together.
+struct Gathered {
+    /// Lines by the number of their first item, with how many of their items go.
+    parts: Vec<(u64, Key, usize)>,
+    /// Whether no more would fit.
+    is_full: bool,
 }
 
 /// What a batch's results say about the far side.

@@ -114,12 +114,18 @@ impl Sink for FakeSink {
 }
 
 fn answered(status: u16) -> DeliveryError {
-    DeliveryError::Answered { status, retry_after: None, excerpt: String::new() }
+    DeliveryError::Answered {
+        status,
+        class: AnswerClass::of(status),
+        retry_after: None,
+        excerpt: String::new(),
+    }
 }
 
 fn busy_for(seconds: u64) -> DeliveryError {
     DeliveryError::Answered {
         status: 503,
+        class: AnswerClass::Retry,
         retry_after: Some(Duration::from_secs(seconds)),
         excerpt: String::new(),
     }
@@ -139,7 +145,12 @@ fn bounded(max_items: usize, max_bytes: u64, overflow: Overflow) -> QueueConfig 
 }
 
 fn config() -> DeliveryConfig {
-    DeliveryConfig { queue: QueueConfig::default(), retry: RetryConfig::default(), concurrency: 4 }
+    DeliveryConfig {
+        queue: QueueConfig::default(),
+        retry: RetryConfig::default(),
+        concurrency: 4,
+        max_per_second: None,
+    }
 }
 
 fn item(world: &Arc<World>, key: u64, number: u64) -> Outgoing<Message> {
@@ -281,6 +292,7 @@ async fn an_outage_costs_no_attempts_but_ends_with_age() {
         max_attempts: 2,
         initial_backoff: Duration::from_millis(100),
         max_backoff: Duration::from_secs(5),
+        ..RetryConfig::default()
     };
     config.queue.max_age = Some(Duration::from_secs(600));
     let delivery = Delivery::spawn("r/a", FakeSink::new(&world), config, 1);
@@ -452,7 +464,8 @@ async fn queued_items_go_out_through_the_new_driver() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_waits_for_company_but_not_for_ever() {
     let world = Arc::new(World::default());
-    let policy = BatchPolicy { max_items: 3, max_bytes: 1_000, linger: Duration::from_millis(200) };
+    let policy =
+        BatchPolicy { max_items: 3, max_bytes: 1_000, linger: Duration::from_millis(200), is_whole: false };
     let sink = FakeSink { policy, ..FakeSink::new(&world) };
     let delivery = Delivery::spawn("r/a", sink, config(), 1);
     let began = Instant::now();
@@ -490,12 +503,13 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn result_of(byte: u8) -> Result<(), DeliveryError> {
-    match byte % 8 {
+    match byte % 9 {
         0..=2 => Ok(()),
         3 => Err(answered(500)),
         4 => Err(answered(400)),
         5 => Err(unreachable()),
         6 => Err(busy_for(u64::from(byte) / 16)),
+        7 => Err(answered(401)),
         _ => Err(DeliveryError::RateLimited { per_second: 1 }),
     }
 }
@@ -510,8 +524,10 @@ fn small_config(max_items: usize, max_bytes: u64, overflow: Overflow) -> Deliver
             max_attempts: 3,
             initial_backoff: Duration::from_millis(50),
             max_backoff: Duration::from_secs(1),
+            ..RetryConfig::default()
         },
         concurrency: 2,
+        max_per_second: None,
     }
 }
 
@@ -521,9 +537,9 @@ proptest! {
     /// Whatever happens: every item is accounted for at every step, the bounds hold for what was admitted, items of a
     /// key are delivered in order, and whoever wants to know is told exactly once about every item that was dropped.
     #[test]
-    fn no_item_is_lost_or_told_twice(ops in ops(), seed: u64, batch_items in 1..4_usize) {
+    fn no_item_is_lost_or_told_twice(ops in ops(), seed: u64, batch_items in 1..4_usize, is_whole: bool) {
         let mut now = Instant::now();
-        let policy = BatchPolicy { max_items: batch_items, max_bytes: 500, linger: Duration::from_millis(20) };
+        let policy = BatchPolicy { max_items: batch_items, max_bytes: 500, linger: Duration::from_millis(20), is_whole };
         let mut config = small_config(6, 1_200, Overflow::DropOldest);
         let mut queue: Queue<Message> = Queue::new(config, policy, seed, now);
         let told: Arc<Mutex<HashMap<u64, Failure>>> = Arc::default();
@@ -570,8 +586,9 @@ proptest! {
                     }
                     let batch = in_flight.swap_remove(which % in_flight.len());
                     let mut held_back = Vec::new();
+                    let results = if is_whole { vec![results[0]; results.len()] } else { results };
                     let results: Vec<_> = batch.envelopes().iter().zip(results).map(|(envelope, byte)| {
-                        if held_back.contains(&envelope.request.key) && envelope.request.key != u64::MAX {
+                        if !is_whole && held_back.contains(&envelope.request.key) && envelope.request.key != u64::MAX {
                             return Err(DeliveryError::NotAttempted);
                         }
                         let result = result_of(byte);
@@ -588,7 +605,7 @@ proptest! {
                 Op::Resize { max_items, max_bytes, drop_newest } => {
                     let overflow = if drop_newest { Overflow::DropNewest } else { Overflow::DropOldest };
                     config = small_config(max_items, max_bytes, overflow);
-                    queue.reconfigure(config, policy).tell();
+                    queue.reconfigure(config, policy, now).tell();
                 }
             }
             let snapshot = queue.snapshot(now);

@@ -20,7 +20,7 @@ type Results = Vec<Result<(), DeliveryError>>;
 pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
     let mut tasks: JoinSet<Results> = JoinSet::new();
     let mut batches: HashMap<Id, Batch<S::Request>> = HashMap::new();
-    let mut announced = CircuitState::Closed;
+    let mut announced = Announced::default();
     // At most one: reads of the outbox, where blocking is allowed.
     let mut reads: JoinSet<io::Result<Vec<Read<S::Request>>>> = JoinSet::new();
     // At most one as well.
@@ -135,12 +135,33 @@ fn complete<S: Sink>(
     shared.finish(settled);
 }
 
-/// Logs when a sink goes away and when it is back, once each.
-fn announce<S: Sink>(shared: &Shared<S>, announced: &mut CircuitState) {
+/// What the log knows of a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Announced {
+    #[default]
+    Available,
+    Unavailable,
+    /// It refuses everything from us as we are.
+    Disabled,
+}
+
+/// Logs when a sink goes away, when somebody must act, and when it is back, once each.
+fn announce<S: Sink>(shared: &Shared<S>, announced: &mut Announced) {
     let snapshot = shared.queue.lock().snapshot(Instant::now());
     let health = snapshot.health;
-    match (*announced, health.circuit) {
-        (CircuitState::Closed, CircuitState::Open) => {
+    let is_open = health.circuit == CircuitState::Open;
+    match *announced {
+        Announced::Available | Announced::Unavailable if is_open && health.is_disabled => {
+            let cause = health.cause.unwrap_or_default();
+            tracing::error!(
+                action = shared.label,
+                queued = snapshot.queued,
+                cause,
+                "sink refuses the action as it is configured, pausing for long"
+            );
+            *announced = Announced::Disabled;
+        }
+        Announced::Available if is_open => {
             let cause = health.cause.unwrap_or_default();
             tracing::warn!(
                 action = shared.label,
@@ -148,11 +169,11 @@ fn announce<S: Sink>(shared: &Shared<S>, announced: &mut CircuitState) {
                 cause,
                 "sink unavailable, pausing"
             );
-            *announced = CircuitState::Open;
+            *announced = Announced::Unavailable;
         }
-        (CircuitState::Open, CircuitState::Closed) => {
+        Announced::Unavailable | Announced::Disabled if health.circuit == CircuitState::Closed => {
             tracing::info!(action = shared.label, queued = snapshot.queued, "sink available again");
-            *announced = CircuitState::Closed;
+            *announced = Announced::Available;
         }
         _ => {}
     }

@@ -1,5 +1,6 @@
 //! `tidegate check`: everything that `serve` would refuse, and what it would warn of, without starting anything.
 
+use actions::Connectors;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -49,6 +50,27 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         Err(error) if args.json => return refused(rules_errors(&error), Vec::new()),
         Err(error) => return Err(Failure::rendered(Exit::Refused, serve::render(&error))),
     };
+    let connectors = match server::connectors(&loaded.config, &Connectors::default()) {
+        Ok(connectors) => connectors,
+        Err(errors) if args.json => {
+            return refused(
+                errors.iter().map(|error| json!({ "message": error.to_string() })).collect(),
+                Vec::new(),
+            );
+        }
+        Err(errors) => {
+            let text = errors.iter().map(|error| format!("error: {error}\n")).collect::<String>();
+            return Err(Failure::rendered(Exit::Refused, text));
+        }
+    };
+    let unconnected = rules.unconnected(&connectors);
+    if !unconnected.is_empty() {
+        if args.json {
+            return refused(unconnected.iter().map(rule_finding).collect(), Vec::new());
+        }
+        let text = unconnected.iter().map(|fault| serve::render_finding("error", fault)).collect::<String>();
+        return Err(Failure::rendered(Exit::Refused, text));
+    }
     let count = loaded.warnings.len() + rules.warnings().count();
     let denied = args.deny_warnings && count > 0;
     if args.json {

@@ -12,7 +12,7 @@ use super::exit::chain;
 use super::output::notice;
 use super::signals::{reload_signal, stop_signal};
 use super::{ConfigArgs, Exit, Failure, Threads, block_on};
-use crate::config::{self, Environment, Loaded};
+use crate::config::{self, Config, Environment, Loaded};
 use crate::rules::{RuleFileError, RuleSet};
 use crate::server::{self, RulesError, Server, StartError};
 use crate::storage::{Storage, StorageError};
@@ -125,8 +125,29 @@ async fn serve(loaded: &Loaded, environment: &Environment) -> Result<Exit, Failu
     Ok(Exit::Success)
 }
 
-/// Reads the rules again and puts them in place of those that run: all or none.
+/// Reads the rules again, with connectors and allowed addresses, and puts them in place of those that run: all or none.
 fn reload_rules(server: &Server, loaded: &Loaded, environment: &Environment) {
+    let fresh = match config::load(loaded.path.as_deref(), environment) {
+        Ok(fresh) => fresh.config,
+        Err(errors) => {
+            for fault in errors.faults() {
+                error!(%fault, "the configuration is refused");
+            }
+            error!(error = chain(&errors), "the rules that ran go on, with the connectors that they had");
+            return;
+        }
+    };
+    let config = Config { actions: fresh.actions, connectors: fresh.connectors, ..loaded.config.clone() };
+    let connectors = match server::connectors(&config, &server.rules().connectors()) {
+        Ok(connectors) => connectors,
+        Err(faults) => {
+            for fault in &faults {
+                error!(%fault, "a connector is refused");
+            }
+            error!("the rules that ran go on, with the connectors that they had");
+            return;
+        }
+    };
     let rules = match server::load_rules(&loaded.config, &home(loaded, environment)) {
         Ok(rules) => rules,
         Err(RulesError::Faults { faults }) => {
@@ -144,7 +165,7 @@ fn reload_rules(server: &Server, loaded: &Loaded, environment: &Environment) {
     for warning in rules.warnings() {
         warn!("{warning}");
     }
-    match server.rules().replace(&rules) {
+    match server.rules().replace_all(&rules, &server::targets(&config), &connectors) {
         Ok(()) => info!(rules = rules.len(), "rules reloaded"),
         Err(error) => error!(error = chain(&error), "the rules that ran go on"),
     }

@@ -91,7 +91,7 @@ impl ConfigError {
     /// Several lines: the fault, the line of the file with a mark under the place, the suggestion. Ends with a newline.
     pub fn render(&self) -> String {
         let mut out = format!("error: {}\n", self.head());
-        if let Some(place) = &self.place {
+        if let Some(place) = self.place.as_ref().filter(|place| !place.text.is_empty()) {
             let number = place.line.to_string();
             let gutter = " ".repeat(number.len());
             let indent = indent_of(&place.text, place.column);

@@ -61,7 +61,11 @@ pub fn load_text(
     let origin = path.map_or(Origin::Defaults, |path| Origin::File(path.to_owned()));
     sources.add(origin, text);
     let parsed = DeTable::parse(text).map_err(|error| {
-        let place = error.span().and_then(|span| sources.place(&span));
+        let mut place = error.span().and_then(|span| sources.place(&span));
+        // Where the fault lies isn't known, and a connector's lines may hold secrets.
+        if text.contains("connectors") {
+            hide_text(&mut place);
+        }
         one(ConfigError { place, message: format!("not TOML: {}", error.message()), help: None })
     })?;
     let mut reader =
@@ -78,7 +82,10 @@ pub fn load_text(
                 Finding::Error { at, message, help } => {
                     // A node taken out for its own fault reads as its default, which has none.
                     let span = tree::span_of(&tree, &at);
-                    let place = span.as_ref().and_then(|span| reader.sources.place(span));
+                    let mut place = span.as_ref().and_then(|span| reader.sources.place(span));
+                    if may_hold_secrets(&at) {
+                        hide_text(&mut place);
+                    }
                     let secret = secrets.iter().find(|secret| Some(&secret.span) == span.as_ref());
                     errors.push(match secret {
                         Some(secret) => redacted(place, &at, secret),
@@ -195,9 +202,18 @@ impl<'i> Reader<'i> {
         path: &Path,
         secrets: &[Secret],
     ) -> ConfigError {
-        let place = self.sources.place(span);
+        let mut place = self.sources.place(span);
+        if may_hold_secrets(path) {
+            hide_text(&mut place);
+        }
         let said = fault.message();
-        if let Some(secret) = secrets.iter().find(|secret| secret.span == *span) {
+        // A fault of a list's entry may be told with the place of the list.
+        let quotes_values = !said.starts_with("missing field") && unknown_key(said).is_none();
+        let is_told_of = |secret: &Secret| {
+            secret.span == *span
+                || quotes_values && span.start <= secret.span.start && secret.span.end <= span.end
+        };
+        if let Some(secret) = secrets.iter().find(|secret| is_told_of(secret)) {
             return redacted(place, path, secret);
         }
         let quoted: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
@@ -236,13 +252,24 @@ fn redacted(place: Option<Box<Place>>, path: &Path, secret: &Secret) -> ConfigEr
     }
 }
 
+/// Whether lines of this part of the configuration may hold secrets, so that none is quoted.
+fn may_hold_secrets(path: &Path) -> bool {
+    path.starts_with(&Path::keys(&["connectors"]))
+}
+
+fn hide_text(place: &mut Option<Box<Place>>) {
+    if let Some(place) = place {
+        place.text.clear();
+    }
+}
+
 /// The key that a message of the reader calls unknown.
 fn unknown_key(said: &str) -> Option<&str> {
     said.strip_prefix("unknown field `")?.split('`').next()
 }
 
 /// Sections that later versions will have; a file that uses one must not start as if it had been read.
-const PLANNED_SECTIONS: [&str; 4] = ["acl", "auth", "connectors", "tls"];
+const PLANNED_SECTIONS: [&str; 3] = ["acl", "auth", "tls"];
 
 /// "did you mean …", or the list when nothing is near.
 pub(crate) fn suggest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
@@ -269,7 +296,9 @@ fn one_of(known: &[&str]) -> String {
 
 fn make_paths_relative_to(config: &mut Config, folder: Option<&FsPath>) {
     let folder = folder.unwrap_or(FsPath::new(""));
-    for path in [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten() {
+    let tls = config.connectors.values_mut().filter_map(|connector| connector.tls.as_mut());
+    let certificates = tls.flat_map(|tls| tls.files_mut());
+    for path in [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten().chain(certificates) {
         *path = folder.join(&*path);
     }
 }

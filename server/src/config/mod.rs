@@ -31,8 +31,8 @@ pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};
 pub use self::model::{
-    Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy, RuleLimits,
-    Store, Sys,
+    Actions, Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy,
+    RuleLimits, Store, Sys,
 };
 pub use self::units::{ByteSize, Period, UnitError};
 

@@ -3,10 +3,13 @@
 //! Every key is described for users in `config/tidegate.toml`; a test compares the two. Unknown keys are errors.
 //! Ranges are checked in [`super::validate`], where the place of a value in the file is known.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use actions::AddressRange;
+use actions::config::ConnectorConfig;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +33,11 @@ pub struct Config {
     pub store: Store,
     /// The administration listener.
     pub admin: Admin,
+    /// What the actions of all rules may do.
+    pub actions: Actions,
+    /// Addresses and credentials that actions refer to by name. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub connectors: BTreeMap<String, ConnectorConfig>,
     /// What is logged, and how.
     pub log: Log,
     /// The `$SYS` topics.
@@ -45,6 +53,8 @@ impl Default for Config {
             limits: Limits::default(),
             store: Store::default(),
             admin: Admin::default(),
+            actions: Actions::default(),
+            connectors: BTreeMap::new(),
             log: Log::default(),
             sys: Sys::default(),
         }
@@ -301,6 +311,14 @@ impl Default for Admin {
     fn default() -> Self {
         Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080) }
     }
+}
+
+/// What the actions of all rules may do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Actions {
+    /// Loopback, private and reserved addresses that actions may connect to. Default: none.
+    pub allow_private: Vec<AddressRange>,
 }
 
 /// What is logged, and how. The log goes to the standard error stream.

@@ -89,8 +89,11 @@ pub(super) fn apply<'i>(
     let mut table = root;
     let mut names = sections.iter();
     while let Some(section) = names.next() {
+        // Tables that are named by whoever wrote the file are found as entries of a list are.
+        let written = table.keys().find(|key| canonical(key.get_ref()) == *section);
+        let name = written.map_or_else(|| section.clone(), |key| key.get_ref().to_string());
         let node = table
-            .entry(Spanned::new(over.span.clone(), Cow::Owned(section.clone())))
+            .entry(Spanned::new(over.span.clone(), Cow::Owned(name)))
             .or_insert_with(|| Spanned::new(over.span.clone(), DeValue::Table(DeTable::new())));
         table = match node.get_mut() {
             DeValue::Table(inner) => inner,

@@ -39,7 +39,7 @@ pub(crate) struct Place {
     pub(crate) line: usize,
     /// 1 for the first character of the line.
     pub(crate) column: usize,
-    /// The whole line, without its end.
+    /// The whole line, without its end; empty where it may not be quoted.
     pub(crate) text: String,
     /// Characters of that line that the message is about; at least 1.
     pub(crate) width: usize,

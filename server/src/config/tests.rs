@@ -302,7 +302,7 @@ error: /etc/tidegate/tidegate.toml:1:2: unknown key `listener` in the top level
 
 #[test]
 fn sections_to_come_are_refused_as_such() {
-    for section in ["acl", "auth", "connectors", "tls"] {
+    for section in ["acl", "auth", "tls"] {
         let text = refused(&format!("[{section}]\nx = 1\n"), &none());
         assert!(text.contains(&format!("[{section}] is not available yet in this version")), "{text}");
     }
@@ -491,6 +491,7 @@ const RANGES: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("limits", "max_inflight", "1", "65535", "0", "65536"),
     ("limits", "topic_alias_maximum", "0", "65535", "-1", "65536"),
     ("limits", "max_keep_alive", "'0s'", "'65535s'", "'-1s'", "'65536s'"),
+    ("limits", "will_after_crash", "'0s'", "'1h'", "'-1s'", "'3601s'"),
     ("limits", "max_session_expiry", "'0s'", "'36500d'", "'-1s'", "'36501d'"),
     ("limits", "max_queued_bytes", "'64KiB'", "'1TiB'", "65535", "1099511627777"),
     ("limits", "max_queued_messages", "1", "100000000", "0", "100000001"),
@@ -612,4 +613,86 @@ proptest::proptest! {
             proptest::prop_assert!(errors.render().starts_with("error: "));
         }
     }
+}
+
+// ---- connectors
+
+const CONNECTORS: &str = "
+[connectors.my-ops]
+type = 'http'
+url = 'https://ops.example/v1'
+auth = { type = 'bearer', token = '${env:OPS_TOKEN}' }
+[connectors.plant]
+type = 'http'
+allowed_hosts = ['*.plant.example']
+tls = { ca_file = 'ca.pem', client_cert_file = '/abs/cert.pem', client_key_file = 'key.pem' }
+";
+
+#[test]
+fn connectors_are_read_with_secrets_and_files_from_outside() {
+    let config = accepted(CONNECTORS, &env(&[("OPS_TOKEN", "s3cret")]));
+    let auth = config.connectors["my-ops"].auth.as_ref().unwrap();
+    assert_eq!(auth.token.as_ref().unwrap().expose(), "s3cret");
+    let tls = config.connectors["plant"].tls.as_ref().unwrap();
+    assert_eq!(tls.ca_file.as_deref(), Some(Path::new("/etc/tidegate/ca.pem")));
+    assert_eq!(tls.client_cert_file.as_deref(), Some(Path::new("/abs/cert.pem")));
+    assert_eq!(tls.client_key_file.as_deref(), Some(Path::new("/etc/tidegate/key.pem")));
+
+    let over = env(&[("OPS_TOKEN", "s3cret"), ("TIDEGATE_CONNECTORS__MY_OPS__AUTH__TOKEN", "other")]);
+    let config = accepted(CONNECTORS, &over);
+    assert_eq!(config.connectors["my-ops"].auth.as_ref().unwrap().token.as_ref().unwrap().expose(), "other");
+    assert_eq!(config.connectors.len(), 2);
+
+    let text = refused(CONNECTORS, &none());
+    assert!(text.contains("environment variable \"OPS_TOKEN\" is not set"), "{text}");
+}
+
+#[test]
+fn a_printed_configuration_shows_no_secret() {
+    let config = accepted(CONNECTORS, &env(&[("OPS_TOKEN", "s3cret")]));
+    let printed = toml::to_string(&config).unwrap();
+    assert!(printed.contains("token = \"(secret)\"") && !printed.contains("s3cret"), "{printed}");
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn no_message_about_a_connector_shows_a_secret() {
+    let with = |lines: &str| format!("[connectors.ops]\ntype = 'http'\nurl = 'https://h'\n{lines}\n");
+    let variables = env(&[("SECRET", "s3cret\u{7}"), ("TIDEGATE_CONNECTORS__VIA__PROXY_PASSWORD", "s3cret")]);
+    for (lines, expected) in [
+        ("auth = { type = 'bearer', tokn = 's3cret' }", "unknown key `tokn` in [connectors.ops.auth]"),
+        ("auth = { type = 'digest', token = 's3cret' }", "unknown value \"digest\""),
+        ("auth = { token = 's3cret' }", "key `type` is missing"),
+        (
+            "auth = { type = 'basic', username = 'a:b', password = 's3cret' }",
+            "connectors.ops.auth.username: a user name can't hold a colon",
+        ),
+        ("auth = { type = 'bearer', token = \"s3cret\\n\" }", "connectors.ops.auth.token: holds characters"),
+        ("auth = { type = 'bearer', token = '${env:SECRET}' }", "the value of ${env:SECRET} doesn't fit"),
+        ("auth = { type = 'bearer', token = 'x${env:SECRET}' }", "stand only as a whole value"),
+        ("allow_private = ['${env:SECRET}']", "the value of ${env:SECRET} doesn't fit"),
+        ("proxy_password = 's3cret'", "connectors.ops.proxy_password: there is no proxy"),
+        ("auth = { type = 'bearer', token = 's3cret', token = 's3cret' }", "not TOML"),
+    ] {
+        let text = refused(&with(lines), &variables);
+        assert!(text.contains(expected), "{lines}: {text}");
+        assert!(!text.contains("s3cret"), "{lines}: {text}");
+    }
+    let text = refused("", &variables);
+    assert!(text.contains("key `type` is missing") && !text.contains("s3cret"), "{text}");
+}
+
+#[test]
+fn a_connector_has_a_name_that_fits_and_credentials_that_nobody_overhears() {
+    let text = refused("[connectors.'a b']\ntype = 'http'\n", &none());
+    assert!(text.contains("connector name \"a b\" is refused"), "{text}");
+    let warnings = |url: &str, auth: &str| {
+        let text = format!("[connectors.ops]\ntype = 'http'\nurl = '{url}'\nauth = {{ {auth} }}\n");
+        read(&text, &none()).unwrap().warnings
+    };
+    let bearer = "type = 'bearer', token = 't'";
+    assert_eq!(warnings("https://h", bearer), Vec::<String>::new());
+    assert_eq!(warnings("http://h", "type = 'hmac', secret = 's'"), Vec::<String>::new());
+    let [warning] = warnings("http://h", bearer).try_into().unwrap();
+    assert!(warning.contains("connector \"ops\" shows its credentials to everybody on the way"), "{warning}");
 }

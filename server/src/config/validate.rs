@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use actions::Connectors;
+use actions::config::{AuthKind, ConnectorConfig};
+
 use super::model::{Config, Limits, Listener, ListenerKind, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
@@ -32,6 +35,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     check.rule_limits(&config.limits.rules);
     check.store(&config.store);
     check.admin(config);
+    check.connectors(&config.connectors);
     if crate::log::levels(&config.log.level).is_none() {
         check.error(
             Path::keys(&["log", "level"]),
@@ -236,6 +240,28 @@ impl Check {
         self.range(section, "interval", store.interval, Period::millis(1), Period::secs(60), "");
         self.range(section, "max_bytes", store.max_bytes, ByteSize::mib(256), ByteSize::gib(1 << 20), "");
         self.range(section, "reserve", store.reserve, ByteSize::bytes(0), ByteSize::gib(1_024), "");
+    }
+
+    fn connectors(&mut self, connectors: &BTreeMap<String, ConnectorConfig>) {
+        for (name, connector) in connectors {
+            let at = Path::keys(&["connectors", name]);
+            if !is_name(name) {
+                self.error(
+                    at,
+                    format!("connector name \"{name}\" is refused: a letter, then letters, digits, `-` and `_`, at most {NAME_BYTES_MAX}"),
+                    None,
+                );
+            } else if let Err(error) = Connectors::check(name, connector) {
+                let at = error.field.split('.').fold(at, Path::key);
+                self.error(at, format!("connectors.{name}.{}: {}", error.field, error.problem), None);
+            }
+            let shows = connector.auth.as_ref().is_some_and(|auth| auth.kind != AuthKind::Hmac);
+            if shows && connector.url.as_deref().is_some_and(|url| url.starts_with("http://")) {
+                self.findings.push(Finding::Warning(format!(
+                    "connector \"{name}\" shows its credentials to everybody on the way: its url is http, not https"
+                )));
+            }
+        }
     }
 
     fn admin(&mut self, config: &Config) {

@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use actions::AddressRange;
 use clap::Args;
 use mqtt_protocol::{QoS, SubscriptionOptions};
 use tokio::sync::mpsc;
@@ -22,7 +23,7 @@ use self::receiver::{Receiver, Request};
 use self::screen::Screen;
 use crate::cli::{Exit, Failure, Threads, block_on, cannot_start, chain, stop_signal};
 use crate::client::{Client, ClientError, Event, Options, Received};
-use crate::config::{Config, Environment, Listener, default_data_dir};
+use crate::config::{Actions, Config, Environment, Listener, default_data_dir};
 use crate::rules::{RuleSet, RuleStats};
 use crate::server::{Server, StartError, rule_limits};
 use crate::storage::Storage;
@@ -203,7 +204,13 @@ async fn start_server(port: Option<u16>, rules: &RuleSet) -> Result<Server, Fail
 
 fn config_for(port: u16) -> Config {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    Config { listeners: vec![Listener { address, ..Listener::local_default() }], ..Config::default() }
+    // The rules post to the receiver beside the broker.
+    let allow_private = vec![AddressRange::from(IpAddr::V4(Ipv4Addr::LOCALHOST))];
+    Config {
+        listeners: vec![Listener { address, ..Listener::local_default() }],
+        actions: Actions { allow_private },
+        ..Config::default()
+    }
 }
 
 fn introduce(

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use actions::config::OnRemove;
-use actions::{ActionConfig, ActionConfigError, ActionPlan, Slot};
+use actions::{ActionConfig, ActionConfigError, ActionPlan, Connectors, Outlet, Slot};
 use rules_sql::{CompileError, CompiledRule, Dialect, Limits, Template, TemplateKind, Undefined};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
@@ -70,6 +70,8 @@ pub(super) struct LoadedAction {
     pub(super) templates: Vec<Template>,
     /// What becomes of its outbox when it is gone.
     pub(super) on_remove: Option<OnRemove>,
+    /// Line and column of its connector's name, or of the action itself.
+    place: (usize, usize),
 }
 
 impl RuleSet {
@@ -96,6 +98,25 @@ impl RuleSet {
     /// Returns what is allowed in the rules but hardly meant, in their order.
     pub fn warnings(&self) -> impl Iterator<Item = &RuleFileError> {
         self.iter().flat_map(|rule| &rule.warnings)
+    }
+
+    /// Returns every action that doesn't fit the configuration's connectors.
+    #[must_use]
+    pub fn unconnected(&self, connectors: &Connectors) -> Vec<RuleFileError> {
+        let mut faults = Vec::new();
+        for rule in self.iter() {
+            for action in rule.actions.iter().chain(&rule.error_action) {
+                if let Err(error) = Outlet::check(&action.config, connectors) {
+                    let message = match &error {
+                        ActionConfigError::Field { field, problem, .. } => format!("{field}: {problem}"),
+                        other => other.to_string(),
+                    };
+                    let fault = RuleFileError::of_file(&rule.file, message).at(action.place);
+                    faults.push(fault.in_rule(&rule.name).in_action(action.config.name()));
+                }
+            }
+        }
+        faults
     }
 
     /// Returns how many rules there are, those that are not enabled included.
@@ -450,7 +471,8 @@ impl ActionMaker<'_> {
             }
         };
         let templates = self.templates(&plan, &keys, &span, undefined)?;
-        Some(LoadedAction { config, plan, templates, on_remove })
+        let place = self.source.place(find(&keys, "connector").unwrap_or(span).start);
+        Some(LoadedAction { config, plan, templates, on_remove, place })
     }
 
     /// Reads `on_remove`, which every kind has.

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use actions::config::{OnRemove, OrderBy};
 use actions::dead_letters::Outlets;
 use actions::{
-    ActionConfigError, Early, Enqueued, Fate, ItemId, Outbox, Outlet, OutletItem, OutletSettings, Owing,
-    RenderError, RepublishRequest, Request, TargetPolicy,
+    ActionConfigError, Connectors, Early, Enqueued, Fate, ItemId, Outbox, Outlet, OutletItem, OutletSettings,
+    Owing, RenderError, RepublishRequest, Request, TargetPolicy,
 };
 use arc_swap::ArcSwap;
 use broker::{
@@ -53,6 +53,8 @@ const RETIRE_GRACE: Duration = Duration::from_secs(30);
 pub struct PipelineSettings {
     /// Which addresses actions may connect to.
     pub targets: TargetPolicy,
+    /// What actions take addresses and credentials from.
+    pub connectors: Connectors,
     /// Most rules that may have made a message, one from the other. Default 8; the broker's own limit is to be the same.
     pub hops: u8,
     /// The store that the broker keeps its debts in, where queues are kept too; `None`: they are in memory.
@@ -61,7 +63,7 @@ pub struct PipelineSettings {
 
 impl Default for PipelineSettings {
     fn default() -> Self {
-        Self { targets: TargetPolicy::default(), hops: 8, store: None }
+        Self { targets: TargetPolicy::default(), connectors: Connectors::default(), hops: 8, store: None }
     }
 }
 
@@ -108,14 +110,15 @@ pub(super) struct Shared {
     registry: Mutex<Registry>,
     /// Names of rules by their numbers.
     names: RwLock<Vec<Arc<str>>>,
-    outlet_settings: OutletSettings,
+    store: Option<Arc<DurableStore>>,
     hops_max: usize,
     pub(super) secret: Secret,
     pub(super) error_jobs: ErrorJobs,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Registry {
+    outlet_settings: OutletSettings,
     /// Numbers and counters of every rule that was ever loaded: they outlive a removal, so that trails stay unambiguous.
     by_name: HashMap<String, (u32, Arc<RuleCounters>)>,
     /// Counters of the groups that are there, by their filters.
@@ -176,15 +179,22 @@ impl RulePipeline {
         let secret = Secret::default();
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
             active: ArcSwap::from_pointee(Active::default()),
-            registry: Mutex::default(),
+            registry: Mutex::new(Registry {
+                outlet_settings: OutletSettings {
+                    targets: Arc::new(settings.targets.clone()),
+                    connectors: Arc::new(settings.connectors.clone()),
+                    seed: secret.key("jitter of retries"),
+                    store: settings.store.clone(),
+                    hasher: secret.hasher(),
+                    endings: Some(Arc::new(Hearing(Weak::clone(shared)))),
+                },
+                by_name: HashMap::new(),
+                groups: HashMap::new(),
+                loaded: Vec::new(),
+                retired: HashMap::new(),
+            }),
             names: RwLock::default(),
-            outlet_settings: OutletSettings {
-                targets: Arc::new(settings.targets.clone()),
-                seed: secret.key("jitter of retries"),
-                store: settings.store.clone(),
-                hasher: secret.hasher(),
-                endings: Some(Arc::new(Hearing(Weak::clone(shared)))),
-            },
+            store: settings.store.clone(),
             hops_max: usize::from(settings.hops),
             secret,
             error_jobs,
@@ -208,14 +218,45 @@ impl RulePipeline {
     /// [`PipelineError`] when the driver of an action can't be made, or an action that is gone owes something; the rules
     /// that ran go on.
     pub fn replace(&self, rules: &RuleSet) -> Result<(), PipelineError> {
+        let mut registry = self.shared.registry.lock();
+        let settings = registry.outlet_settings.clone();
+        self.swap(rules, &mut registry, settings)
+    }
+
+    /// The same with other connectors, and other addresses allowed. Actions that this concerns send what they hold by the
+    /// new ones.
+    ///
+    /// # Errors
+    /// As [`RulePipeline::replace`].
+    pub fn replace_all(
+        &self,
+        rules: &RuleSet,
+        targets: &TargetPolicy,
+        connectors: &Connectors,
+    ) -> Result<(), PipelineError> {
+        let mut registry = self.shared.registry.lock();
+        let mut settings = registry.outlet_settings.clone();
+        if *settings.targets != *targets {
+            settings.targets = Arc::new(targets.clone());
+        }
+        settings.connectors = Arc::new(connectors.clone());
+        self.swap(rules, &mut registry, settings)
+    }
+
+    fn swap(
+        &self,
+        rules: &RuleSet,
+        registry: &mut Registry,
+        settings: OutletSettings,
+    ) -> Result<(), PipelineError> {
         let shared = &self.shared;
-        let mut registry = shared.registry.lock();
         let old = shared.active.load_full();
         let old_rules: HashMap<&str, &Arc<Rule>> = old.rules.iter().map(|rule| (rule.name(), rule)).collect();
         // First everything that can fail, without touching what runs.
         for rule in rules.rules.iter().filter(|rule| rule.enabled) {
             for action in rule.actions.iter().chain(&rule.error_action) {
-                Outlet::check(&action.config, &shared.outlet_settings)
+                Outlet::check(&action.config, &settings.connectors)
+                    .and_then(|()| Outlet::check_store(&action.config, settings.store.as_ref()))
                     .map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
             }
         }
@@ -225,13 +266,15 @@ impl RulePipeline {
         });
         let wanted: HashSet<String> =
             rules.rules.iter().flat_map(|rule| rule.outboxes().map(|(name, _)| name)).collect();
-        let gone = shared.gone(&registry, rules, &wanted)?;
+        let gone = shared.gone(registry, rules, &wanted)?;
+        let before = std::mem::replace(&mut registry.outlet_settings, settings);
         let mut running = Vec::new();
         for loaded in rules.rules.iter().filter(|rule| rule.enabled) {
             running.push(Arc::new(shared.start(
                 loaded,
                 old_rules.get(loaded.name.as_str()).copied(),
-                &mut registry,
+                registry,
+                &before,
             )?));
         }
         let groups = Group::all(&running, &mut registry.groups);
@@ -261,8 +304,12 @@ impl RulePipeline {
                 continue;
             }
             let retired = match gone.get(&name) {
-                Some(OnRemove::DeadLetter) => shared.put_away(&name, Some(outlet), Fate::DeadLetter),
-                Some(OnRemove::Purge) => shared.put_away(&name, Some(outlet), Fate::Drop),
+                Some(OnRemove::DeadLetter) => {
+                    shared.put_away(&registry.outlet_settings, &name, Some(outlet), Fate::DeadLetter)
+                }
+                Some(OnRemove::Purge) => {
+                    shared.put_away(&registry.outlet_settings, &name, Some(outlet), Fate::Drop)
+                }
                 // Nothing that is owed goes away by itself.
                 _ => {
                     outlet.retire();
@@ -285,10 +332,10 @@ impl RulePipeline {
                 Some(Retired::Draining(outlet)) => Some(outlet),
                 None => None,
             };
-            let retired = shared.put_away(&name, outlet, fate);
+            let retired = shared.put_away(&registry.outlet_settings, &name, outlet, fate);
             registry.retired.extend(retired.map(|retired| (name, retired)));
         }
-        shared.drain_disabled(rules, &mut registry)?;
+        shared.drain_disabled(rules, registry)?;
         registry.loaded.clone_from(&rules.rules);
         Ok(())
     }
@@ -296,7 +343,7 @@ impl RulePipeline {
     /// Outboxes that hold something and belong to no action of the rules, with how many requests they hold.
     #[must_use]
     pub fn orphans(&self) -> Vec<(String, u64)> {
-        let Some(store) = &self.shared.outlet_settings.store else { return Vec::new() };
+        let Some(store) = &self.shared.store else { return Vec::new() };
         let registry = self.shared.registry.lock();
         let mut wanted: HashSet<String> =
             registry.loaded.iter().flat_map(|rule| rule.outboxes().map(|(name, _)| name)).collect();
@@ -313,6 +360,12 @@ impl RulePipeline {
         });
         orphans.sort();
         orphans
+    }
+
+    /// The connectors that actions use now.
+    #[must_use]
+    pub fn connectors(&self) -> Arc<Connectors> {
+        Arc::clone(&self.shared.registry.lock().outlet_settings.connectors)
     }
 
     /// Takes nothing more, gives every queue at most `grace` to send what it holds, and counts the rest as dropped. Error
@@ -467,7 +520,7 @@ impl Shared {
         rules: &RuleSet,
         wanted: &HashSet<String>,
     ) -> Result<Vec<(String, OnRemove)>, PipelineError> {
-        let Some(store) = &self.outlet_settings.store else { return Ok(Vec::new()) };
+        let Some(store) = &self.store else { return Ok(Vec::new()) };
         if let Some(outbox) =
             wanted.iter().find(|name| matches!(registry.retired.get(*name), Some(Retired::PuttingAway(_))))
         {
@@ -513,9 +566,14 @@ impl Shared {
     }
 
     /// Puts away what an outbox holds, once nobody sends from it any more.
-    fn put_away(&self, name: &str, outlet: Option<Arc<Outlet>>, fate: Fate) -> Option<Retired> {
-        let settings = &self.outlet_settings;
-        let outbox = Outbox::new(Arc::clone(settings.store.as_ref()?), name, settings.hasher.clone())
+    fn put_away(
+        &self,
+        settings: &OutletSettings,
+        name: &str,
+        outlet: Option<Arc<Outlet>>,
+        fate: Fate,
+    ) -> Option<Retired> {
+        let outbox = Outbox::new(Arc::clone(self.store.as_ref()?), name, settings.hasher.clone())
             .heard_by(settings.endings.clone());
         Some(Retired::PuttingAway(tokio::spawn(async move {
             if let Some(outlet) = outlet {
@@ -534,14 +592,14 @@ impl Shared {
 
     /// Starts sending what actions of rules that aren't enabled owe, where nothing does yet.
     fn drain_disabled(&self, rules: &RuleSet, registry: &mut Registry) -> Result<(), PipelineError> {
-        let Some(store) = &self.outlet_settings.store else { return Ok(()) };
+        let Some(store) = &self.store else { return Ok(()) };
         for rule in rules.rules.iter().filter(|rule| !rule.enabled) {
             for (name, action) in rule.outboxes() {
                 let queue = QueueKey::Outbox { namespace: 0, name: &name };
                 if registry.retired.contains_key(&name) || store.queue_len(queue) == 0 {
                     continue;
                 }
-                let outlet = Outlet::spawn(&rule.name, &action.config, &self.outlet_settings)
+                let outlet = Outlet::spawn(&rule.name, &action.config, &registry.outlet_settings)
                     .map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
                 if let Some(outlet) = outlet {
                     outlet.retire();
@@ -584,6 +642,7 @@ impl Shared {
         loaded: &Arc<LoadedRule>,
         old: Option<&Arc<Rule>>,
         registry: &mut Registry,
+        before: &OutletSettings,
     ) -> Result<Rule, PipelineError> {
         let next = u32::try_from(registry.by_name.len()).unwrap_or(u32::MAX);
         let (id, counters) = registry
@@ -594,48 +653,49 @@ impl Shared {
                 (next, Arc::default())
             })
             .clone();
-        let retired = &mut registry.retired;
+        let (settings, retired) = (registry.outlet_settings.clone(), &mut registry.retired);
         let mut start = |action: &LoadedAction| {
             let old = old.and_then(|old| old.running(action.config.name()));
-            self.start_action(&loaded.name, action, old, retired)
+            start_action(&loaded.name, action, old, retired, &settings, before)
                 .map_err(|source| PipelineError::Action { rule: loaded.name.clone(), source })
         };
         let actions = loaded.actions.iter().map(&mut start).collect::<Result<Vec<_>, _>>()?;
         let error_action = loaded.error_action.as_ref().map(&mut start).transpose()?;
         Ok(Rule { id, loaded: Arc::clone(loaded), actions, error_action, counters })
     }
+}
 
-    fn start_action(
-        &self,
-        rule: &str,
-        action: &LoadedAction,
-        old: Option<(&LoadedAction, &RunningAction)>,
-        retired: &mut HashMap<String, Retired>,
-    ) -> Result<RunningAction, ActionConfigError> {
-        if let Some((old, running)) = old {
-            if old.config == action.config {
-                return Ok(running.clone());
-            }
-            if let Some(outlet) = &running.outlet
-                && outlet.reconfigure(rule, &action.config, &self.outlet_settings)?
-            {
-                return Ok(running.clone());
-            }
+fn start_action(
+    rule: &str,
+    action: &LoadedAction,
+    old: Option<(&LoadedAction, &RunningAction)>,
+    retired: &mut HashMap<String, Retired>,
+    settings: &OutletSettings,
+    before: &OutletSettings,
+) -> Result<RunningAction, ActionConfigError> {
+    if let Some((old, running)) = old {
+        if old.config == action.config && !settings.changes(before, &action.config) {
+            return Ok(running.clone());
         }
-        // One that still sends what an earlier action of this name owes goes on as this one's.
-        let name = format!("{rule}/{}", action.config.name());
-        if let Some(Retired::Draining(outlet)) = retired.get(&name)
-            && action.config.has_outbox()
-            && outlet.revive()
+        if let Some(outlet) = &running.outlet
+            && outlet.reconfigure(rule, &action.config, settings)?
         {
-            let outlet = Arc::clone(outlet);
-            outlet.reconfigure(rule, &action.config, &self.outlet_settings)?;
-            retired.remove(&name);
-            return Ok(RunningAction { outlet: Some(outlet), counters: Arc::default() });
+            return Ok(running.clone());
         }
-        let outlet = Outlet::spawn(rule, &action.config, &self.outlet_settings)?.map(Arc::new);
-        Ok(RunningAction { outlet, counters: Arc::default() })
     }
+    // One that still sends what an earlier action of this name owes goes on as this one's.
+    let name = format!("{rule}/{}", action.config.name());
+    if let Some(Retired::Draining(outlet)) = retired.get(&name)
+        && action.config.has_outbox()
+        && outlet.revive()
+    {
+        let outlet = Arc::clone(outlet);
+        outlet.reconfigure(rule, &action.config, settings)?;
+        retired.remove(&name);
+        return Ok(RunningAction { outlet: Some(outlet), counters: Arc::default() });
+    }
+    let outlet = Outlet::spawn(rule, &action.config, settings)?.map(Arc::new);
+    Ok(RunningAction { outlet, counters: Arc::default() })
 }
 
 impl Registry {

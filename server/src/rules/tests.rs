@@ -1,11 +1,13 @@
 //! Rule files as text, the pipeline against single messages, and the pipeline inside a real broker.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actions::{DropReason, TargetPolicy};
+use actions::config::ConnectorConfig;
+use actions::{Connectors, DropReason, TargetPolicy};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::{
@@ -51,7 +53,16 @@ fn rules(text: &str) -> RuleSet {
 }
 
 fn pipeline(text: &str) -> RulePipeline {
-    RulePipeline::new(&rules(text), &PipelineSettings::default()).unwrap()
+    RulePipeline::new(&rules(text), &settings()).unwrap()
+}
+
+/// Settings that let actions reach this machine, where the servers of the tests are.
+fn settings() -> PipelineSettings {
+    let allow_private = vec!["127.0.0.0/8".parse().unwrap()];
+    PipelineSettings {
+        targets: TargetPolicy { allow_private, ..TargetPolicy::default() },
+        ..Default::default()
+    }
 }
 
 fn client(client_id: &str) -> Arc<Client> {
@@ -334,13 +345,15 @@ fn every_example_of_the_manual_loads() {
         .split("```toml\n")
         .skip(1)
         .map(|rest| rest.split_once("```").expect("an example ends").0)
+        // The others are of the configuration, and are read with it.
+        .filter(|text| text.contains("[rules."))
         .collect();
     assert!(examples.len() >= 2);
     let names: Vec<String> = examples
         .into_iter()
         .flat_map(|text| rules(text).iter().map(|rule| rule.name.clone()).collect::<Vec<_>>())
         .collect();
-    assert_eq!(names, ["overheat", "readings"]);
+    assert_eq!(names, ["overheat", "readings-in-batches", "readings"]);
 }
 
 /// Every key of every action stands in the manual's tables, with the default that serde fills in.
@@ -355,6 +368,29 @@ fn the_manual_names_every_key() {
         for key in keys.iter().filter(|key| **key != "name") {
             assert!(manual.contains(&format!("`{key}`")), "{kind}: {key}");
         }
+    }
+}
+
+/// The same for connectors, and for the tables within actions and connectors.
+#[test]
+fn the_manual_names_every_key_of_connectors_and_batches() {
+    use actions::config::{AuthConfig, ConnectorConfig, HttpBatchConfig, TlsConfig};
+    let manual = include_str!("../../../docs/connectors.md");
+    let keys = |error: toml::de::Error| {
+        let text = error.message().to_owned();
+        let keys: Vec<String> = text.split('`').skip(3).step_by(2).map(str::to_owned).collect();
+        assert!(keys.len() > 3, "{text}");
+        keys
+    };
+    let connector = keys(toml::from_str::<ConnectorConfig>("no_such_key = 1").unwrap_err());
+    let auth = keys(toml::from_str::<AuthConfig>("no_such_key = 1").unwrap_err());
+    let tls = keys(toml::from_str::<TlsConfig>("no_such_key = 1").unwrap_err());
+    for key in connector.iter().chain(&auth).chain(&tls) {
+        assert!(manual.contains(&format!("`{key}`")), "{key}");
+    }
+    let manual = include_str!("../../../docs/actions.md");
+    for key in keys(toml::from_str::<HttpBatchConfig>("no_such_key = 1").unwrap_err()) {
+        assert!(manual.contains(&format!("`batch.{key}`")), "{key}");
     }
 }
 
@@ -871,7 +907,7 @@ async fn a_shutdown_runs_the_error_actions_that_it_sets_off() {
 #[tokio::test]
 async fn an_action_cannot_reach_the_admin_interface() {
     let (address, mut bodies) = server("200 OK").await;
-    let targets = TargetPolicy { admin: vec![address], ..TargetPolicy::default() };
+    let targets = TargetPolicy { admin: vec![address], ..settings().targets };
     let settings = PipelineSettings { targets, ..PipelineSettings::default() };
     let pipeline = RulePipeline::new(&rules(&http_rule(address, "")), &settings).unwrap();
     let (sender, mut published) = mpsc::channel(10);
@@ -953,7 +989,7 @@ async fn a_refused_message_leaves_no_trace_in_queues_and_their_counters() {
 
 /// A pipeline with its outboxes on a store, inside a broker on the same store.
 async fn on_store(text: &str, store: &Arc<DurableStore>) -> (RulePipeline, Broker) {
-    let settings = PipelineSettings { store: Some(Arc::clone(store)), ..PipelineSettings::default() };
+    let settings = PipelineSettings { store: Some(Arc::clone(store)), ..settings() };
     let pipeline = RulePipeline::new(&rules(text), &settings).unwrap();
     let broker = Broker::new(
         BrokerConfig::default(),
@@ -1505,5 +1541,108 @@ async fn an_empty_output_fires_unless_the_rule_says_otherwise() {
         );
         let stats = stats(&pipeline, "r");
         assert_eq!((stats.matched, stats.passed, stats.no_output), (1, fires as u64, 1 - fires as u64));
+    }
+}
+
+// ---- connectors
+
+fn connectors_of(text: &str, before: &Connectors) -> Connectors {
+    let configs: BTreeMap<String, ConnectorConfig> = toml::from_str(text).unwrap();
+    Connectors::load(&configs, &settings().targets, before).unwrap()
+}
+
+const CONNECTED: &str = r#"
+[rules.r]
+sql = "SELECT v FROM 'in/#'"
+[[rules.r.actions]]
+name = "ops"
+type = "http"
+connector = "ops"
+url = "/in/${topic(2)}"
+retry = { initial_backoff = "1ms", max_backoff = "2ms" }
+"#;
+
+#[tokio::test]
+async fn a_changed_connector_counts_for_what_is_queued() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let at = |address: SocketAddr| format!("[ops]\ntype = 'http'\nurl = 'http://{address}'\n");
+    let before = connectors_of(&at(closed), &Connectors::default());
+    let set = rules(CONNECTED);
+    let pipeline =
+        RulePipeline::new(&set, &PipelineSettings { connectors: before.clone(), ..settings() }).unwrap();
+    for n in 0..3 {
+        Message::new("in/x", format!("{{\"v\":{n}}}").as_bytes()).run(&pipeline);
+    }
+    let (address, mut bodies) = server("200 OK").await;
+    let after = connectors_of(&at(address), &pipeline.connectors());
+    pipeline.replace_all(&set, &settings().targets, &after).unwrap();
+    for n in 0..3 {
+        assert_eq!(bodies.recv().await.unwrap(), format!("{{\"v\":{n}}}"));
+    }
+    assert!(pipeline.connectors().is_same(&after));
+}
+
+#[tokio::test]
+async fn a_range_that_is_allowed_later_lets_later_requests_through() {
+    let (address, mut bodies) = server("200 OK").await;
+    let set = rules(&http_rule(address, ""));
+    let pipeline = RulePipeline::new(&set, &PipelineSettings::default()).unwrap();
+    let (sender, mut published) = mpsc::channel(10);
+    pipeline.attach(Arc::new(Published(sender)));
+    Message::new("in/x", b"{\"v\":1}").run(&pipeline);
+    let document = published.recv().await.unwrap();
+    let text = String::from_utf8(document.payload.to_vec()).unwrap();
+    assert!(text.contains("allow_private"), "{text}");
+    pipeline.replace_all(&set, &settings().targets, &Connectors::default()).unwrap();
+    Message::new("in/x", b"{\"v\":2}").run(&pipeline);
+    assert_eq!(bodies.recv().await.unwrap(), "{\"v\":2}");
+}
+
+#[tokio::test]
+async fn a_connector_that_is_gone_is_refused_and_what_ran_goes_on() {
+    let (address, mut bodies) = server("200 OK").await;
+    let connectors =
+        connectors_of(&format!("[ops]\ntype = 'http'\nurl = 'http://{address}'\n"), &Connectors::default());
+    let set = rules(CONNECTED);
+    let pipeline = RulePipeline::new(&set, &PipelineSettings { connectors, ..settings() }).unwrap();
+    let error = pipeline.replace_all(&set, &settings().targets, &Connectors::default()).unwrap_err();
+    let PipelineError::Action { rule, source } = error else { panic!("{error}") };
+    assert_eq!((rule.as_str(), source.field()), ("r", "connector"));
+    Message::new("in/x", b"{\"v\":1}").run(&pipeline);
+    assert_eq!(bodies.recv().await.unwrap(), "{\"v\":1}");
+}
+
+#[test]
+fn an_action_without_its_connector_is_told_with_its_place() {
+    let set = rules(CONNECTED);
+    let [fault] = set.unconnected(&Connectors::default()).try_into().unwrap();
+    assert_eq!(
+        fault.to_string(),
+        "rules.d/test.toml:7:13: rule \"r\", action \"ops\": connector: the configuration has no [connectors.ops]; there is none"
+    );
+    let fine = connectors_of("[ops]\ntype = 'http'\nurl = 'https://h'\n", &Connectors::default());
+    assert!(set.unconnected(&fine).is_empty());
+}
+
+#[test]
+fn a_rule_holds_no_credentials_of_connectors() {
+    let with = |line: &str| CONNECTED.replace("url = ", &format!("{line}\nurl = "));
+    for line in [
+        "auth = { type = 'bearer', token = 't' }",
+        "proxy = 'http://p:1'",
+        "tls = { ca_file = 'f' }",
+        "allow_private = ['::1']",
+    ] {
+        let text = with(line);
+        let errors =
+            RuleSet::from_texts([(Path::new("f.toml"), text.as_str())], &Limits::default()).unwrap_err();
+        assert!(errors[0].message.contains("unknown field"), "{line}: {}", errors[0]);
+    }
+    for line in ["connector = '${env:OPS}'", "allowed_hosts = ['${file:x}']"] {
+        let text =
+            CONNECTED.replace("connector = \"ops\"\n", "").replace("url = ", &format!("{line}\nurl = "));
+        let errors =
+            RuleSet::from_texts([(Path::new("f.toml"), text.as_str())], &Limits::default()).unwrap_err();
+        assert!(!errors.is_empty(), "{line}");
     }
 }

@@ -1,347 +1,101 @@
-//! Plan, request and driver of the HTTP action.
+//! Driver of the HTTP action.
 
-use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, StatusCode, redirect};
-use rustls::ClientConfig;
-use rustls::crypto::ring;
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use parking_lot::Mutex;
+use reqwest::StatusCode;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use ring::digest;
 use tokio::time::{Instant, timeout_at};
-use url::{Host, Url};
+use url::Url;
 
-use super::config::{BodyFormat, HttpConfig, Redirect};
-use crate::delivery::outbox::{put_bytes, take_bytes};
-use crate::delivery::{BatchPolicy, DeliveryError, Envelope, ItemId, Sink};
-use crate::error::{ActionConfigError, RenderError};
-use crate::outlet::QueuedRequest;
-use crate::plan::{Renderer, Slot, TemplateHandle, Templates, is_literal};
-use crate::targets::{TargetError, TargetPolicy};
-use crate::text::{chain, excerpt};
+use super::auth::Auth;
+use super::client::{self, ClientSettings, classify, judge_host};
+use super::config::{AnswerLists, BatchFormat, HttpBatchConfig, HttpConfig, Redirect};
+use super::connector::Connector;
+use super::hosts::{HostPattern, Origin, Shape, shape};
+use super::plan::allows;
+use super::request::{HttpRequest, RequestUrl};
+use super::tls;
+use super::token::{Token, tls_text};
+use crate::delivery::{BatchPolicy, DeliveryError, Envelope, Sink};
+use crate::error::ActionConfigError;
+use crate::sinks::http::Connectors;
+use crate::targets::TargetPolicy;
+use crate::text::excerpt;
 
-/// Most headers that an action may set.
-const HEADERS_MAX: usize = 64;
-/// Longest rendered URL in bytes; servers commonly stop at 8 KiB.
-const URL_BYTES_MAX: usize = 8 << 10;
-/// Longest rendered header value in bytes.
-const HEADER_VALUE_BYTES_MAX: usize = 8 << 10;
 /// Characters of a refusing answer that an error quotes.
 const ANSWER_EXCERPT_CHARS: usize = 200;
-/// Redirects followed in a row, where they are followed at all.
-const REDIRECTS_MAX: usize = 3;
-/// How long an unused connection is kept.
-const POOL_IDLE: Duration = Duration::from_secs(60);
+/// Clients that are kept for queued requests whose scheme or port isn't that of the settings any more.
+const OTHER_CLIENTS_MAX: usize = 4;
+/// Bytes of the hash in a batch's key: enough to tell the batches of one first item apart.
+const BATCH_HASH_BYTES: usize = 8;
 /// Header that lets the far side recognise a request that it has seen before.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Header that says that the request, or one of its batch, is from an earlier run, or was a dead letter.
+const REPLAYED: &str = "tidegate-replayed";
+/// Header with the time at which the message of such a request was received, milliseconds since the epoch.
+const RECEIVED_AT: &str = "tidegate-received-at";
 
-/// Headers that belong to the connection, not to the message (RFC 9110 section 7.6.1), or that would let a request
-/// reach another virtual host or frame a second request.
-const RESERVED_HEADERS: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-/// A request that is ready to go. Its `Debug` text shows no header value, body or query.
-#[derive(Clone, PartialEq)]
-pub struct HttpRequest {
-    /// Method.
-    pub method: Method,
-    /// Absolute URL.
-    pub url: Url,
-    /// Headers as configured, and the Content-Type.
-    pub headers: HeaderMap,
-    /// Body, possibly empty.
-    pub body: Bytes,
+/// The driver: one client with its connection pool.
+pub struct HttpSink {
+    maker: ClientMaker,
+    client: reqwest::Client,
+    /// What the client is made for.
+    endpoint: Endpoint,
+    /// Clients for requests that were queued when the settings were others.
+    others: Mutex<Vec<(Endpoint, reqwest::Client)>>,
+    allowed_hosts: Vec<HostPattern>,
+    timeout: Duration,
+    answer_bytes_max: u64,
+    answers: AnswerLists,
+    batch: Option<HttpBatchConfig>,
+    /// What makes the keys of one action differ from those of another for the same message.
+    idempotency_suffix: String,
 }
 
-impl fmt::Debug for HttpRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpRequest")
-            .field("method", &self.method)
-            .field("url", &format_args!("{}{}", self.url.origin().ascii_serialization(), self.url.path()))
-            .field("headers", &self.headers.keys().collect::<Vec<_>>())
-            .field("body_bytes", &self.body.len())
-            .finish()
-    }
+/// Makes the clients of one action.
+struct ClientMaker {
+    targets: Arc<TargetPolicy>,
+    connector: Option<Arc<Connector>>,
+    connect_timeout: Duration,
+    redirect: Redirect,
+    concurrency: usize,
 }
 
-impl QueuedRequest for HttpRequest {
-    fn bytes(&self) -> usize {
-        let headers: usize =
-            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-        size_of::<Self>() + self.url.as_str().len() + headers + self.body.len()
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        put_bytes(out, self.method.as_str().as_bytes());
-        put_bytes(out, self.url.as_str().as_bytes());
-        put_bytes(out, &self.body);
-        for (name, value) in &self.headers {
-            put_bytes(out, name.as_str().as_bytes());
-            put_bytes(out, value.as_bytes());
-        }
-    }
-
-    fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let from = &mut bytes;
-        let method = method(std::str::from_utf8(take_bytes(from)?).ok()?)?;
-        let url = Url::parse(std::str::from_utf8(take_bytes(from)?).ok()?).ok()?;
-        if !matches!(url.scheme(), "http" | "https") || url.as_str().len() > URL_BYTES_MAX {
-            return None;
-        }
-        let body = Bytes::copy_from_slice(take_bytes(from)?);
-        let mut headers = HeaderMap::new();
-        while !from.is_empty() {
-            let name = HeaderName::from_bytes(take_bytes(from)?).ok()?;
-            let value = HeaderValue::from_bytes(take_bytes(from)?).ok()?;
-            let is_reserved = RESERVED_HEADERS.contains(&name.as_str());
-            // The Content-Type may be one more than were configured.
-            if is_reserved || value.len() > HEADER_VALUE_BYTES_MAX || headers.len() > HEADERS_MAX {
-                return None;
-            }
-            headers.append(name, value);
-        }
-        Some(Self { method, url, headers, body })
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct HttpPlan {
-    origin: Origin,
-    url: TemplateHandle,
-    method: MethodSlot,
-    headers: Vec<(HeaderName, TemplateHandle)>,
-    body: Option<TemplateHandle>,
-}
-
-#[derive(Debug)]
-enum MethodSlot {
-    Fixed(Method),
-    Template(TemplateHandle),
-}
-
-/// Scheme, host and port: what a template may never change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Origin {
-    scheme: String,
-    host: Host<String>,
-    port: u16,
-}
-
-impl Origin {
-    fn of(url: &Url) -> Option<Self> {
-        Some(Self {
-            scheme: url.scheme().to_owned(),
-            host: url.host()?.to_owned(),
-            port: url.port_or_known_default()?,
+impl ClientMaker {
+    fn make(&self, endpoint: &Endpoint) -> Result<reqwest::Client, String> {
+        let connector = self.connector.as_ref();
+        let tls = match connector.and_then(|connector| connector.tls.clone()) {
+            Some(tls) => tls,
+            None => tls::platform(&endpoint.scheme).map_err(|error| tls_text(&error))?,
+        };
+        client::build(ClientSettings {
+            targets: &self.targets,
+            port: endpoint.port,
+            tls,
+            proxy: connector.and_then(|connector| connector.proxy.as_ref()),
+            connect_timeout: self.connect_timeout,
+            redirect: self.redirect,
+            idle_max: self.concurrency,
         })
     }
 }
 
-impl HttpPlan {
-    pub(crate) fn new(config: &HttpConfig, templates: &mut Templates) -> Result<Self, ActionConfigError> {
-        let fault =
-            |field: &str, problem: String| Err(ActionConfigError::field_error(&config.name, field, problem));
-        config.delivery().check(&config.name)?;
-        let timeouts = Duration::from_millis(10)..=Duration::from_secs(600);
-        for (field, value) in [("timeout", config.timeout), ("connect_timeout", config.connect_timeout)] {
-            if !timeouts.contains(&value) {
-                return fault(field, format!("expected 10ms to 10m, given {value:?}"));
-            }
-        }
-        if config.max_answer > 16 << 20 {
-            return fault("max_answer", format!("expected 0B to 16MiB, given {} bytes", config.max_answer));
-        }
-        let origin = match literal_origin(&config.url) {
-            Ok(origin) => origin,
-            Err(problem) => return fault("url", problem),
-        };
-        let url = templates.add("url", &config.url, Slot::UrlPart);
-        let method = if is_literal(&config.method) {
-            match method(&config.method) {
-                Some(method) => MethodSlot::Fixed(method),
-                None => return fault("method", METHOD_EXPECTED.to_owned()),
-            }
-        } else {
-            MethodSlot::Template(templates.add("method", &config.method, Slot::PlainText))
-        };
-        if config.headers.len() > HEADERS_MAX {
-            return fault(
-                "headers",
-                format!("{} given, more than the limit of {HEADERS_MAX}", config.headers.len()),
-            );
-        }
-        let mut headers = Vec::with_capacity(config.headers.len());
-        for (name, text) in &config.headers {
-            let field = format!("headers.{}", excerpt(name.as_bytes(), 64));
-            let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-                return fault(
-                    &field,
-                    "expected a header name (RFC 9110 token); only values are templates".to_owned(),
-                );
-            };
-            if RESERVED_HEADERS.contains(&header.as_str()) {
-                return fault(&field, "this header is set by the HTTP client itself".to_owned());
-            }
-            if headers.iter().any(|(other, _)| *other == header) {
-                return fault(&field, "given twice (header names have no case)".to_owned());
-            }
-            if is_literal(text) && header_value(text.as_bytes()).is_none() {
-                return fault(&field, HEADER_EXPECTED.to_owned());
-            }
-            headers.push((header, templates.add(field, text, Slot::HeaderValue)));
-        }
-        let slot = match config.body_format {
-            BodyFormat::Auto => Slot::Text,
-            BodyFormat::Text => Slot::PlainText,
-        };
-        let body = config.body.as_ref().map(|text| templates.add("body", text, slot));
-        Ok(Self { origin, url, method, headers, body })
-    }
-
-    pub(crate) fn render(&self, renderer: &mut dyn Renderer) -> Result<HttpRequest, RenderError> {
-        let url = self.render_url(renderer)?;
-        let method = match &self.method {
-            MethodSlot::Fixed(method) => method.clone(),
-            MethodSlot::Template(template) => {
-                let text = template.text(renderer)?;
-                method(&text).ok_or_else(|| template.misfit(METHOD_EXPECTED))?
-            }
-        };
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + 1);
-        for (name, template) in &self.headers {
-            let bytes = template.bytes(renderer)?;
-            if bytes.len() > HEADER_VALUE_BYTES_MAX {
-                let field = template.field().to_owned();
-                return Err(RenderError::TooLarge {
-                    field,
-                    bytes: bytes.len(),
-                    limit: HEADER_VALUE_BYTES_MAX,
-                });
-            }
-            let mut value = header_value(&bytes).ok_or_else(|| template.misfit(HEADER_EXPECTED))?;
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
-        let (body, is_json) = match &self.body {
-            Some(template) => {
-                let body = template.bytes(renderer)?;
-                let is_json = !headers.contains_key(CONTENT_TYPE)
-                    && serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
-                (Bytes::from(body), is_json)
-            }
-            None => {
-                let output = renderer.output();
-                (Bytes::copy_from_slice(output.bytes), output.is_json)
-            }
-        };
-        if !headers.contains_key(CONTENT_TYPE) && !body.is_empty() {
-            let media_type = if is_json { "application/json" } else { "application/octet-stream" };
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        }
-        Ok(HttpRequest { method, url, headers, body })
-    }
-
-    fn render_url(&self, renderer: &mut dyn Renderer) -> Result<Url, RenderError> {
-        let fault = |problem: &str| RenderError::Url { problem: problem.to_owned() };
-        let text = self.url.text(renderer)?;
-        if text.len() > URL_BYTES_MAX {
-            let field = self.url.field().to_owned();
-            return Err(RenderError::TooLarge { field, bytes: text.len(), limit: URL_BYTES_MAX });
-        }
-        check_url_text(&text).map_err(|problem| RenderError::Url { problem })?;
-        let url = Url::parse(&text).map_err(|_| fault("expected a URL"))?;
-        // The host is literal and values are percent-encoded, so this can't differ; should an escape ever be missed,
-        // nothing must go to another host.
-        if Origin::of(&url).as_ref() != Some(&self.origin) {
-            return Err(fault("scheme, host and port must be the ones written in the configuration"));
-        }
-        Ok(url)
-    }
+/// What a client's certificates and its judgement of addresses depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Endpoint {
+    scheme: String,
+    port: u16,
 }
 
-const METHOD_EXPECTED: &str = "expected GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS";
-const HEADER_EXPECTED: &str = "expected a header value: no CR, LF, NUL or other control characters";
-
-fn method(text: &str) -> Option<Method> {
-    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS]
-        .into_iter()
-        .find(|method| method.as_str() == text)
-}
-
-fn header_value(bytes: &[u8]) -> Option<HeaderValue> {
-    HeaderValue::from_bytes(bytes).ok()
-}
-
-/// Reads the part of a URL template that must be literal.
-fn literal_origin(template: &str) -> Result<Origin, String> {
-    let literal = template.split("${").next().unwrap_or_default();
-    let Some((scheme, rest)) = literal.split_once("://") else {
-        return Err("expected http:// or https:// and a literal host at the beginning".to_owned());
-    };
-    if !matches!(scheme, "http" | "https") {
-        return Err(format!("expected http or https, given \"{}\"", excerpt(scheme.as_bytes(), 20)));
+impl fmt::Debug for HttpSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpSink").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
-    // Browsers and the URL standard read a backslash as a slash; readers don't.
-    let authority_ends = rest.find(['/', '?', '#', '\\']);
-    if authority_ends.is_none() && literal.len() < template.len() {
-        return Err(
-            "the host must be literal: templates may stand in the path, query and fragment only".to_owned()
-        );
-    }
-    let authority = authority_ends.map_or(rest, |end| rest.get(..end).unwrap_or(rest));
-    if authority.contains('@') {
-        return Err("a URL can't hold a user name or password; send an Authorization header".to_owned());
-    }
-    check_url_text(literal)?;
-    let url = Url::parse(&format!("{scheme}://{authority}/"))
-        .map_err(|error| format!("expected a URL: {error}"))?;
-    Origin::of(&url).ok_or_else(|| "expected a URL with a host".to_owned())
-}
-
-/// Refuses text that the URL parser would quietly change: it drops tabs and line feeds, turns a backslash into a
-/// slash, and resolves dot segments, which lets a value climb out of the path that was written for it.
-fn check_url_text(text: &str) -> Result<(), String> {
-    if text.bytes().any(|b| b.is_ascii_control() || b == b' ' || b == b'\\') {
-        return Err("a URL can't hold spaces, control characters or backslashes".to_owned());
-    }
-    let path = text.split(['?', '#']).next().unwrap_or_default();
-    for segment in path.split('/') {
-        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-        if plain == "." || plain == ".." {
-            return Err("a URL can't hold \".\" or \"..\" as a path segment".to_owned());
-        }
-    }
-    Ok(())
-}
-
-/// The driver: one client with its connection pool.
-#[derive(Debug)]
-pub struct HttpSink {
-    client: reqwest::Client,
-    /// Set where the host is an address, which needs no resolver and would pass it by.
-    literal_target: Option<(String, SocketAddr)>,
-    targets: Arc<TargetPolicy>,
-    timeout: Duration,
-    answer_bytes_max: u64,
-    /// What makes the keys of one action differ from those of another for the same message.
-    idempotency_suffix: String,
 }
 
 impl HttpSink {
@@ -349,89 +103,180 @@ impl HttpSink {
     ///
     /// # Errors
     /// As [`HttpSink::new`].
-    pub fn check(config: &HttpConfig) -> Result<(), ActionConfigError> {
-        let fault = |problem: String| ActionConfigError::field_error(&config.name, "url", problem);
-        let origin = literal_origin(&config.url).map_err(fault)?;
-        tls(&origin.scheme).map(drop).map_err(|error| fault(tls_text(&error)))
+    pub fn check(config: &HttpConfig, connectors: &Connectors) -> Result<(), ActionConfigError> {
+        let (endpoint, connector) = parts(config, connectors)?;
+        if connector.is_none_or(|connector| connector.tls.is_none()) {
+            tls::platform(&endpoint.scheme)
+                .map_err(|error| ActionConfigError::field_error(&config.name, "url", tls_text(&error)))?;
+        }
+        Ok(())
     }
 
     /// Makes the client for one action.
     ///
     /// # Errors
-    /// [`ActionConfigError`] when the URL's origin doesn't fit, or the platform's certificates can't be loaded for an
-    /// `https` URL.
+    /// [`ActionConfigError`] when the URL doesn't fit, there is no connector of the name or it doesn't fit, or the
+    /// platform's certificates can't be loaded for an `https` URL.
     pub fn new(
         rule: &str,
         config: &HttpConfig,
         targets: Arc<TargetPolicy>,
+        connectors: &Connectors,
     ) -> Result<Self, ActionConfigError> {
-        let fault =
-            |field: &str, problem: String| ActionConfigError::field_error(&config.name, field, problem);
-        let origin = literal_origin(&config.url).map_err(|problem| fault("url", problem))?;
-        let literal_target = match &origin.host {
-            Host::Domain(_) => None,
-            Host::Ipv4(v4) => Some((origin.host.to_string(), SocketAddr::from((*v4, origin.port)))),
-            Host::Ipv6(v6) => Some((origin.host.to_string(), SocketAddr::from((*v6, origin.port)))),
+        let (endpoint, connector) = parts(config, connectors)?;
+        let connector = connector.cloned();
+        let maker = ClientMaker {
+            targets: connector.as_ref().map_or(targets, |connector| Arc::clone(&connector.targets)),
+            connector,
+            connect_timeout: config.connect_timeout,
+            redirect: config.redirect,
+            concurrency: config.concurrency,
         };
-        let tls = tls(&origin.scheme).map_err(|error| fault("url", tls_text(&error)))?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            // A proxy named in the environment would connect on our behalf, past every check of the address.
-            .no_proxy()
-            .retry(reqwest::retry::never())
-            .redirect(redirect_policy(config.redirect))
-            .referer(false)
-            .connect_timeout(config.connect_timeout)
-            .tcp_nodelay(true)
-            .pool_idle_timeout(POOL_IDLE)
-            .pool_max_idle_per_host(config.concurrency)
-            .dns_resolver(Arc::new(GuardedResolver { targets: Arc::clone(&targets), port: origin.port }))
-            .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| fault("url", format!("no HTTP client could be made: {}", chain(&error))))?;
+        let client = maker
+            .make(&endpoint)
+            .map_err(|problem| ActionConfigError::field_error(&config.name, "url", problem))?;
         Ok(Self {
+            maker,
             client,
-            literal_target,
-            targets,
+            endpoint,
+            others: Mutex::default(),
+            allowed_hosts: config.allowed_hosts.clone(),
             timeout: config.timeout,
             answer_bytes_max: config.max_answer,
+            answers: config.answers(),
+            batch: config.batch,
             idempotency_suffix: format!(".{rule}.{}", config.name),
         })
     }
 
-    async fn send(&self, id: ItemId, request: &HttpRequest) -> Result<(), DeliveryError> {
-        if let Some((host, target)) = &self.literal_target {
-            self.targets.check(host, *target)?;
+    /// The client for a request, which may have been queued when scheme and port were others.
+    fn client(&self, origin: &Origin) -> Result<reqwest::Client, DeliveryError> {
+        let endpoint = Endpoint { scheme: origin.scheme.clone(), port: origin.port };
+        if endpoint == self.endpoint {
+            return Ok(self.client.clone());
         }
+        let mut others = self.others.lock();
+        if let Some((_, client)) = others.iter().find(|(other, _)| *other == endpoint) {
+            return Ok(client.clone());
+        }
+        let client = self.maker.make(&endpoint).map_err(|cause| DeliveryError::Unreachable { cause })?;
+        if others.len() >= OTHER_CLIENTS_MAX {
+            others.clear();
+        }
+        others.push((endpoint, client.clone()));
+        Ok(client)
+    }
+
+    /// Where a request goes as the settings are now, if it may go there.
+    fn destination(&self, url: &RequestUrl) -> Result<(Url, Origin), DeliveryError> {
+        let lost = || DeliveryError::HostNotAllowed { host: excerpt(url.as_str().as_bytes(), 80) };
+        let url = match (url, &self.maker.connector) {
+            (RequestUrl::Absolute(url), _) => url.clone(),
+            (RequestUrl::Path(path), Some(connector)) => connector.join(path).ok_or_else(lost)?,
+            (RequestUrl::Path(_), None) => return Err(lost()),
+        };
+        let origin = Origin::of(&url).ok_or_else(lost)?;
+        let reaches = match &self.maker.connector {
+            Some(connector) => connector.reaches(&url),
+            None => allows(&self.allowed_hosts, &origin),
+        };
+        if !reaches {
+            let host = excerpt(origin.host.to_string().as_bytes(), 80);
+            return Err(DeliveryError::HostNotAllowed { host });
+        }
+        let has_proxy = self.maker.connector.as_ref().is_some_and(|connector| connector.proxy.is_some());
+        judge_host(&self.maker.targets, has_proxy, &origin)?;
+        Ok((url, origin))
+    }
+
+    /// Makes one request of items that go together, and says what became of it.
+    async fn send(
+        &self,
+        items: &[Arc<Envelope<HttpRequest>>],
+        request: &HttpRequest,
+        body: Bytes,
+    ) -> Result<(), DeliveryError> {
+        // What the far side can recognise them by.
+        let id = self.key(items);
+        let (url, origin) = self.destination(&request.url)?;
+        let client = self.client(&origin)?;
         let mut headers = request.headers.clone();
         if !headers.contains_key(IDEMPOTENCY_KEY)
-            && let Ok(value) = HeaderValue::from_str(&format!("{id}{}", self.idempotency_suffix))
+            && let Ok(value) = HeaderValue::from_str(&id)
         {
             headers.insert(IDEMPOTENCY_KEY, value);
         }
-        let attempt = self
-            .client
-            .request(request.method.clone(), request.url.clone())
-            .headers(headers)
-            .body(request.body.clone())
-            .send();
+        if let Some(received_at_ms) = items.iter().filter_map(|item| item.replayed).min() {
+            headers.entry(REPLAYED).or_insert(HeaderValue::from_static("true"));
+            headers.entry(RECEIVED_AT).or_insert(HeaderValue::from(received_at_ms));
+        }
         let deadline = Instant::now() + self.timeout;
-        let Ok(answer) = timeout_at(deadline, attempt).await else {
-            return Err(DeliveryError::TimedOut { after: self.timeout });
-        };
-        let answer = answer.map_err(classify)?;
+        let mut token = None;
+        match self.maker.connector.as_ref().map(|connector| &connector.auth) {
+            None | Some(Auth::None) => {}
+            Some(Auth::Fixed(value)) => {
+                headers.insert(AUTHORIZATION, value.clone());
+            }
+            Some(Auth::Signature(signer)) => signer.sign(&id, &body, SystemTime::now(), &mut headers),
+            Some(Auth::Token(_)) => token = Some(self.authorize(None, deadline, &mut headers).await?),
+        }
+        let mut answer = self.exchange(&client, request, &url, &headers, &body, deadline).await?;
+        // A token may be revoked before its time; once, another one is worth a try.
+        if answer.status() == StatusCode::UNAUTHORIZED
+            && let Some(refused) = token
+        {
+            self.authorize(Some(&refused), deadline, &mut headers).await?;
+            answer = self.exchange(&client, request, &url, &headers, &body, deadline).await?;
+        }
         let status = answer.status();
         let retry_after = retry_after(answer.headers(), SystemTime::now());
-        let body = timeout_at(deadline, self.read(answer)).await.unwrap_or_default();
+        let text = timeout_at(deadline, self.read(answer)).await.unwrap_or_default();
         if status.is_success() {
             // The status is the confirmation; what became of the rest of the body doesn't matter.
             return Ok(());
         }
         Err(DeliveryError::Answered {
             status: status.as_u16(),
+            class: self.answers.class(status.as_u16()),
             retry_after: retry_after.filter(|_| is_busy(status)),
-            excerpt: excerpt(&body, ANSWER_EXCERPT_CHARS),
+            excerpt: excerpt(&text, ANSWER_EXCERPT_CHARS),
         })
+    }
+
+    /// Puts a token into the headers. Without one nothing has reached the far side, late or not.
+    async fn authorize(
+        &self,
+        refused: Option<&Token>,
+        deadline: Instant,
+        headers: &mut HeaderMap,
+    ) -> Result<Token, DeliveryError> {
+        let late = || DeliveryError::Unreachable { cause: format!("no token within {:?}", self.timeout) };
+        let Some(Auth::Token(tokens)) = self.maker.connector.as_ref().map(|connector| &connector.auth) else {
+            return Err(DeliveryError::NoCredentials { cause: "the connector makes no tokens".to_owned() });
+        };
+        let token = timeout_at(deadline, tokens.token(refused)).await.map_err(|_| late())??;
+        headers.insert(AUTHORIZATION, token.value.clone());
+        Ok(token)
+    }
+
+    async fn exchange(
+        &self,
+        client: &reqwest::Client,
+        request: &HttpRequest,
+        url: &Url,
+        headers: &HeaderMap,
+        body: &Bytes,
+        deadline: Instant,
+    ) -> Result<reqwest::Response, DeliveryError> {
+        let attempt = client
+            .request(request.method.clone(), url.clone())
+            .headers(headers.clone())
+            .body(body.clone())
+            .send();
+        let Ok(answer) = timeout_at(deadline, attempt).await else {
+            return Err(DeliveryError::TimedOut { after: self.timeout });
+        };
+        answer.map_err(classify)
     }
 
     /// Reads at most the limit, so that a small answer frees its connection for the next request. A longer one costs
@@ -449,22 +294,128 @@ impl HttpSink {
         }
         head
     }
+
+    /// What the far side can recognise these items by, together and in this order: the same items have the same key,
+    /// others another one.
+    fn key(&self, batch: &[Arc<Envelope<HttpRequest>>]) -> String {
+        let Some((first, rest)) = batch.split_first() else { return String::new() };
+        let mut key = first.id.to_string();
+        if !rest.is_empty() {
+            let mut context = digest::Context::new(&digest::SHA256);
+            for item in batch {
+                context.update(item.id.to_string().as_bytes());
+                context.update(b",");
+            }
+            let hash = context.finish();
+            let hash: String =
+                hash.as_ref().iter().take(BATCH_HASH_BYTES).map(|byte| format!("{byte:02x}")).collect();
+            key = format!("{key}+{}.{hash}", rest.len());
+        }
+        key + &self.idempotency_suffix
+    }
+}
+
+/// Checks that connector and URL fit, and says what a client is to be made for.
+fn parts<'c>(
+    config: &HttpConfig,
+    connectors: &'c Connectors,
+) -> Result<(Endpoint, Option<&'c Arc<Connector>>), ActionConfigError> {
+    let fault = |field: &str, problem: String| ActionConfigError::field_error(&config.name, field, problem);
+    let shape = shape(&config.url).map_err(|problem| fault("url", problem))?;
+    let connector = match &config.connector {
+        None => None,
+        Some(name) => Some(connectors.get(name).ok_or_else(|| {
+            let known: Vec<&str> = connectors.names().collect();
+            let known = if known.is_empty() {
+                "there is none".to_owned()
+            } else {
+                format!("expected one of {}", known.join(", "))
+            };
+            fault(
+                "connector",
+                format!("the configuration has no [connectors.{}]; {known}", excerpt(name.as_bytes(), 64)),
+            )
+        })?),
+    };
+    if let Some(connector) = connector {
+        connector.check(config, &shape).map_err(|(field, problem)| fault(field, problem))?;
+    }
+    let base = connector.and_then(|connector| connector.origin());
+    let (scheme, port) = match (&shape, base) {
+        (Shape::Literal(origin), _) | (Shape::Path, Some(origin)) => (&origin.scheme, origin.port),
+        (Shape::RenderedHost { scheme, port }, _) => (scheme, *port),
+        (Shape::Path, None) => return Err(fault("url", "a path needs a connector with a url".to_owned())),
+    };
+    Ok((Endpoint { scheme: scheme.clone(), port }, connector))
 }
 
 impl Sink for HttpSink {
     type Request = HttpRequest;
 
     fn batch_policy(&self) -> BatchPolicy {
-        BatchPolicy::SINGLE
+        match &self.batch {
+            None => BatchPolicy::SINGLE,
+            Some(batch) => BatchPolicy {
+                max_items: batch.max_items,
+                // Every item counts the sign behind it; the one in front of the first is left.
+                max_bytes: usize::try_from(batch.max_bytes).unwrap_or(usize::MAX) - 1,
+                linger: batch.linger,
+                is_whole: true,
+            },
+        }
     }
 
     async fn deliver(&self, batch: &[Arc<Envelope<HttpRequest>>]) -> Vec<Result<(), DeliveryError>> {
-        let mut results = Vec::with_capacity(batch.len());
+        if let (Some(settings), Some(first)) = (&self.batch, batch.first())
+            && batch.iter().all(|item| item.request.is_batch_item)
+        {
+            let body = together(settings.format, batch);
+            let result = self.send(batch, &first.request, body).await;
+            return vec![result; batch.len()];
+        }
+        // One by one: they were queued, or gathered, when the settings were others.
+        let mut results: Vec<Result<(), DeliveryError>> = Vec::with_capacity(batch.len());
         for item in batch {
-            results.push(self.send(item.id, &item.request).await);
+            let stops =
+                results.last().is_some_and(|result| result.as_ref().is_err_and(DeliveryError::is_retriable));
+            results.push(if stops {
+                Err(DeliveryError::NotAttempted)
+            } else {
+                self.send(std::slice::from_ref(item), &item.request, item.request.body.clone()).await
+            });
         }
         results
     }
+}
+
+/// The body of a batch.
+pub(super) fn together(format: BatchFormat, batch: &[Arc<Envelope<HttpRequest>>]) -> Bytes {
+    let bytes: usize = batch.iter().map(|item| item.request.body.len() + 1).sum();
+    let mut body = BytesMut::with_capacity(bytes + 1);
+    match format {
+        BatchFormat::JsonArray => {
+            let mut sign = b'[';
+            for item in batch {
+                body.put_u8(sign);
+                body.put_slice(&item.request.body);
+                sign = b',';
+            }
+            body.put_u8(b']');
+        }
+        BatchFormat::JsonLines => {
+            for item in batch {
+                // In JSON a line break can only stand between tokens, where a space does as well.
+                body.extend(
+                    item.request
+                        .body
+                        .iter()
+                        .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }),
+                );
+                body.put_u8(b'\n');
+            }
+        }
+    }
+    body.freeze()
 }
 
 fn is_busy(status: StatusCode) -> bool {
@@ -479,89 +430,4 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     }
     let at = httpdate::parse_http_date(text).ok()?;
     Some(at.duration_since(now).unwrap_or(Duration::ZERO))
-}
-
-/// Says what a failed attempt means. The URL is taken out of the error: its query may hold values of messages.
-fn classify(error: reqwest::Error) -> DeliveryError {
-    let mut source: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(cause) = source {
-        if let Some(target) = cause.downcast_ref::<TargetError>() {
-            return DeliveryError::Forbidden(target.clone());
-        }
-        source = cause.source();
-    }
-    let unreachable = error.is_connect();
-    let cause = chain(&error.without_url());
-    if unreachable { DeliveryError::Unreachable { cause } } else { DeliveryError::Interrupted { cause } }
-}
-
-fn redirect_policy(redirect: Redirect) -> redirect::Policy {
-    match redirect {
-        Redirect::None => redirect::Policy::none(),
-        Redirect::SameOrigin => redirect::Policy::custom(|attempt| {
-            // 301, 302 and 303 would turn a POST into a GET, which tells the far side nothing.
-            let keeps_body =
-                matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
-            let same_origin = attempt
-                .previous()
-                .first()
-                .is_some_and(|first| Origin::of(first) == Origin::of(attempt.url()));
-            if keeps_body && same_origin && attempt.previous().len() <= REDIRECTS_MAX {
-                attempt.follow()
-            } else {
-                attempt.stop()
-            }
-        }),
-    }
-}
-
-/// The platform's trust, loaded when the first `https` action is made and shared by all: parsing some hundred
-/// certificates for each of many actions would cost seconds and memory.
-static PLATFORM_TLS: OnceLock<ClientConfig> = OnceLock::new();
-
-fn tls_text(error: &rustls::Error) -> String {
-    format!("TLS can't be set up: {error}")
-}
-
-fn tls(scheme: &str) -> Result<ClientConfig, rustls::Error> {
-    if let Some(shared) = PLATFORM_TLS.get() {
-        return Ok(shared.clone());
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?;
-    if scheme == "https" {
-        let config = builder.with_platform_verifier()?.with_no_client_auth();
-        return Ok(PLATFORM_TLS.get_or_init(|| config).clone());
-    }
-    // Nothing is trusted and nothing is loaded: redirects stay within the origin, so TLS is never spoken.
-    Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
-}
-
-/// Resolves names and lets only addresses through that actions may connect to. The client connects to exactly these.
-#[derive(Debug)]
-struct GuardedResolver {
-    targets: Arc<TargetPolicy>,
-    port: u16,
-}
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let targets = Arc::clone(&self.targets);
-        let port = self.port;
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), port)).await?.collect();
-            let mut allowed = Vec::with_capacity(found.len());
-            let mut refused = None;
-            for address in found {
-                match targets.check(name.as_str(), address) {
-                    Ok(()) => allowed.push(address),
-                    Err(error) => refused = Some(error),
-                }
-            }
-            match refused {
-                Some(error) if allowed.is_empty() => Err(error.into()),
-                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
-            }
-        })
-    }
 }

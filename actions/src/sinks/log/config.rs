@@ -33,7 +33,12 @@ pub struct LogConfig {
 impl LogConfig {
     pub(crate) fn delivery(&self) -> DeliveryConfig {
         // One writer keeps lines in order; nothing is ever retried.
-        DeliveryConfig { queue: self.queue, retry: RetryConfig::default(), concurrency: 1 }
+        DeliveryConfig {
+            queue: self.queue,
+            retry: RetryConfig::default(),
+            concurrency: 1,
+            max_per_second: None,
+        }
     }
 }
 

@@ -153,7 +153,7 @@ impl<W: LineWriter> Sink for LogSink<W> {
     type Request = LogLine;
 
     fn batch_policy(&self) -> BatchPolicy {
-        BatchPolicy { max_items: 64, max_bytes: 1 << 20, linger: Duration::ZERO }
+        BatchPolicy { max_items: 64, max_bytes: 1 << 20, linger: Duration::ZERO, is_whole: false }
     }
 
     async fn deliver(&self, batch: &[Arc<Envelope<LogLine>>]) -> Vec<Result<(), DeliveryError>> {

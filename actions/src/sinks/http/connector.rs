@@ -1,0 +1,322 @@
+//! A connector of the configuration: where actions that name it may go, and what they show there.
+//!
+//! Secrets stand here and nowhere else, because rules are written by people who may not know them. So that a rule can't
+//! send them to a host of its author's choice, a connector that has any must say where they may go. A queued request holds
+//! nothing of its connector: address, credentials, certificates and proxy are those of the moment when it is sent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+use super::auth::{Auth, AuthConfig};
+use super::client::{ProxySettings, REQUEST_HEADERS_RESERVED};
+use super::config::HttpConfig;
+use super::hosts::{Base, HOSTS_MAX, HostPattern, Origin, Shape};
+use super::tls::{TlsConfig, TlsFiles};
+use super::token::TokenSource;
+use crate::secret::Secret;
+use crate::targets::{AddressRange, TargetPolicy};
+
+/// Most connectors of a configuration.
+const CONNECTORS_MAX: usize = 1_000;
+
+/// What a connector leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ConnectorKind {
+    /// HTTP servers.
+    Http,
+}
+
+/// `[connectors.<name>]` with `type = "http"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectorConfig {
+    /// What it leads to.
+    #[serde(rename = "type")]
+    pub kind: ConnectorKind,
+    /// URL that the paths of actions are put behind; literal. Without it actions write whole URLs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Hosts that actions may name, where there is no `url`. Default: any, which a connector with credentials can't have.
+    #[serde(default)]
+    pub allowed_hosts: Vec<HostPattern>,
+    /// Loopback, private and reserved addresses that are allowed beside those of `[actions]`. Default: none.
+    #[serde(default)]
+    pub allow_private: Vec<AddressRange>,
+    /// How requests say who sends them. Default: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
+    /// What is trusted, and what is shown, in TLS. Default: the platform's trust, and no certificate of our own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+    /// `http://host:port` of a proxy through which every request goes. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// User name for the proxy. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_username: Option<String>,
+    /// Password for the proxy. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_password: Option<Secret>,
+}
+
+/// A setting of a connector that can't work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("connector \"{connector}\", {field}: {problem}")]
+pub struct ConnectorError {
+    /// The connector's name.
+    pub connector: String,
+    /// The key, as in the configuration: `auth.token_url`.
+    pub field: String,
+    /// What is wrong and what was expected. Holds no secret.
+    pub problem: String,
+}
+
+/// The connectors of a configuration, ready to use.
+#[derive(Debug, Clone, Default)]
+pub struct Connectors(BTreeMap<String, Arc<Connector>>);
+
+impl Connectors {
+    /// Makes connectors of their settings and reads their files. One that hasn't changed since `before`, its files included,
+    /// stays the same, with the token that it holds.
+    ///
+    /// # Errors
+    /// Every fault that is found.
+    pub fn load<'c>(
+        configs: impl IntoIterator<Item = (&'c String, &'c ConnectorConfig)>,
+        targets: &TargetPolicy,
+        before: &Self,
+    ) -> Result<Self, Vec<ConnectorError>> {
+        let mut connectors = BTreeMap::new();
+        let mut errors = Vec::new();
+        for (name, config) in configs {
+            if connectors.len() >= CONNECTORS_MAX {
+                let fault = Fault::new("type", format!("more than {CONNECTORS_MAX} connectors"));
+                errors.push(fault.of(name));
+                break;
+            }
+            match Connector::load(config, targets, before.get(name)) {
+                Ok(connector) => {
+                    connectors.insert(name.clone(), connector);
+                }
+                Err(fault) => errors.push(fault.of(name)),
+            }
+        }
+        if errors.is_empty() { Ok(Self(connectors)) } else { Err(errors) }
+    }
+
+    /// Checks settings without reading a file.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn check(name: &str, config: &ConnectorConfig) -> Result<(), ConnectorError> {
+        Parts::of(config).map(drop).map_err(|fault| fault.of(name))
+    }
+
+    /// The connector of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Connector>> {
+        self.0.get(name)
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Whether these are the very same connectors, none changed and none made anew.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .all(|(name, connector)| other.get(name).is_some_and(|other| Arc::ptr_eq(connector, other)))
+    }
+}
+
+/// A key that is at fault, while the connector's name isn't known.
+#[derive(Debug)]
+pub(super) struct Fault {
+    field: String,
+    problem: String,
+}
+
+impl Fault {
+    pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+
+    fn of(self, connector: &str) -> ConnectorError {
+        ConnectorError { connector: connector.to_owned(), field: self.field, problem: self.problem }
+    }
+}
+
+/// One connector, ready to use.
+pub struct Connector {
+    config: ConnectorConfig,
+    files: TlsFiles,
+    base: Option<Base>,
+    pub(super) auth: Auth,
+    pub(super) targets: Arc<TargetPolicy>,
+    pub(super) tls: Option<ClientConfig>,
+    pub(super) proxy: Option<ProxySettings>,
+}
+
+/// Shows no secret.
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What the settings alone amount to.
+struct Parts {
+    base: Option<Base>,
+    proxy: Option<ProxySettings>,
+}
+
+impl Parts {
+    fn of(config: &ConnectorConfig) -> Result<Self, Fault> {
+        let base = config.url.as_deref().map(Base::parse).transpose();
+        let base = base.map_err(|problem| Fault::new("url", problem))?;
+        let hosts = config.allowed_hosts.len();
+        if hosts > HOSTS_MAX {
+            return Err(Fault::new(
+                "allowed_hosts",
+                format!("{hosts} given, more than the limit of {HOSTS_MAX}"),
+            ));
+        }
+        if base.is_some() && hosts > 0 {
+            return Err(Fault::new("allowed_hosts", "url says already which host it is"));
+        }
+        let shows = [
+            ("auth", config.auth.is_some()),
+            ("tls", config.tls.as_ref().is_some_and(|tls| tls.client_cert_file.is_some())),
+        ];
+        if let Some((field, _)) = shows.iter().find(|(_, shows)| *shows)
+            && base.is_none()
+            && hosts == 0
+        {
+            return Err(Fault::new(
+                *field,
+                "credentials need url or allowed_hosts, which say where they may go",
+            ));
+        }
+        if let Some(auth) = &config.auth {
+            auth.check()?;
+        }
+        if let Some(tls) = &config.tls {
+            tls.check()?;
+        }
+        let proxy = ProxySettings::of(config)?;
+        Ok(Self { base, proxy })
+    }
+}
+
+impl Connector {
+    fn load(
+        config: &ConnectorConfig,
+        targets: &TargetPolicy,
+        before: Option<&Arc<Self>>,
+    ) -> Result<Arc<Self>, Fault> {
+        let Parts { base, proxy } = Parts::of(config)?;
+        let mut targets = targets.clone();
+        targets.allow_private.extend_from_slice(&config.allow_private);
+        let files = TlsFiles::read(config.tls.as_ref())?;
+        if let Some(before) = before
+            && before.config == *config
+            && *before.targets == targets
+            && before.files == files
+        {
+            return Ok(Arc::clone(before));
+        }
+        let targets = Arc::new(targets);
+        let server_name = config.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let tls = config.tls.as_ref().map(|_| files.client_config(server_name)).transpose()?;
+        let auth = match &config.auth {
+            None => Auth::None,
+            Some(auth) => Auth::new(auth, || {
+                // The certificate's other name is that of the servers, not of whoever makes tokens for them.
+                let tls = config.tls.as_ref().map(|_| files.client_config(None)).transpose()?;
+                TokenSource::new(auth, Arc::clone(&targets), tls, proxy.clone())
+            })?,
+        };
+        Ok(Arc::new(Self { config: config.clone(), files, base, auth, targets, tls, proxy }))
+    }
+
+    /// Checks an action that names this connector. Returns the key that is at fault, and why.
+    pub(super) fn check(&self, action: &HttpConfig, shape: &Shape) -> Result<(), (&'static str, String)> {
+        match (shape, &self.base) {
+            (Shape::Path, Some(_)) | (Shape::RenderedHost { .. }, None) => {}
+            (Shape::Path, None) => {
+                return Err(("url", "the connector has no url that a path could be put behind".to_owned()));
+            }
+            (Shape::Literal(_) | Shape::RenderedHost { .. }, Some(_)) => {
+                return Err((
+                    "url",
+                    "the connector has a url of its own; expected a path that begins with \"/\"".to_owned(),
+                ));
+            }
+            (Shape::Literal(origin), None) => {
+                let host = borrowed(&origin.host);
+                if !self.allows(&host) {
+                    return Err(("url", format!("\"{host}\" is none of the connector's allowed hosts")));
+                }
+            }
+        }
+        if matches!(shape, Shape::RenderedHost { .. }) && self.config.allowed_hosts.is_empty() {
+            return Err(("url", "the connector has no allowed_hosts; the host must be literal".to_owned()));
+        }
+        let own: Vec<&str> = self.auth.headers().collect();
+        for name in action.headers.keys() {
+            if own.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+                return Err(("headers", format!("{name} is set by the connector")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The URL of a rendered path; `None` where there is no base, or the path would lead elsewhere.
+    pub(super) fn join(&self, path: &str) -> Option<Url> {
+        self.base.as_ref()?.join(path)
+    }
+
+    /// The origin of the connector's own URL.
+    pub(super) fn origin(&self) -> Option<&Origin> {
+        self.base.as_ref().map(|base| &base.origin)
+    }
+
+    /// Whether requests may go to this URL.
+    pub(super) fn reaches(&self, url: &Url) -> bool {
+        match &self.base {
+            Some(base) => Origin::of(url).as_ref() == Some(&base.origin),
+            None => url.host().is_some_and(|host| self.allows(&host)),
+        }
+    }
+
+    fn allows(&self, host: &Host<&str>) -> bool {
+        let hosts = &self.config.allowed_hosts;
+        hosts.is_empty() || hosts.iter().any(|pattern| pattern.matches(host))
+    }
+}
+
+pub(super) fn borrowed(host: &Host<String>) -> Host<&str> {
+    match host {
+        Host::Domain(name) => Host::Domain(name),
+        Host::Ipv4(v4) => Host::Ipv4(*v4),
+        Host::Ipv6(v6) => Host::Ipv6(*v6),
+    }
+}
+
+/// Whether a header that a connector sets under a configurable name may have that name.
+pub(super) fn is_free_header(name: &str) -> bool {
+    reqwest::header::HeaderName::from_bytes(name.as_bytes())
+        .is_ok_and(|name| !REQUEST_HEADERS_RESERVED.contains(&name.as_str()))
+}
