@@ -8,7 +8,7 @@ fn without_kills_nothing_is_lost_doubled_or_out_of_order() {
         seed: 1,
         rounds: 20,
         with_kills: false,
-        durability: "memory".to_owned(),
+        durability: "commit".to_owned(),
         with_sink: true,
     }) {
         Ok(summary) => assert!(summary.acknowledged == 2400 && summary.delivered > 7200, "{summary:?}"),

@@ -313,6 +313,6 @@ async fn the_gateway_is_found_as_serve_finds_its_data() {
     assert_eq!(memory.status.code(), Some(1));
     assert!(err(&memory).contains("keeps everything in memory"), "{}", err(&memory));
     gateway.server.stop(Duration::ZERO).await;
-    gateway.fails(4, &["list"], "no gateway runs with the data directory");
+    gateway.fails(4, &["list"], "no gateway runs with a store on disk in the data directory");
     assert!(!gateway.data_dir().join("admin.sock").exists());
 }

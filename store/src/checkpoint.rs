@@ -214,7 +214,7 @@ fn read_frame(state: &mut State, body: &[u8]) -> Result<(), Malformed> {
             QUEUE => {
                 let number = reader.number()?;
                 let queue = read_queue(&mut reader)?;
-                state.names.insert(queue.key.clone(), number);
+                state.know(number, queue.key.clone());
                 state.queues.insert(number, Arc::new(queue));
             }
             RETAINED => {

@@ -218,6 +218,16 @@ impl DurableStore {
         }
     }
 
+    /// The same for outboxes and dead letters alone, at a cost that doesn't depend on how many other queues there are.
+    pub fn for_each_queue_of_actions(&self, mut each: impl FnMut(StoredQueue, u64)) {
+        let front = self.shared.front.lock();
+        for queue in front.state.of_actions.iter().filter_map(|number| front.state.queues.get(number)) {
+            if let Ok(key) = key_of(&queue.key) {
+                each(key.into(), queue.len());
+            }
+        }
+    }
+
     /// How many debts a queue has, 0 when there is none of this name.
     #[must_use]
     pub fn queue_len(&self, key: QueueKey<'_>) -> u64 {

@@ -5,8 +5,8 @@
 //!
 //! The frame that a debt or a retained message is in has its bytes divided among them: the share dies when they do.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) queues: Shards<u64, Arc<Queue>>,
     /// Numbers of queues by their encoded keys.
     pub(crate) names: HashMap<Box<[u8]>, u64>,
+    /// Numbers of the queues that belong to actions: few, among all those of sessions.
+    pub(crate) of_actions: BTreeSet<u64>,
     pub(crate) retained: Shards<Box<str>, Place>,
     pub(crate) segments: BTreeMap<u64, Segment>,
     /// The number that the next queue gets.
@@ -160,11 +162,20 @@ impl State {
         if matches!(key, QueueKey::Session(_)) && queue.session.is_none() {
             queue.session = Some(Box::default());
         }
-        self.names.insert(name.into(), number);
+        self.know(number, name.into());
+    }
+
+    /// Finds a queue by its encoded key from here on.
+    pub(crate) fn know(&mut self, number: u64, name: Box<[u8]>) {
+        if matches!(key_of(&name), Ok(QueueKey::Outbox { .. } | QueueKey::DeadLetters { .. })) {
+            self.of_actions.insert(number);
+        }
+        self.names.insert(name, number);
     }
 
     fn end_queue(&mut self, number: u64) {
         let Some(queue) = self.queues.remove(&number) else { return };
+        self.of_actions.remove(&number);
         if let Slot::Occupied(slot) = self.names.entry(queue.key.clone())
             && *slot.get() == number
         {

@@ -164,7 +164,7 @@ impl DeadLetters {
     #[must_use]
     pub fn counts(&self) -> Vec<(String, u64)> {
         let mut counts = Vec::new();
-        self.store.for_each_queue(|queue, letters| {
+        self.store.for_each_queue_of_actions(|queue, letters| {
             if let StoredQueue::DeadLetters { namespace: 0, name } = queue
                 && letters > 0
             {

@@ -54,6 +54,9 @@ const KILLED_STARTS: u32 = 6;
 /// After this time without a new message nothing more is expected.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// How often dead letters are looked for.
+const REDRIVES_MAX: usize = 3;
+
 /// How long the subscribers stay after the last start, for what comes again though it shouldn't.
 const AFTERMATH: Duration = Duration::from_millis(500);
 
@@ -207,8 +210,9 @@ pub fn run(options: &Options) -> Result<Summary, Box<Failure>> {
         broker.stop();
     }
     let history = std::mem::take(&mut stage.lock().history);
-    let mut violations = check(&receivers, &history);
-    violations.extend(done.err().map(|what| Violation { what, about: None }));
+    // What ended the run explains the rest.
+    let mut violations: Vec<_> = done.err().map(|what| Violation { what, about: None }).into_iter().collect();
+    violations.extend(check(&receivers, &history));
     drop(std::fs::remove_dir_all(&folder));
     if !violations.is_empty() {
         let trace = write_trace(options.seed, &history).ok();
@@ -299,7 +303,15 @@ impl<'a> Director<'a> {
     fn finish(&mut self) -> Done<()> {
         self.stage.change(|state| state.phase = Phase::Draining);
         self.wait("the last acknowledgement", |state| state.finished == PUBLISHERS.len())?;
-        self.drain();
+        self.drain(stage::State::unsettled);
+        // What was rejected a moment ago may become a dead letter after the first look.
+        for _ in 0..REDRIVES_MAX {
+            self.redrive()?;
+            self.drain(stage::State::missing);
+            if self.stage.lock().missing(self.receivers) == 0 {
+                break;
+            }
+        }
         self.look_at_retained()?;
         if self.with_kills {
             let connected = self.connections();
@@ -312,19 +324,28 @@ impl<'a> Director<'a> {
         Ok(())
     }
 
-    /// Waits until everything has arrived, or nothing more does.
-    fn drain(&self) {
-        let mut missing = usize::MAX;
+    /// Waits until nothing is left, or until it gets no less.
+    fn drain(&self, left: fn(&stage::State, &[Receiver]) -> usize) {
+        let mut last = usize::MAX;
         loop {
-            let before = missing;
-            let is_there = self.stage.wait(QUIET, |state| {
-                missing = state.missing(self.receivers);
-                missing == 0 || missing < before
+            let before = last;
+            let is_moving = self.stage.wait(QUIET, |state| {
+                last = left(state, self.receivers);
+                last == 0 || last < before
             });
-            if missing == 0 || !is_there {
+            if last == 0 || !is_moving {
                 return;
             }
         }
+    }
+
+    /// Sends again what the far side has rejected, now that it is well: with what it has, that is everything.
+    fn redrive(&self) -> Done<()> {
+        let Some(broker) = self.broker.as_ref().filter(|_| self.receivers.contains(&FAR_SIDE)) else {
+            return Ok(());
+        };
+        let (code, text) = broker.command(&["dead-letters", "redrive", "--all"]);
+        if code == Some(0) { Ok(()) } else { Err(format!("dead letters are not sent again: {text}")) }
     }
 
     fn connections(&self) -> usize {

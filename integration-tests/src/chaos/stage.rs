@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::check::Receiver;
 use super::history::{Entry, Event, Label, Lane};
 use crate::PATIENCE;
 
@@ -43,8 +44,10 @@ pub(super) struct State {
     retained: BTreeMap<(u8, u8), (u32, u32)>,
     /// Which messages of those for everybody were sent.
     sent: BTreeSet<Label>,
-    /// Which of them a receiver has or has rejected.
+    /// Which of them a receiver has.
     arrived: BTreeMap<&'static str, BTreeSet<Label>>,
+    /// Which of them a receiver has or has rejected.
+    settled: BTreeMap<&'static str, BTreeSet<Label>>,
     pub(super) history: Vec<Entry>,
 }
 
@@ -62,6 +65,7 @@ impl Stage {
                 retained: BTreeMap::new(),
                 sent: BTreeSet::new(),
                 arrived: BTreeMap::new(),
+                settled: BTreeMap::new(),
                 history: Vec::new(),
             }),
             changed: Condvar::new(),
@@ -143,17 +147,30 @@ impl State {
                     newest.1 = newest.1.max(label.number);
                 }
             }
-            Event::Delivered(receiver, label, _) | Event::Rejected(receiver, label) => {
+            Event::Delivered(receiver, label, _) => {
                 self.arrived.entry(receiver).or_default().insert(label);
+                self.settled.entry(receiver).or_default().insert(label);
+            }
+            Event::Rejected(receiver, label) => {
+                self.settled.entry(receiver).or_default().insert(label);
             }
             _ => {}
         }
     }
 
+    /// Messages that are still to reach one of the receivers, or to be rejected by it.
+    pub(super) fn unsettled(&self, receivers: &[Receiver]) -> usize {
+        self.left(receivers, &self.settled)
+    }
+
     /// Messages that are still to reach one of the receivers.
-    pub(super) fn missing(&self, receivers: &[super::check::Receiver]) -> usize {
-        let arrived = |name| self.arrived.get(name).map_or(0, BTreeSet::len);
-        receivers.iter().map(|receiver| self.sent.len().saturating_sub(arrived(receiver.name))).sum()
+    pub(super) fn missing(&self, receivers: &[Receiver]) -> usize {
+        self.left(receivers, &self.arrived)
+    }
+
+    fn left(&self, receivers: &[Receiver], there: &BTreeMap<&'static str, BTreeSet<Label>>) -> usize {
+        let there = |name| there.get(name).map_or(0, BTreeSet::len);
+        receivers.iter().map(|receiver| self.sent.len().saturating_sub(there(receiver.name))).sum()
     }
 
     /// The newest number sent and the newest acknowledged of a Retained Message, 0 for none.

@@ -18,7 +18,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 #[non_exhaustive]
 pub enum AdminClientError {
     /// Nobody is there.
-    #[error("no gateway runs with the data directory {}: its administration socket isn't there", data_dir.display())]
+    #[error("no gateway runs with a store on disk in the data directory {}: nobody answers at its administration socket", data_dir.display())]
     NoGateway {
         /// The data directory.
         data_dir: PathBuf,

@@ -8,7 +8,7 @@ use actions::delivery::outbox::Body;
 use actions::{DeadLetter, DropReason, ItemId};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use store::{MessageId, MessageRecord, Position, QueueKey, Record, Store as _, StoreOptions};
+use store::{FaultDisk, MessageId, MessageRecord, Position, QueueKey, Record, Store as _, StoreOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -38,8 +38,12 @@ struct Gateway {
 
 impl Gateway {
     fn start() -> Self {
+        Self::start_on(&FaultDisk::default())
+    }
+
+    fn start_on(disk: &FaultDisk) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = DurableStore::open(&folder.path().join("store"), StoreOptions::default()).unwrap().0;
+        let store = DurableStore::open_on(Arc::new(disk.clone()), StoreOptions::default()).unwrap().0;
         let (store, actions) = (Arc::new(store), Arc::new(Actions::default()));
         let services = Services::new(&store, Arc::<Actions>::clone(&actions));
         let socket = AdminSocket::open(folder.path(), services).unwrap();
@@ -48,6 +52,10 @@ impl Gateway {
 
     /// Keeps a letter, as the delivery machine does.
     fn keep(&self, outbox: &str, number: u64, request: &[u8]) {
+        self.keep_of("sensors/1/temp", outbox, number, request);
+    }
+
+    fn keep_of(&self, topic: &str, outbox: &str, number: u64, request: &[u8]) {
         let letter = DeadLetter {
             item: ItemId { store: 5, epoch: 6, sequence: number },
             cause: DropReason::Refused.as_str().to_owned(),
@@ -72,7 +80,7 @@ impl Gateway {
         let properties = b"\x03\x00\x0atext/plain\x26\x00\x04site\x00\x01a\x26\x00\x05token\x00\x04hush";
         let message = MessageRecord {
             id,
-            topic: "sensors/1/temp",
+            topic,
             properties,
             payload: b"{\"t\":99}",
             qos: 1,
@@ -496,4 +504,41 @@ async fn a_client_tells_a_refusal_from_an_answer_and_from_nobody() {
         let error = client.call("dead_letters.list", json!({})).unwrap_err();
         assert!(error.to_string().contains(problem), "{error}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_is_bounded_whatever_the_letters_hold() {
+    let gateway = Gateway::start();
+    let topic = "t".repeat(65_535);
+    for number in 1..=40 {
+        gateway.keep_of(&topic, "hot/ops", number, &plain_request());
+    }
+    let mut guest = gateway.connect().await;
+    let (mut after, mut seen) = (Value::Null, 0);
+    loop {
+        let page = guest.call("dead_letters.list", json!({ "limit": 1000, "after": after })).await;
+        let bytes = page.to_string().len();
+        assert!(bytes < (1 << 20) + 70_000, "{bytes}");
+        seen += names(&page).len();
+        after = page["next"].clone();
+        if after.is_null() {
+            break;
+        }
+    }
+    assert_eq!(seen, 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_does_not_confirm_is_not_said_to_be_done() {
+    let disk = FaultDisk::default();
+    let gateway = Gateway::start_on(&disk);
+    gateway.keep("hot/ops", 1, &plain_request());
+    let mut guest = gateway.connect().await;
+    assert_eq!(names(&guest.call("dead_letters.list", json!({})).await), ["hot/ops:1"]);
+    disk.fail_sync_after(0);
+    let drop_it = r#"{"version":1,"command":"dead_letters.drop","params":{"name":"hot/ops:1"}}"#;
+    assert_eq!(guest.refused(drop_it).await, "store");
+    let again = r#"{"version":1,"command":"dead_letters.redrive","params":{"filter":{}}}"#;
+    let answer = guest.ask(again).await;
+    assert!(answer["result"]["done"] == 0 || answer["error"]["code"] == "store", "{answer}");
 }

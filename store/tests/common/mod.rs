@@ -177,6 +177,12 @@ impl Model {
         });
         let mut queues = Vec::new();
         store.for_each_queue(|queue, len| queues.push((queue, len)));
+        let mut of_actions = BTreeSet::new();
+        store.for_each_queue_of_actions(|queue, len| assert!(of_actions.insert((queue, len))));
+        let is_of_actions = |queue: &StoredQueue| {
+            matches!(queue, StoredQueue::Outbox { .. } | StoredQueue::DeadLetters { .. })
+        };
+        assert_eq!(of_actions, queues.iter().filter(|(queue, _)| is_of_actions(queue)).cloned().collect());
         for (queue, len) in queues {
             let debts = read(store, queue.key());
             assert_eq!(debts.len() as u64, len, "length of {queue:?}");
