@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use actions::dead_letters::{DeadLetters, Outlets};
 use store::DurableStore;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub use client::{AdminClient, AdminClientError};
@@ -87,6 +88,8 @@ impl Services {
 #[derive(Debug)]
 pub struct AdminSocket {
     path: PathBuf,
+    /// Gone: the task ends.
+    stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
@@ -99,8 +102,9 @@ impl AdminSocket {
     pub fn open(data_dir: &Path, services: Services) -> Result<Self, AdminError> {
         let path = socket_path(data_dir);
         let listener = socket::Listener::bind(&path)?;
-        let task = tokio::spawn(listener.run(Arc::new(services)));
-        Ok(Self { path, task })
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(listener.run(Arc::new(services), stopped));
+        Ok(Self { path, stop: Some(stop), task })
     }
 
     /// Its path.
@@ -111,9 +115,10 @@ impl AdminSocket {
 
     /// Ends every connection and removes the socket. A command that works on many letters ends between two of them.
     pub async fn close(mut self) {
-        self.task.abort();
-        // It was aborted or has panicked; either way it is over.
-        drop((&mut self.task).await);
+        drop(self.stop.take());
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!(%error, "the administration socket ended early");
+        }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "the administration socket can't be removed");
         }

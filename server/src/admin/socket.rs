@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -51,8 +52,8 @@ impl Listener {
         Ok(Self { listener, owner })
     }
 
-    /// Serves connections for ever.
-    pub(super) async fn run(self, services: Arc<Services>) {
+    /// Serves connections until whoever holds the other end of `stop` lets go of it; then ends them all.
+    pub(super) async fn run(self, services: Arc<Services>, mut stop: oneshot::Receiver<()>) {
         let mut connections: JoinSet<()> = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -63,6 +64,7 @@ impl Listener {
                     }
                     continue;
                 }
+                _ = &mut stop => break,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -80,6 +82,7 @@ impl Listener {
                 Err(refusal) => drop(stream.try_write(&answer(Err(refusal)))),
             }
         }
+        connections.shutdown().await;
     }
 
     fn admit(&self, stream: &UnixStream, connections: usize) -> Result<(), Refusal> {
