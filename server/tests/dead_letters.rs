@@ -140,6 +140,7 @@ impl Gateway {
             data_dir: Some(data_dir),
             store: on_disk,
             listeners: vec![listener],
+            actions: config::Actions { allow_private: vec!["127.0.0.1".parse().unwrap()] },
             ..Config::default()
         };
         let storage = Storage::open(&config, &Environment::default()).unwrap();
