@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Keeps a letter of the action `hot/ops`, as the delivery machine does.
 fn keep(store: &DurableStore, number: u64, url: &str, cause: DropReason) {
     let mut request = Vec::new();
-    for part in ["POST", url, &format!("body {number}"), "authorization", "Bearer hush"] {
+    for part in ["\0", "POST", url, &format!("body {number}"), "authorization", "Bearer hush"] {
         request.extend_from_slice(&u32::try_from(part.len()).unwrap().to_be_bytes());
         request.extend_from_slice(part.as_bytes());
     }
@@ -140,8 +140,7 @@ impl Gateway {
             data_dir: Some(data_dir),
             store: on_disk,
             listeners: vec![listener],
-            // The far side is on this machine.
-            actions: config::Actions { allow_private: vec!["127.0.0.0/8".parse().unwrap()] },
+            actions: config::Actions { allow_private: vec!["127.0.0.1".parse().unwrap()] },
             ..Config::default()
         };
         let storage = Storage::open(&config, &Environment::default()).unwrap();

@@ -12,9 +12,6 @@ use super::plan::{HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX, method};
 use crate::delivery::outbox::{put_bytes, take_bytes};
 use crate::outlet::QueuedRequest;
 
-/// Stands among the headers of an encoded request where a header's name would: no header has this one.
-const BATCH_ITEM: &[u8] = b"";
-
 /// Where a request goes.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RequestUrl {
@@ -89,13 +86,10 @@ impl QueuedRequest for HttpRequest {
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, &[u8::from(self.is_batch_item)]);
         put_bytes(out, self.method.as_str().as_bytes());
         put_bytes(out, self.url.as_str().as_bytes());
         put_bytes(out, &self.body);
-        if self.is_batch_item {
-            put_bytes(out, BATCH_ITEM);
-            put_bytes(out, b"");
-        }
         for (name, value) in &self.headers {
             put_bytes(out, name.as_str().as_bytes());
             put_bytes(out, value.as_bytes());
@@ -104,18 +98,17 @@ impl QueuedRequest for HttpRequest {
 
     fn decode(mut bytes: &[u8]) -> Option<Self> {
         let from = &mut bytes;
+        let is_batch_item = match take_bytes(from)? {
+            [0] => false,
+            [1] => true,
+            _ => return None,
+        };
         let method = method(std::str::from_utf8(take_bytes(from)?).ok()?)?;
         let url = decode_url(std::str::from_utf8(take_bytes(from)?).ok()?)?;
         let body = Bytes::copy_from_slice(take_bytes(from)?);
         let mut headers = HeaderMap::new();
-        let mut is_batch_item = false;
         while !from.is_empty() {
-            let name = take_bytes(from)?;
-            if name == BATCH_ITEM {
-                is_batch_item = take_bytes(from)?.is_empty();
-                continue;
-            }
-            let name = HeaderName::from_bytes(name).ok()?;
+            let name = HeaderName::from_bytes(take_bytes(from)?).ok()?;
             let value = HeaderValue::from_bytes(take_bytes(from)?).ok()?;
             let is_reserved = REQUEST_HEADERS_RESERVED.contains(&name.as_str());
             // The Content-Type may be one more than were configured.
