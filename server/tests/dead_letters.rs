@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Keeps a letter of the action `hot/ops`, as the delivery machine does.
 fn keep(store: &DurableStore, number: u64, url: &str, cause: DropReason) {
     let mut request = Vec::new();
-    for part in ["POST", url, &format!("body {number}"), "authorization", "Bearer hush"] {
+    for part in ["\0", "POST", url, &format!("body {number}"), "authorization", "Bearer hush"] {
         request.extend_from_slice(&u32::try_from(part.len()).unwrap().to_be_bytes());
         request.extend_from_slice(part.as_bytes());
     }
@@ -136,9 +136,11 @@ impl Gateway {
         let listener =
             Listener { address: "127.0.0.1:0".parse().unwrap(), ..Config::default().listeners[0].clone() };
         let on_disk = config::Store { durability: Durability::Commit, ..config::Store::default() };
+        let actions = config::Actions { allow_private: vec!["127.0.0.1".parse().unwrap()] };
         let config = Config {
             data_dir: Some(data_dir),
             store: on_disk,
+            actions,
             listeners: vec![listener],
             ..Config::default()
         };
