@@ -109,7 +109,8 @@ impl Shared {
     pub(crate) fn read_backlog(&self, session: &Arc<Session>, inner: &mut SessionInner) {
         let Some(read) = inner.state.begin_read(&self.config.limits) else { return };
         let key = QueueKey::Session(session.key());
-        let Some(reader) = inner.reader.take().or_else(|| self.store.queue_reader(key)) else { return };
+        let reader = inner.reader.take().or_else(|| self.store.queue_reader(key).map(Box::new));
+        let Some(reader) = reader else { return };
         let session = Arc::clone(session);
         self.read(reader, read, move |shared, reader, found| {
             let mut inner = session.lock();
@@ -133,7 +134,7 @@ impl Shared {
     pub(crate) fn read_group(&self, group: &Arc<Group>, read: BacklogRead) {
         let Some(reader) = self.store.queue_reader(group.key()) else { return };
         let group = Arc::clone(group);
-        self.read(reader, read, move |shared, _, found| {
+        self.read(Box::new(reader), read, move |shared, _, found| {
             let found_nothing = found.as_ref().is_some_and(Vec::is_empty);
             let debts = found.into_iter().flatten().filter_map(|debt| shared.debt(debt));
             group.arrive(&shared, read, debts.collect(), found_nothing);
@@ -143,9 +144,9 @@ impl Shared {
     /// Reads in the background, then hands over what was found: `None` when the disk failed.
     fn read(
         &self,
-        mut reader: QueueReader,
+        mut reader: Box<QueueReader>,
         read: BacklogRead,
-        done: impl FnOnce(Arc<Self>, Option<QueueReader>, Option<Vec<StoredDebt>>) + Send + 'static,
+        done: impl FnOnce(Arc<Self>, Option<Box<QueueReader>>, Option<Vec<StoredDebt>>) + Send + 'static,
     ) {
         let Some(shared) = self.this.upgrade() else { return };
         tokio::spawn(async move {

@@ -97,6 +97,9 @@ pub struct Envelope<R> {
     pub id: ItemId,
     /// The request.
     pub request: R,
+    /// When its message was received, milliseconds since the epoch, if an earlier run of the process left the item or it was
+    /// a dead letter; `None` for one that is on its way for the first time.
+    pub replayed: Option<i64>,
 }
 
 /// An item that ended without being delivered.

@@ -3,7 +3,8 @@
 //! The store is the truth. An item is on disk with the message that it was made from, before the publisher is told yes, and
 //! is settled only when it was confirmed or has ended for good. Memory holds the head of it ([`HEAD_ITEMS_MAX`],
 //! [`HEAD_BYTES_MAX`]): an item goes straight into the head while nothing older waits on disk, otherwise it is read from
-//! there when its turn comes. What is settled before the store has written it never reaches the disk.
+//! there when its turn comes. While none of the head may leave, because all of it waits for one far end or one key, it is read
+//! on past it ([`STRETCHED_ITEMS_MAX`], [`STRETCHED_BYTES_MAX`]). What is settled before the store has written it never reaches the disk.
 //!
 //! An item's body is a [`Body`]; bytes that don't decode end their item, and nothing else.
 
@@ -28,6 +29,10 @@ use crate::outlet::QueuedRequest;
 pub(super) const HEAD_ITEMS_MAX: usize = 1_024;
 /// Bytes of items in memory past which no more are taken.
 pub(super) const HEAD_BYTES_MAX: usize = 1 << 20;
+/// Most items in memory while none of them may leave: so far is read on past those of a key that is held up.
+pub(super) const STRETCHED_ITEMS_MAX: usize = 8 * HEAD_ITEMS_MAX;
+/// Bytes of items in memory past which no more are taken then.
+pub(super) const STRETCHED_BYTES_MAX: usize = 8 * HEAD_BYTES_MAX;
 /// Most items that are read at once.
 const READ_ITEMS_MAX: usize = HEAD_ITEMS_MAX / 2;
 /// Most places known ahead of the one up to which everything is known; past it the disk is read.
@@ -63,6 +68,8 @@ pub(super) struct Read<R> {
     pub(super) id: ItemId,
     /// Since the message was received, or sent again.
     pub(super) age: Duration,
+    /// See [`super::Envelope::replayed`].
+    pub(super) replayed: Option<i64>,
     /// `None`: the body can't be read.
     pub(super) decoded: Option<(Option<u64>, R)>,
 }
@@ -163,7 +170,9 @@ impl Outbox {
             };
             Some((key.map(|key| self.hasher.hash_one(key.as_str())), R::decode(body.request)?))
         });
-        Read { position: debt.position.0, id, age: Duration::from_millis(age), decoded }
+        let is_replayed = debt.epoch != self.store.identity().epoch || id != own;
+        let replayed = is_replayed.then_some(received_at_ms);
+        Read { position: debt.position.0, id, age: Duration::from_millis(age), replayed, decoded }
     }
 }
 

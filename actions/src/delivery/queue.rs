@@ -16,7 +16,9 @@ use super::burial::{Buried, Ending, Fate};
 use super::circuit::{Circuit, Permit};
 use super::counters::{Counters, DropReason, Snapshot};
 use super::error::DeliveryError;
-use super::outbox::{Backlog, HEAD_BYTES_MAX, HEAD_ITEMS_MAX, READ_PAUSE, Read};
+use super::outbox::{
+    Backlog, HEAD_BYTES_MAX, HEAD_ITEMS_MAX, READ_PAUSE, Read, STRETCHED_BYTES_MAX, STRETCHED_ITEMS_MAX,
+};
 use super::rate::RateCap;
 use super::{Enqueued, Envelope, Failure, OnFailure, Outgoing, retry};
 use crate::config::{DeadLettersConfig, DeliveryConfig, Kept, Overflow, QueueBounds};
@@ -231,12 +233,18 @@ impl<R: QueuedRequest> Queue<R> {
         }
     }
 
-    fn item(&mut self, outgoing: Outgoing<R>, arrived_at: Instant, position: Option<u64>) -> Item<R> {
+    fn item(
+        &mut self,
+        outgoing: Outgoing<R>,
+        arrived_at: Instant,
+        position: Option<u64>,
+        replayed: Option<i64>,
+    ) -> Item<R> {
         let number = self.next_number;
         self.next_number += 1;
         Item {
             bytes: outgoing.request.bytes().saturating_add(outgoing.extra_bytes),
-            envelope: Arc::new(Envelope { id: outgoing.id, request: outgoing.request }),
+            envelope: Arc::new(Envelope { id: outgoing.id, request: outgoing.request, replayed }),
             key: outgoing.key.map_or(Key::Own(number), Key::Shared),
             number,
             arrived_at,
@@ -262,7 +270,7 @@ impl<R: QueuedRequest> Queue<R> {
         if self.backlog.as_mut().is_some_and(|backlog| !backlog.told(position, has_room)) {
             return Some(outgoing);
         }
-        let item = self.item(outgoing, now, Some(position));
+        let item = self.item(outgoing, now, Some(position), None);
         self.bytes += item.bytes;
         self.push_back(item);
         None
@@ -280,7 +288,7 @@ impl<R: QueuedRequest> Queue<R> {
     /// Takes what was read from the outbox.
     pub(super) fn loaded(&mut self, read: Vec<Read<R>>, now: Instant) {
         let found_any = !read.is_empty();
-        for Read { position, id, age, decoded } in read {
+        for Read { position, id, age, replayed, decoded } in read {
             if self.backlog.as_mut().is_some_and(|backlog| !backlog.found(position)) {
                 continue;
             }
@@ -297,7 +305,7 @@ impl<R: QueuedRequest> Queue<R> {
                 continue;
             };
             let arrived_at = now.checked_sub(age).unwrap_or(now);
-            let item = self.item(Outgoing::new(id, key, request), arrived_at, Some(position));
+            let item = self.item(Outgoing::new(id, key, request), arrived_at, Some(position), replayed);
             self.bytes += item.bytes;
             self.push_back(item);
         }
@@ -343,6 +351,12 @@ impl<R: QueuedRequest> Queue<R> {
     #[cfg(test)]
     pub(super) fn bury_is_put_off(&self, now: Instant) -> bool {
         !self.ending.is_empty() && self.bury_at > now
+    }
+
+    /// Whether something is being put away, or dead letters are looked through or about to be.
+    #[cfg(test)]
+    pub(super) fn is_burying(&self) -> bool {
+        self.burying.is_some() || self.letters_at <= Instant::now()
     }
 
     pub(super) fn bounds(&self) -> &QueueBounds {
@@ -402,7 +416,7 @@ impl<R: QueuedRequest> Queue<R> {
 
     pub(super) fn admit(&mut self, outgoing: Outgoing<R>, now: Instant) -> Admission {
         self.counters.received += 1;
-        let item = self.item(outgoing, now, None);
+        let item = self.item(outgoing, now, None, None);
         let mut settled = Settled::default();
         let refusal = if self.closes_at.is_some() {
             Some((DropReason::Shutdown, "the action is stopping".to_owned()))
@@ -508,15 +522,20 @@ impl<R: QueuedRequest> Queue<R> {
             self.is_finished = true;
             return (Step::Finished, settled);
         }
+        self.end_delays(now);
         let is_low = self.in_memory() <= HEAD_ITEMS_MAX / 2 && self.bytes < HEAD_BYTES_MAX / 2;
+        // Those that are there may all wait for one slow far end while there is more for others.
+        let is_stuck = self.ready.is_empty()
+            && self.in_flight_batches < self.config.concurrency
+            && self.in_memory() < STRETCHED_ITEMS_MAX
+            && self.bytes < STRETCHED_BYTES_MAX;
         if let Some(backlog) = &mut self.backlog
-            && is_low
+            && (is_low || is_stuck)
             && self.closes_at.is_none()
             && let Some(after) = backlog.begin_read(now)
         {
             return (Step::Load(after), settled);
         }
-        self.end_delays(now);
         let mut wait_until = earliest(expires_at, self.closes_at);
         wait_until = earliest(wait_until, self.backlog.as_ref().and_then(|backlog| backlog.paused_until));
         wait_until = earliest(wait_until, self.delayed.first().map(|(at, _)| *at));

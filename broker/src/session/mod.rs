@@ -72,7 +72,7 @@ pub(crate) struct SessionInner {
     /// That is being read.
     pub(crate) is_loading: bool,
     /// Reads its queue while that is behind.
-    pub(crate) reader: Option<QueueReader>,
+    pub(crate) reader: Option<Box<QueueReader>>,
     /// The connection has asked to be woken when this is safe.
     awaited: CommitToken,
     /// Publishers that pause until this session's client has read more.

@@ -210,8 +210,9 @@ pub fn run(options: &Options) -> Result<Summary, Box<Failure>> {
         broker.stop();
     }
     let history = std::mem::take(&mut stage.lock().history);
-    let mut violations = check(&receivers, &history);
-    violations.extend(done.err().map(|what| Violation { what, about: None }));
+    // What ended the run explains the rest.
+    let mut violations: Vec<_> = done.err().map(|what| Violation { what, about: None }).into_iter().collect();
+    violations.extend(check(&receivers, &history));
     drop(std::fs::remove_dir_all(&folder));
     if !violations.is_empty() {
         let trace = write_trace(options.seed, &history).ok();

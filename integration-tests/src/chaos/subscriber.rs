@@ -1,6 +1,6 @@
 //! A durable subscriber that comes and goes, and forgets nothing that it has said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(super) struct Subscriber<'a> {
     random: fastrand::Rng,
     /// Messages of QoS 2 that aren't released, by Packet Identifier.
     held: BTreeMap<u16, Label>,
+    /// Packet Identifiers whose last message is released.
+    released: BTreeSet<u16>,
     has_session: bool,
     is_subscribed: bool,
     /// Acknowledgements that aren't sent yet.
@@ -53,6 +55,7 @@ impl<'a> Subscriber<'a> {
             role,
             random: fastrand::Rng::with_seed(seed),
             held: BTreeMap::new(),
+            released: BTreeSet::new(),
             has_session: false,
             is_subscribed: false,
             out: Vec::new(),
@@ -88,6 +91,7 @@ impl<'a> Subscriber<'a> {
                 self.is_subscribed = false;
             }
             self.held.clear();
+            self.released.clear();
         }
         self.has_session = true;
         if !self.is_subscribed {
@@ -159,7 +163,10 @@ impl<'a> Subscriber<'a> {
             }
             Packet::Pubrel(packet_id) => {
                 // It may be released already: then its PUBCOMP was lost.
-                self.held.remove(&packet_id);
+                if self.held.remove(&packet_id).is_none() && !self.released.contains(&packet_id) {
+                    self.wrong(Wrong::Unasked(0x62, packet_id));
+                }
+                self.released.insert(packet_id);
                 put_ack(0x70, packet_id, &mut self.out);
             }
             Packet::Disconnect(code) => {
@@ -184,6 +191,7 @@ impl<'a> Subscriber<'a> {
                 None => {}
             }
             self.held.insert(packet_id, label);
+            self.released.remove(&packet_id);
         }
         self.stage.note(Event::Delivered(self.role.receiver, label, qos));
     }

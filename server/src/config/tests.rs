@@ -491,6 +491,7 @@ const RANGES: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("limits", "max_inflight", "1", "65535", "0", "65536"),
     ("limits", "topic_alias_maximum", "0", "65535", "-1", "65536"),
     ("limits", "max_keep_alive", "'0s'", "'65535s'", "'-1s'", "'65536s'"),
+    ("limits", "will_after_crash", "'0s'", "'1h'", "'-1s'", "'3601s'"),
     ("limits", "max_session_expiry", "'0s'", "'36500d'", "'-1s'", "'36501d'"),
     ("limits", "max_queued_bytes", "'64KiB'", "'1TiB'", "65535", "1099511627777"),
     ("limits", "max_queued_messages", "1", "100000000", "0", "100000001"),

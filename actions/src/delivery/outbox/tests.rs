@@ -43,6 +43,10 @@ struct FarSide {
     is_there: std::sync::atomic::AtomicBool,
     refuses: std::sync::atomic::AtomicBool,
     seen: Mutex<Vec<(ItemId, Note)>>,
+    /// Whether each of them was marked as replayed.
+    replayed: Mutex<Vec<bool>>,
+    /// A publisher whose notes are answered "try again".
+    stuck: Mutex<Option<u64>>,
 }
 
 struct NoteSink(Arc<FarSide>);
@@ -71,6 +75,11 @@ impl Sink for NoteSink {
             };
             return batch.iter().map(|_| Err(no())).collect();
         }
+        let stuck = *self.0.stuck.lock();
+        if batch.iter().any(|item| Some(item.request.publisher) == stuck) {
+            return batch.iter().map(|_| Err(DeliveryError::TimedOut { after: Duration::ZERO })).collect();
+        }
+        self.0.replayed.lock().extend(batch.iter().map(|item| item.replayed.is_some()));
         self.0.seen.lock().extend(batch.iter().map(|item| (item.id, item.request.clone())));
         batch.iter().map(|_| Ok(())).collect()
     }
@@ -267,6 +276,9 @@ async fn new_items_stand_in_line_behind_those_of_the_last_run() {
     let snapshot = settle(&running.0).await;
     assert_eq!((snapshot.received, snapshot.delivered), (2_500, 2_500));
     far.assert_seen((0..2_500).map(|number| (1, number)));
+    let replayed = far.replayed.lock().clone();
+    let marked: Vec<bool> = far.seen.lock().iter().map(|(id, _)| id.epoch == 1).collect();
+    assert_eq!(replayed, marked, "those of the last run, and no others");
     let epochs: Vec<u32> = far.seen.lock().iter().map(|(id, _)| id.epoch).collect();
     assert_eq!(epochs.iter().filter(|epoch| **epoch == 1).count(), 2_000);
 }
@@ -309,6 +321,34 @@ async fn a_body_that_is_no_request_ends_alone() {
     for (letter, message) in letters {
         assert_eq!((letter.cause.as_str(), message.topic.as_str()), ("unreadable", "t"));
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_held_up_does_not_starve_the_others() {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(true));
+    *far.stuck.lock() = Some(0);
+    let store = open(&disk);
+    for number in 0..3_000 {
+        append(&store, 0, number, &encode(OrderBy::Publisher, &[], &Note { publisher: 0, number }));
+    }
+    for number in 0..10 {
+        append(&store, 1, number, &encode(OrderBy::Publisher, &[], &Note { publisher: 1, number }));
+    }
+    let hasher = RandomState::new();
+    let mut config = bounded(QueueConfig::default());
+    config.retry.max_attempts = 1_000_000;
+    let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone());
+    let delivery = Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), config, 1, Some(outbox));
+    while far.seen.lock().len() < 10 {
+        tokio::task::yield_now().await;
+    }
+    let snapshot = delivery.snapshot();
+    assert!(snapshot.is_conserved());
+    assert_eq!(snapshot.queued + snapshot.in_flight, 3_000);
+    far.assert_seen((0..10).map(|number| (1, number)));
+    *far.stuck.lock() = None;
+    settle(&delivery).await;
+    far.assert_seen((0..3_000).map(|number| (0, number)));
 }
 
 /// Every dead letter with its message, in order.
@@ -594,6 +634,18 @@ async fn an_item_that_is_sent_again_keeps_its_identity_and_is_as_old_as_the_wish
 }
 
 proptest! {
+    /// Whatever the far side does, over restarts with a power cut in between: at every instant each item counts once, and
+    /// what an outbox and its dead letters hold is what the counters say.
+    #[test]
+    fn counters_add_up_over_restarts(
+        steps in prop::collection::vec((0..6_u8, 0..12_u64), 1..24),
+        overflow in prop::sample::select(vec![Overflow::DeadLetter, Overflow::DropOldest, Overflow::DropNewest]),
+        seed: u64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(count_up(steps, overflow, seed))?;
+    }
+
     /// However late an item is told of, and whatever is read meanwhile: each comes into memory once, and nothing is left
     /// out. `early` are items that reach the store before they are told of.
     #[test]
@@ -665,6 +717,80 @@ proptest! {
             prop_assert_eq!(Body::decode(&again).and_then(|body| QueuedRequest::decode(body.request)), Some(request));
         }
     }
+}
+
+/// The counters once nothing is put away or looked through any more.
+async fn settled_letters(delivery: &Delivery<NoteSink>) -> Snapshot {
+    while delivery.shared.queue.lock().is_burying() {
+        tokio::task::yield_now().await;
+    }
+    delivery.snapshot()
+}
+
+async fn count_up(steps: Vec<(u8, u64)>, overflow: Overflow, seed: u64) -> Result<(), TestCaseError> {
+    let queue = QueueConfig {
+        max_items: Some(20),
+        overflow: Some(overflow),
+        dead_letters: DeadLettersConfig { max_items: 15, ..DeadLettersConfig::default() },
+        ..QueueConfig::default()
+    };
+    let mut disk = FaultDisk::default();
+    let mut number = 0;
+    for (round, steps) in steps.chunks(8).enumerate() {
+        let far = FarSide::new(seed.is_multiple_of(2));
+        let store = open(&disk);
+        let length = |queue| store.queue_len(queue);
+        let outbox_key = QueueKey::Outbox { namespace: 0, name: NAME };
+        let letters_key = QueueKey::DeadLetters { namespace: 0, name: NAME };
+        let (found, letters_found) = (length(outbox_key), length(letters_key));
+        let hasher = RandomState::new();
+        let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone());
+        let sink = NoteSink(Arc::clone(&far));
+        let delivery = Delivery::spawn_on(NAME, sink, bounded(queue), seed, Some(outbox));
+        prop_assert_eq!(delivery.snapshot().received, found, "what is found counts");
+        let running = (delivery, hasher);
+        let mut published = 0;
+        for (step, argument) in steps {
+            match step {
+                0..=2 => {
+                    for _ in 0..*argument {
+                        number += 1;
+                        published += 1;
+                        match running.0.ask(50) {
+                            Some(Place::Outbox) => {
+                                publish(&store, &running, number % 3, number);
+                            }
+                            Some(Place::None(reason, _, fate)) => running.0.ended_early(reason, fate),
+                            other => prop_assert!(false, "{:?}", other),
+                        }
+                        prop_assert!(running.0.snapshot().is_conserved(), "{:?}", running.0.snapshot());
+                    }
+                }
+                3 => far.appear(),
+                4 => far.refuses.store(argument.is_multiple_of(2), std::sync::atomic::Ordering::SeqCst),
+                _ => {
+                    for _ in 0..argument * 4 {
+                        tokio::task::yield_now().await;
+                        prop_assert!(running.0.snapshot().is_conserved(), "{:?}", running.0.snapshot());
+                    }
+                }
+            }
+        }
+        far.appear();
+        let snapshot = settle(&running.0).await;
+        prop_assert_eq!(snapshot.received, found + published);
+        prop_assert_eq!(length(outbox_key), 0);
+        // Dead letters of the last run are looked through at the start, on the side.
+        while length(letters_key) > 15 {
+            tokio::task::yield_now().await;
+        }
+        let snapshot = settled_letters(&running.0).await;
+        // Those that found no place have their letters in frames that this test doesn't write.
+        let written = snapshot.dead_lettered_total() - snapshot.dead_lettered_for(DropReason::QueueFull);
+        prop_assert_eq!(letters_found + written, length(letters_key) + snapshot.letters_dropped);
+        disk = disk.power_cut(seed.wrapping_add(round as u64));
+    }
+    Ok(())
 }
 
 fn read(

@@ -35,6 +35,10 @@ const OTHER_CLIENTS_MAX: usize = 4;
 const BATCH_HASH_BYTES: usize = 8;
 /// Header that lets the far side recognise a request that it has seen before.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Header that says that the request, or one of its batch, is from an earlier run, or was a dead letter.
+const REPLAYED: &str = "tidegate-replayed";
+/// Header with the time at which the message of such a request was received, milliseconds since the epoch.
+const RECEIVED_AT: &str = "tidegate-received-at";
 
 /// The driver: one client with its connection pool.
 pub struct HttpSink {
@@ -185,15 +189,26 @@ impl HttpSink {
         Ok((url, origin))
     }
 
-    /// Makes one request and says what became of it. `id` is what the far side can recognise it by.
-    async fn send(&self, id: &str, request: &HttpRequest, body: Bytes) -> Result<(), DeliveryError> {
+    /// Makes one request of items that go together, and says what became of it.
+    async fn send(
+        &self,
+        items: &[Arc<Envelope<HttpRequest>>],
+        request: &HttpRequest,
+        body: Bytes,
+    ) -> Result<(), DeliveryError> {
+        // What the far side can recognise them by.
+        let id = self.key(items);
         let (url, origin) = self.destination(&request.url)?;
         let client = self.client(&origin)?;
         let mut headers = request.headers.clone();
         if !headers.contains_key(IDEMPOTENCY_KEY)
-            && let Ok(value) = HeaderValue::from_str(id)
+            && let Ok(value) = HeaderValue::from_str(&id)
         {
             headers.insert(IDEMPOTENCY_KEY, value);
+        }
+        if let Some(received_at_ms) = items.iter().filter_map(|item| item.replayed).min() {
+            headers.entry(REPLAYED).or_insert(HeaderValue::from_static("true"));
+            headers.entry(RECEIVED_AT).or_insert(HeaderValue::from(received_at_ms));
         }
         let deadline = Instant::now() + self.timeout;
         let mut token = None;
@@ -202,7 +217,7 @@ impl HttpSink {
             Some(Auth::Fixed(value)) => {
                 headers.insert(AUTHORIZATION, value.clone());
             }
-            Some(Auth::Signature(signer)) => signer.sign(id, &body, SystemTime::now(), &mut headers),
+            Some(Auth::Signature(signer)) => signer.sign(&id, &body, SystemTime::now(), &mut headers),
             Some(Auth::Token(_)) => token = Some(self.authorize(None, deadline, &mut headers).await?),
         }
         let mut answer = self.exchange(&client, request, &url, &headers, &body, deadline).await?;
@@ -355,7 +370,7 @@ impl Sink for HttpSink {
             && batch.iter().all(|item| item.request.is_batch_item)
         {
             let body = together(settings.format, batch);
-            let result = self.send(&self.key(batch), &first.request, body).await;
+            let result = self.send(batch, &first.request, body).await;
             return vec![result; batch.len()];
         }
         // One by one: they were queued, or gathered, when the settings were others.
@@ -366,8 +381,7 @@ impl Sink for HttpSink {
             results.push(if stops {
                 Err(DeliveryError::NotAttempted)
             } else {
-                let key = self.key(std::slice::from_ref(item));
-                self.send(&key, &item.request, item.request.body.clone()).await
+                self.send(std::slice::from_ref(item), &item.request, item.request.body.clone()).await
             });
         }
         results
