@@ -451,7 +451,14 @@ fn a_store_on_a_full_disk_opens_reads_and_recovers_when_there_is_room() {
 #[test]
 fn damage_on_a_full_disk_is_reported_at_every_start_until_there_is_room() {
     let (mut disk, mut expected) = killed(200);
-    // In the last segment, which is read in any case.
+    // In the last segment, which is read in any case: a start begins one, and these are all that is in it.
+    let (store, _) = open(&disk);
+    for number in 201..=205 {
+        common::wait_for(&store, publish(&store, number, &PAYLOAD, &["c"]).unwrap().0);
+        expected.push(number);
+    }
+    disk = disk.power_cut(0);
+    drop(store);
     let name = names(&disk, ".log").pop().unwrap();
     disk.flip_bit(&name, (offset_of(&disk, &name, 1) as u64 + 60) * 8);
     for is_full in [true, true, false] {
