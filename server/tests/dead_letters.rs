@@ -142,7 +142,6 @@ impl Gateway {
             store: on_disk,
             actions,
             listeners: vec![listener],
-            actions: config::Actions { allow_private: vec!["127.0.0.1".parse().unwrap()] },
             ..Config::default()
         };
         let storage = Storage::open(&config, &Environment::default()).unwrap();
