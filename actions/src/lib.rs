@@ -14,8 +14,8 @@
 //!   CR, LF or NUL, URLs whose host is written in the configuration.
 //! - Enqueueing never waits, so no publisher ever waits for a sink.
 //! - At every instant `received = delivered + queued + in flight + dead-lettered{reason} + dropped{reason}`, per action.
-//! - Secrets come from connectors alone. They, header values, bodies and query strings appear in no `Debug` text and in no log line of this crate; only the log
-//!   action writes what it is told to write.
+//! - Secrets come from connectors alone. They, header values, bodies and query strings appear in no `Debug` text and in no
+//!   log line of this crate; only the log action writes what it is told to write.
 
 pub mod config;
 pub mod dead_letters;

@@ -307,7 +307,7 @@ impl Shared {
                     group.as_ref().and_then(|group| {
                         let mut reader = self.store.queue_reader(group.key())?;
                         let before = Position(inflight.position.0.saturating_sub(1));
-                        self.read_logged(session, &mut reader, before, 1).pop()
+                        self.read_logged(session, &mut reader, before, 1).into_iter().next()
                     })
                 }
                 _ if is_sent(&inflight) && is_own(inflight) => debts.remove(&inflight.position),

@@ -136,10 +136,13 @@ impl Gateway {
         let listener =
             Listener { address: "127.0.0.1:0".parse().unwrap(), ..Config::default().listeners[0].clone() };
         let on_disk = config::Store { durability: Durability::Commit, ..config::Store::default() };
+        let actions = config::Actions { allow_private: vec!["127.0.0.1".parse().unwrap()] };
         let config = Config {
             data_dir: Some(data_dir),
             store: on_disk,
+            actions,
             listeners: vec![listener],
+            actions: config::Actions { allow_private: vec!["127.0.0.1".parse().unwrap()] },
             ..Config::default()
         };
         let storage = Storage::open(&config, &Environment::default()).unwrap();

@@ -240,7 +240,12 @@ impl RulePipeline {
             settings.targets = Arc::new(targets.clone());
         }
         settings.connectors = Arc::new(connectors.clone());
-        self.swap(rules, &mut registry, settings)
+        let before = registry.outlet_settings.clone();
+        let outcome = self.swap(rules, &mut registry, settings);
+        if outcome.is_err() {
+            registry.outlet_settings = before;
+        }
+        outcome
     }
 
     fn swap(
@@ -335,7 +340,7 @@ impl RulePipeline {
             let retired = shared.put_away(&registry.outlet_settings, &name, outlet, fate);
             registry.retired.extend(retired.map(|retired| (name, retired)));
         }
-        shared.drain_disabled(rules, registry)?;
+        shared.drain_disabled(rules, registry, &before);
         registry.loaded.clone_from(&rules.rules);
         Ok(())
     }
@@ -590,24 +595,34 @@ impl Shared {
         })))
     }
 
-    /// Starts sending what actions of rules that aren't enabled owe, where nothing does yet.
-    fn drain_disabled(&self, rules: &RuleSet, registry: &mut Registry) -> Result<(), PipelineError> {
-        let Some(store) = &self.store else { return Ok(()) };
+    /// Starts sending what actions of rules that aren't enabled owe, where nothing does yet. What can't be sent stays: a
+    /// rule that doesn't run keeps no other from running.
+    fn drain_disabled(&self, rules: &RuleSet, registry: &mut Registry, before: &OutletSettings) {
+        let Some(store) = &self.store else { return };
         for rule in rules.rules.iter().filter(|rule| !rule.enabled) {
             for (name, action) in rule.outboxes() {
                 let queue = QueueKey::Outbox { namespace: 0, name: &name };
-                if registry.retired.contains_key(&name) || store.queue_len(queue) == 0 {
-                    continue;
-                }
-                let outlet = Outlet::spawn(&rule.name, &action.config, &registry.outlet_settings)
-                    .map_err(|source| PipelineError::Action { rule: rule.name.clone(), source })?;
-                if let Some(outlet) = outlet {
-                    outlet.retire();
-                    registry.retired.insert(name, Retired::Draining(Arc::new(outlet)));
+                let settings = &registry.outlet_settings;
+                let outcome = match registry.retired.get(&name) {
+                    Some(Retired::Draining(outlet)) if settings.changes(before, &action.config) => {
+                        outlet.reconfigure(&rule.name, &action.config, settings).map(|_| None)
+                    }
+                    Some(_) => Ok(None),
+                    None if store.queue_len(queue) == 0 => Ok(None),
+                    None => Outlet::spawn(&rule.name, &action.config, settings),
+                };
+                match outcome {
+                    Ok(None) => {}
+                    Ok(Some(outlet)) => {
+                        outlet.retire();
+                        registry.retired.insert(name, Retired::Draining(Arc::new(outlet)));
+                    }
+                    Err(error) => {
+                        tracing::error!(outbox = name, %error, "what a rule that isn't enabled owes can't be sent");
+                    }
                 }
             }
         }
-        Ok(())
     }
 
     /// The rule of a name, if it runs.

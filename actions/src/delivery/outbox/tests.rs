@@ -634,6 +634,9 @@ async fn an_item_that_is_sent_again_keeps_its_identity_and_is_as_old_as_the_wish
 }
 
 proptest! {
+    // Each case opens stores.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     /// Whatever the far side does, over restarts with a power cut in between: at every instant each item counts once, and
     /// what an outbox and its dead letters hold is what the counters say.
     #[test]
@@ -645,7 +648,9 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(count_up(steps, overflow, seed))?;
     }
+}
 
+proptest! {
     /// However late an item is told of, and whatever is read meanwhile: each comes into memory once, and nothing is left
     /// out. `early` are items that reach the store before they are told of.
     #[test]
