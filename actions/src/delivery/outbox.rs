@@ -1,10 +1,10 @@
 //! Where an action's queue is kept: the store's outbox of that name.
 //!
 //! The store is the truth. An item is on disk with the message that it was made from, before the publisher is told yes, and
-//! is settled only when it was confirmed or has ended for good. Memory holds the head of it ([`HEAD_ITEMS_MAX`],
-//! [`HEAD_BYTES_MAX`]): an item goes straight into the head while nothing older waits on disk, otherwise it is read from
+//! is settled only when it was confirmed or has ended for good. Memory holds the head of it (`HEAD_ITEMS_MAX`,
+//! `HEAD_BYTES_MAX`): an item goes straight into the head while nothing older waits on disk, otherwise it is read from
 //! there when its turn comes. While none of the head may leave, because all of it waits for one far end or one key, it is read
-//! on past it ([`STRETCHED_ITEMS_MAX`], [`STRETCHED_BYTES_MAX`]). What is settled before the store has written it never reaches the disk.
+//! on past it (`STRETCHED_ITEMS_MAX`, `STRETCHED_BYTES_MAX`). What is settled before the store has written it never reaches the disk.
 //!
 //! An item's body is a [`Body`]; bytes that don't decode end their item, and nothing else.
 

@@ -83,6 +83,8 @@ pub(crate) struct SessionInner {
 #[derive(Debug)]
 pub(crate) struct Link {
     waker: Option<Waker>,
+    /// It was to be woken before it had ever gone to sleep.
+    has_missed_wake: bool,
     /// Nobody has woken the connection since it last looked.
     asleep: bool,
     /// Why the connection is to close, once somebody else decided so.
@@ -193,7 +195,9 @@ impl SessionInner {
     pub(crate) fn attach(&mut self, replaced: ReasonCode) -> u32 {
         self.generation = self.generation.wrapping_add(1);
         self.awaited = CommitToken::NOTHING_OWED;
-        if let Some(mut old) = self.link.replace(Link { waker: None, asleep: false, close: None }) {
+        if let Some(mut old) =
+            self.link.replace(Link { waker: None, has_missed_wake: false, asleep: false, close: None })
+        {
             old.close = Some(replaced);
             old.wake();
         }
@@ -246,6 +250,9 @@ impl SessionInner {
             link.asleep = true;
             if !link.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
                 link.waker = Some(waker.clone());
+            }
+            if std::mem::take(&mut link.has_missed_wake) {
+                link.wake();
             }
         }
     }
@@ -312,8 +319,10 @@ impl SessionInner {
 impl Link {
     fn wake(&mut self) {
         self.asleep = false;
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
+        match &self.waker {
+            Some(waker) => waker.wake_by_ref(),
+            // It may have looked already and be on its way to sleep.
+            None => self.has_missed_wake = true,
         }
     }
 }
