@@ -138,8 +138,24 @@ pub struct QueueConfig {
     /// What gives way when `max_items` or `max_bytes` is reached. Default `"dead_letter"` on disk, `"drop_oldest"` in
     /// memory.
     pub overflow: Option<Overflow>,
+    /// Which requests are sent first while the queue is longer than its head in memory. Default `"oldest_first"`;
+    /// `"live_first"` for queues on disk.
+    pub drain: Drain,
     /// What is kept of requests that ended for good.
     pub dead_letters: DeadLettersConfig,
+}
+
+/// Which requests of a queue on disk are sent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Drain {
+    /// Those that have waited longest. Requests with one key keep their order.
+    #[default]
+    OldestFirst,
+    /// Those that come now; what waits on disk is sent where they leave room. Among either, requests with one key keep their
+    /// order.
+    LiveFirst,
 }
 
 /// Where a queue is kept.
@@ -185,6 +201,11 @@ impl QueueConfig {
 
     /// Checks that a queue that is kept there can have the policy.
     pub(crate) fn check_kept(&self, action: &str, kept: Kept) -> Result<(), ActionConfigError> {
+        if self.drain == Drain::LiveFirst && kept == Kept::InMemory {
+            let problem =
+                "\"live_first\" needs a queue on disk, and this one is in memory; expected \"oldest_first\"";
+            return Err(ActionConfigError::field_error(action, "queue.drain", problem.to_owned()));
+        }
         match (self.overflow, kept) {
             (Some(overflow @ (Overflow::DeadLetter | Overflow::Backpressure)), Kept::InMemory) => {
                 Err(ActionConfigError::field_error(

@@ -6,9 +6,12 @@
 //! there when its turn comes. While none of the head may leave, because all of it waits for one far end or one key, it is read
 //! on past it (`STRETCHED_ITEMS_MAX`, `STRETCHED_BYTES_MAX`). What is settled before the store has written it never reaches the disk.
 //!
+//! With `drain = "live_first"` an item goes straight into memory though older ones wait on disk, as far as there is room: twice
+//! the head, of which what is read takes half.
+//!
 //! An item's body is a [`Body`]; bytes that don't decode end their item, and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use tokio::time::Instant;
 
 use super::ItemId;
 use super::burial::Endings;
-use crate::config::OrderBy;
+use crate::config::{Drain, OrderBy};
 use crate::outlet::QueuedRequest;
 
 /// Most items of an outbox that are in memory.
@@ -35,7 +38,7 @@ pub(super) const STRETCHED_ITEMS_MAX: usize = 8 * HEAD_ITEMS_MAX;
 pub(super) const STRETCHED_BYTES_MAX: usize = 8 * HEAD_BYTES_MAX;
 /// Most items that are read at once.
 const READ_ITEMS_MAX: usize = HEAD_ITEMS_MAX / 2;
-/// Most places known ahead of the one up to which everything is known; past it the disk is read.
+/// Most ranges of places known ahead of the one up to which everything is known; past it the disk is read.
 const AHEAD_MAX: usize = HEAD_ITEMS_MAX;
 /// How long the disk is left alone after an error.
 pub(super) const READ_PAUSE: Duration = Duration::from_secs(5);
@@ -283,8 +286,8 @@ pub(crate) fn take_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
 pub(super) struct Backlog {
     /// Every place up to here is in memory, or has been.
     known_to: u64,
-    /// Places past it that came straight into memory.
-    ahead: BTreeSet<u64>,
+    /// Places past it that came straight into memory: first and last of each range.
+    ahead: BTreeMap<u64, u64>,
     /// Something waits on disk: what comes now stands in line there.
     has_more: bool,
     is_reading: bool,
@@ -311,28 +314,49 @@ impl Backlog {
         self.items <= 0 && !self.has_more && !self.is_reading
     }
 
-    /// Somebody tells of a new item. Returns whether it is to go straight into memory.
-    pub(super) fn told(&mut self, position: u64, has_room: bool) -> bool {
+    /// Somebody tells of a new item. Returns whether it is to go straight into memory: where there is room, and nothing
+    /// waits on disk that goes before it.
+    pub(super) fn told(&mut self, position: u64, has_room: bool, drain: Drain) -> bool {
         if position <= self.known_to {
             // It was read before.
             self.items += 1;
             return false;
         }
-        if self.has_more || self.is_reading || !has_room || self.ahead.len() >= AHEAD_MAX {
+        let stands_in_line = drain == Drain::OldestFirst && (self.has_more || self.is_reading);
+        if stands_in_line || !has_room || self.ahead.len() >= AHEAD_MAX {
             self.items += 1;
             self.has_more = true;
             self.left_meanwhile = true;
             return false;
         }
-        self.ahead.insert(position);
+        self.know_ahead(position);
         self.catch_up();
         true
     }
 
+    fn know_ahead(&mut self, position: u64) {
+        let mut range = (position, position);
+        if let Some((first, last)) = self.ahead.range(..position).next_back()
+            && *last + 1 == position
+        {
+            range.0 = *first;
+        }
+        if let Some(last) = self.ahead.remove(&(position + 1)) {
+            range.1 = last;
+        }
+        self.ahead.insert(range.0, range.1);
+    }
+
+    fn knows_ahead(&self, position: u64) -> bool {
+        self.ahead.range(..=position).next_back().is_some_and(|(_, last)| position <= *last)
+    }
+
+    /// Forgets what is known ahead of a place that is behind it by now, and goes on to the end of what follows it.
     fn catch_up(&mut self) {
-        while self.ahead.first() == Some(&(self.known_to + 1)) {
-            self.ahead.pop_first();
-            self.known_to += 1;
+        while let Some(first) = self.ahead.first_entry()
+            && *first.key() <= self.known_to + 1
+        {
+            self.known_to = self.known_to.max(first.remove());
         }
     }
 
@@ -349,7 +373,7 @@ impl Backlog {
 
     /// Takes over one item that was read. Returns whether it is new.
     pub(super) fn found(&mut self, position: u64) -> bool {
-        let is_new = position > self.known_to && !self.ahead.remove(&position);
+        let is_new = position > self.known_to && !self.knows_ahead(position);
         self.known_to = self.known_to.max(position);
         if is_new {
             self.items -= 1;
@@ -360,7 +384,6 @@ impl Backlog {
     /// A read is over.
     pub(super) fn end_read(&mut self, found_any: bool) {
         self.is_reading = false;
-        self.ahead = self.ahead.split_off(&(self.known_to + 1));
         self.catch_up();
         self.has_more = found_any || self.left_meanwhile;
     }

@@ -21,7 +21,7 @@ use super::outbox::{
 };
 use super::rate::RateCap;
 use super::{Enqueued, Envelope, Failure, OnFailure, Outgoing, retry};
-use crate::config::{DeadLettersConfig, DeliveryConfig, Kept, Overflow, QueueBounds};
+use crate::config::{DeadLettersConfig, DeliveryConfig, Drain, Kept, Overflow, QueueBounds};
 use crate::outlet::QueuedRequest;
 
 /// Whom an item stands in line with.
@@ -29,6 +29,8 @@ use crate::outlet::QueuedRequest;
 enum Key {
     /// The items of one key.
     Shared(u64),
+    /// Those of them that were read from the outbox, where they don't go before what comes now.
+    Later(u64),
     /// Nobody; the number is the item's own.
     Own(u64),
 }
@@ -151,6 +153,9 @@ pub(super) enum Step<R> {
     GraceOver,
 }
 
+/// Where the numbers of items begin that go behind those that come now.
+const LATER: u64 = 1 << 63;
+
 /// Most items that are put away at once.
 const BURY_MAX: usize = 256;
 /// How often dead letters are looked through for those that are too old.
@@ -267,7 +272,8 @@ impl<R: QueuedRequest> Queue<R> {
     ) -> Option<Outgoing<R>> {
         self.counters.received += 1;
         let has_room = self.has_room_in_head() && self.closes_at.is_none() && !self.is_finished;
-        if self.backlog.as_mut().is_some_and(|backlog| !backlog.told(position, has_room)) {
+        let drain = self.config.queue.drain;
+        if self.backlog.as_mut().is_some_and(|backlog| !backlog.told(position, has_room, drain)) {
             return Some(outgoing);
         }
         let item = self.item(outgoing, now, Some(position), None);
@@ -281,7 +287,7 @@ impl<R: QueuedRequest> Queue<R> {
         self.counters.received += 1;
         if let Some(backlog) = &mut self.backlog {
             // Without room it is left on disk.
-            backlog.told(position, false);
+            backlog.told(position, false, self.config.queue.drain);
         }
     }
 
@@ -305,7 +311,11 @@ impl<R: QueuedRequest> Queue<R> {
                 continue;
             };
             let arrived_at = now.checked_sub(age).unwrap_or(now);
-            let item = self.item(Outgoing::new(id, key, request), arrived_at, Some(position), replayed);
+            let mut item = self.item(Outgoing::new(id, key, request), arrived_at, Some(position), replayed);
+            if self.config.queue.drain == Drain::LiveFirst {
+                item.number += LATER;
+                item.key = key.map_or(Key::Own(item.number), Key::Later);
+            }
             self.bytes += item.bytes;
             self.push_back(item);
         }
@@ -401,7 +411,11 @@ impl<R: QueuedRequest> Queue<R> {
     }
 
     fn has_room_in_head(&self) -> bool {
-        self.in_memory() < HEAD_ITEMS_MAX && self.bytes < HEAD_BYTES_MAX
+        let heads = match self.config.queue.drain {
+            Drain::OldestFirst => 1,
+            Drain::LiveFirst => 2,
+        };
+        self.in_memory() < HEAD_ITEMS_MAX * heads && self.bytes < HEAD_BYTES_MAX * heads
     }
 
     /// Items that wait, are in flight, or ended and are to be put away.
@@ -716,12 +730,12 @@ impl<R: QueuedRequest> Queue<R> {
         }
         let held_until = self.held.oldest().map(|arrived_at| arrived_at + max_age);
         loop {
-            let Some((_, key)) = self.waiting.first_key_value() else { return held_until };
-            let expires_at = self.lines.get(key)?.items.front()?.arrived_at + max_age;
+            let Some((number, key)) = self.oldest() else { return held_until };
+            let expires_at = self.lines.get(&key)?.items.front()?.arrived_at + max_age;
             if expires_at > now {
                 return earliest(Some(expires_at), held_until);
             }
-            let item = self.pop_oldest()?;
+            let item = self.pop_front(number, key)?;
             self.drop_item(item, DropReason::Expired, format!("older than {max_age:?}"), settled);
         }
     }
@@ -899,8 +913,21 @@ impl<R: QueuedRequest> Queue<R> {
         }
     }
 
+    /// The number and the key of the item that has waited longest: what was read from the outbox has waited longer than what
+    /// came meanwhile.
+    fn oldest(&self) -> Option<(u64, Key)> {
+        let later = self.waiting.range(LATER..).next();
+        later.or_else(|| self.waiting.first_key_value()).map(|(number, key)| (*number, *key))
+    }
+
     fn pop_oldest(&mut self) -> Option<Item<R>> {
-        let (number, key) = self.waiting.pop_first()?;
+        let (number, key) = self.oldest()?;
+        self.pop_front(number, key)
+    }
+
+    /// Takes out the item of this number, which stands first in the line of this key.
+    fn pop_front(&mut self, number: u64, key: Key) -> Option<Item<R>> {
+        self.waiting.remove(&number)?;
         let item = self.lines.get_mut(&key)?.items.pop_front()?;
         debug_assert_eq!(item.number, number, "the oldest item stands first in its line");
         self.front_left(number, key);

@@ -1175,6 +1175,13 @@ fn a_policy_that_needs_a_store_is_refused_without_one() {
             RuleSet::from_texts([(Path::new("r.toml"), log.as_str())], &Limits::default()).unwrap_err();
         assert!(faults[0].to_string().contains("needs a queue on disk"), "{}", faults[0]);
     }
+    let log = "[rules.r]\nsql = \"SELECT v FROM 'in/#'\"\n[[rules.r.actions]]\nname = 'note'\ntype = 'log'\nqueue = { drain = 'live_first' }";
+    let faults = RuleSet::from_texts([(Path::new("r.toml"), log)], &Limits::default()).unwrap_err();
+    assert!(
+        faults[0].to_string().contains("queue.drain: \"live_first\" needs a queue on disk"),
+        "{}",
+        faults[0]
+    );
 }
 
 #[test]

@@ -222,7 +222,16 @@ fn actions(running: &[&'static str]) -> Actions {
 
 fn outbox(store: &DurableStore, name: &str) -> Vec<StoredDebt> {
     let mut reader = store.reader(QueueKey::Outbox { namespace: 0, name });
-    reader.read(Position(0), 1_000, 1 << 20).unwrap()
+    let mut debts: Vec<StoredDebt> = Vec::new();
+    loop {
+        // A read may end before the queue does; only nothing means that nothing is left.
+        let after = debts.last().map_or(Position::NOWHERE, |last| last.position);
+        let more = reader.read(after, 1_000, usize::MAX).unwrap();
+        if more.is_empty() {
+            return debts;
+        }
+        debts.extend(more);
+    }
 }
 
 #[test]

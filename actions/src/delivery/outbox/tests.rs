@@ -1,6 +1,6 @@
 //! The outbox on a real store, with power cuts, and what is known of a queue on disk against random histories.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use proptest::prelude::*;
 use store::{FaultDisk, MessageId, MessageRecord, StoreOptions, StoredMessage};
@@ -119,9 +119,17 @@ fn open(disk: &FaultDisk) -> Arc<DurableStore> {
 }
 
 fn start(store: &Arc<DurableStore>, far: &Arc<FarSide>) -> (Delivery<NoteSink>, RandomState) {
+    start_draining(store, far, Drain::OldestFirst)
+}
+
+fn start_draining(
+    store: &Arc<DurableStore>,
+    far: &Arc<FarSide>,
+    drain: Drain,
+) -> (Delivery<NoteSink>, RandomState) {
     let hasher = RandomState::new();
     let config = DeliveryConfig {
-        queue: QueueConfig::default(),
+        queue: QueueConfig { drain, ..QueueConfig::default() },
         retry: RetryConfig {
             initial_backoff: Duration::from_millis(1),
             max_backoff: Duration::from_millis(2),
@@ -211,6 +219,39 @@ async fn a_backlog_stays_on_disk_and_drains_in_order() {
     far.assert_seen(notes);
     assert_eq!(far.seen.lock().len(), 5_000, "each once");
     assert_eq!(store.queue_len(QueueKey::Outbox { namespace: 0, name: NAME }), 0);
+}
+
+#[tokio::test]
+async fn what_comes_now_goes_first_if_it_is_to() {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(false));
+    let store = open(&disk);
+    let running = start(&store, &far);
+    let old: Vec<(u64, u64)> = (0..5_000).map(|number| (number % 7, number)).collect();
+    for (publisher, number) in &old {
+        publish(&store, &running, *publisher, *number);
+        if number % 64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(running);
+    let running = start_draining(&store, &far, Drain::LiveFirst);
+    // The head is there first; nobody takes it yet.
+    while running.0.snapshot().bytes == 0 {
+        tokio::task::yield_now().await;
+    }
+    let live: Vec<(u64, u64)> = (0..500).map(|number| (100 + number % 5, number)).collect();
+    for (publisher, number) in &live {
+        publish(&store, &running, *publisher, *number);
+        assert!(running.0.snapshot().is_conserved());
+    }
+    far.appear();
+    let snapshot = settle(&running.0).await;
+    assert_eq!((snapshot.received, snapshot.delivered), (5_500, 5_500));
+    let seen: Vec<u64> = far.seen.lock().iter().map(|(_, note)| note.publisher).collect();
+    assert_eq!(seen.len(), 5_500, "each once");
+    // What was tried while nobody was there may be in front.
+    assert!(seen.iter().take(510).filter(|publisher| **publisher >= 100).count() >= 500);
+    far.assert_seen(old.into_iter().chain(live));
 }
 
 #[tokio::test]
@@ -517,7 +558,12 @@ async fn letters_stay_within_their_bounds() {
     for number in 0..50 {
         publish(&store, &running, 1, number);
     }
-    let snapshot = settle(&running.0).await;
+    let mut snapshot = settle(&running.0).await;
+    // The oldest give way after the youngest are there.
+    while snapshot.letters_dropped < 40 {
+        tokio::task::yield_now().await;
+        snapshot = running.0.snapshot();
+    }
     assert_eq!((snapshot.dead_lettered_total(), snapshot.letters_dropped), (50, 40));
     let kept = letters(&store);
     let sequences: Vec<u64> = kept.iter().map(|(letter, _)| letter.item.sequence).collect();
@@ -656,6 +702,7 @@ proptest! {
     #[test]
     fn every_item_comes_into_memory_once(
         steps in prop::collection::vec((any::<bool>(), any::<bool>(), 0..4_usize), 1..200),
+        drain in prop::sample::select(vec![Drain::OldestFirst, Drain::LiveFirst]),
     ) {
         let now = Instant::now();
         let mut backlog = Backlog::new(0);
@@ -670,7 +717,7 @@ proptest! {
             if is_told {
                 let position = untold.remove(which % untold.len());
                 received += 1;
-                if backlog.told(position, has_room) {
+                if backlog.told(position, has_room, drain) {
                     prop_assert!(taken.insert(position), "{} twice", position);
                 }
             }
@@ -683,7 +730,7 @@ proptest! {
             prop_assert_eq!(received + early, taken.len() as u64 + on_disk);
         }
         for position in untold {
-            if backlog.told(position, false) {
+            if backlog.told(position, false, drain) {
                 prop_assert!(taken.insert(position));
             }
         }
