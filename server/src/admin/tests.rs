@@ -106,7 +106,8 @@ fn http_request(url: &str, headers: &[(&str, &str)]) -> Vec<u8> {
         out.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
         out.extend_from_slice(text.as_bytes());
     };
-    for part in ["POST", url, "{\"hot\":true}"] {
+    // It is no part of a batch.
+    for part in ["\0", "POST", url, "{\"hot\":true}"] {
         put(part);
     }
     for (name, value) in headers {
