@@ -10,6 +10,7 @@ use mqtt_protocol::{QoS, ReasonCode};
 use store::{MessageId, QueueKey, Record, SessionKey, Store};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::access::{AccessControl, OpenAccess};
 use crate::clock::{Clock, Now};
 use crate::config::{BrokerConfig, ListenerConfig};
 use crate::dispatch::{Dispatch, Fanout};
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hook: Option<Arc<dyn MessageHook>>,
+    pub(crate) access: Arc<dyn AccessControl>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) sessions: Registry,
@@ -72,7 +74,10 @@ pub(crate) struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("number", &self.number)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,9 +144,20 @@ pub enum PublishError {
 }
 
 impl Broker {
-    /// Makes a broker; it needs a tokio runtime around it. It listens nowhere yet.
+    /// Makes a broker in which everybody may do everything; it needs a tokio runtime around it. It listens nowhere yet.
     #[must_use]
     pub fn new(config: BrokerConfig, store: Arc<dyn Store>, hook: Option<Arc<dyn MessageHook>>) -> Self {
+        Self::with_access(config, store, hook, Arc::new(OpenAccess))
+    }
+
+    /// The same, with somebody who decides who may come in and what they may do.
+    #[must_use]
+    pub fn with_access(
+        config: BrokerConfig,
+        store: Arc<dyn Store>,
+        hook: Option<Arc<dyn MessageHook>>,
+        access: Arc<dyn AccessControl>,
+    ) -> Self {
         let identity = store.identity();
         let no_session = QueueKey::Session(SessionKey { namespace: 0, client_id: "" });
         let can_stream = store.queue_reader(no_session).is_some();
@@ -154,6 +170,7 @@ impl Broker {
             config,
             store,
             hook,
+            access,
             clock: Clock::new(),
             metrics: Metrics::default(),
             sessions: Registry::new(),

@@ -12,6 +12,7 @@
 //! acknowledgement is written after the store has said that its debts are safe; every buffer and queue has a limit in
 //! [`Limits`].
 
+mod access;
 mod broker;
 mod clock;
 mod config;
@@ -30,6 +31,9 @@ mod subscriptions;
 mod sys_topics;
 mod timers;
 
+pub use access::{
+    AccessControl, Action, Answer, Attempt, Decision, Exchange, Grants, Identity, OpenAccess, Verdict,
+};
 pub use broker::{BoundListener, Broker, InternalPublish, PublishError, TopicRefused};
 pub use config::{BrokerConfig, Limits, ListenerConfig, QueuePolicy};
 pub use hook::{

@@ -9,17 +9,27 @@ use std::sync::Arc;
 use mqtt_protocol::QoS;
 use store::MessageId;
 
+use crate::access::Identity;
+
 /// Who published: fixed for the life of a Network Connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Publisher {
     /// Client Identifier.
     pub client_id: Box<str>,
-    /// User name, if one was given.
-    pub username: Option<Box<str>>,
+    /// Who that is.
+    pub identity: Arc<Identity>,
     /// Remote address.
     pub address: SocketAddr,
     /// Name of the listener.
     pub listener: Arc<str>,
+}
+
+impl Publisher {
+    /// User name, if there is one.
+    #[must_use]
+    pub fn username(&self) -> Option<&str> {
+        self.identity.username.as_deref()
+    }
 }
 
 /// Numbers of the rules that made a message, oldest first. Empty for what a client published.

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use store::{CommitToken, Record};
 
 use super::Client;
+use crate::access::Identity;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::Limits;
@@ -106,7 +107,10 @@ impl Connecting {
         let client_id = if assigned { assign_client_id(shared) } else { connect.client_id.to_owned() };
         let publisher = Arc::new(Publisher {
             client_id: client_id.as_str().into(),
-            username: connect.username.map(Into::into),
+            identity: Arc::new(Identity {
+                username: connect.username.map(Into::into),
+                ..Identity::default()
+            }),
             address: peer,
             listener: Arc::clone(&listener.name),
         });

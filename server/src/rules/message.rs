@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use actions::ItemId;
-use broker::{Publication, Publisher, Trail};
+use broker::{Identity, Publication, Publisher, Trail};
 use mqtt_protocol::{PublishProperties, QoS};
 use rules_sql::{Event, EventProperties};
 use store::{MessageId, MessageRecord, StoredMessage};
@@ -90,7 +90,7 @@ impl<'a> Facts<'a> {
             retain: self.retain,
             trace_id: self.trace_id(secret),
             client: self.publisher.map(|publisher| OriginClient {
-                username: publisher.username.as_deref().map(str::to_owned),
+                username: publisher.username().map(str::to_owned),
                 address: publisher.address.to_string(),
                 listener: publisher.listener.to_string(),
             }),
@@ -104,7 +104,7 @@ impl<'a> Facts<'a> {
 
     /// The message as the SQL engine takes it.
     pub(super) fn event<'e>(&'e self, secret: &Secret) -> Event<'e> {
-        let username = self.publisher.and_then(|publisher| publisher.username.as_deref());
+        let username = self.publisher.and_then(|publisher| publisher.username());
         Event {
             client_id: self.client_id(),
             username,
@@ -164,7 +164,10 @@ impl KeptMessage {
             let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
             Arc::new(Publisher {
                 client_id: client_id.as_str().into(),
-                username: client.and_then(|client| client.username.as_deref().map(Into::into)),
+                identity: Arc::new(Identity {
+                    username: client.and_then(|client| client.username.as_deref().map(Into::into)),
+                    ..Identity::default()
+                }),
                 address: client.and_then(|client| client.address.parse().ok()).unwrap_or(unknown),
                 listener: client.map_or("", |client| client.listener.as_str()).into(),
             })

@@ -11,7 +11,7 @@ use actions::{Connectors, DropReason, TargetPolicy};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::{
-    Broker, BrokerConfig, HookEffects, InternalPublish, MessageHook as _, Progress, Publication,
+    Broker, BrokerConfig, HookEffects, Identity, InternalPublish, MessageHook as _, Progress, Publication,
     Publisher as Client, Republish, Trail,
 };
 use mqtt_protocol::{PublishProperties, QoS};
@@ -68,7 +68,7 @@ fn settings() -> PipelineSettings {
 fn client(client_id: &str) -> Arc<Client> {
     Arc::new(Client {
         client_id: client_id.into(),
-        username: Some("user".into()),
+        identity: Arc::new(Identity { username: Some("user".into()), ..Identity::default() }),
         address: "192.0.2.7:999".parse().unwrap(),
         listener: "tcp".into(),
     })
