@@ -6,12 +6,12 @@
 
 use std::any::Any;
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use mqtt_protocol::{ProtocolVersion, QoS, ReasonCode};
 
+use crate::listeners::PeerAddress;
 use crate::message::Publisher;
 
 /// Who a client turned out to be: fixed from its CONNECT on, unless it authenticates again.
@@ -46,7 +46,7 @@ pub struct Attempt {
     /// The client's certificate, DER, if it showed one that the listener's CA signed.
     pub certificate: Option<Arc<[u8]>>,
     /// Address of the client.
-    pub address: SocketAddr,
+    pub address: PeerAddress,
     /// Listener that it came by.
     pub listener: Arc<str>,
     /// Version of the protocol.

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Now};
 use crate::config::{BrokerConfig, ListenerConfig};
 use crate::dispatch::{Dispatch, Fanout};
 use crate::hook::MessageHook;
-use crate::listener;
+use crate::listeners;
 use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
 use crate::records::{Before, READS_MAX};
@@ -199,7 +199,7 @@ impl Broker {
     /// # Errors
     /// What binding the address met with, "address in use" above all.
     pub async fn listen(&self, config: ListenerConfig) -> std::io::Result<BoundListener> {
-        listener::open(Arc::clone(&self.shared), config).await
+        listeners::open(Arc::clone(&self.shared), config).await
     }
 
     /// Publishes a message as the broker itself; returns when every receiver has it in its queue and every debt is safe.

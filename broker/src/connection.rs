@@ -6,7 +6,6 @@
 //! in [`crate::handlers`].
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,13 +13,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use mqtt_protocol::{Frame, FrameStatus, Packet, ProtocolVersion, ReasonCode};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::handlers::{Client, Connecting, Flow, Position};
-use crate::listener::Place;
+use crate::listeners::{PeerAddress, Place, Transport};
 use crate::outbound::{Outbound, Writing};
 use crate::session::wake_after_this_turn;
 
@@ -44,7 +43,7 @@ pub(crate) struct Connection<IO> {
     io: IO,
     shared: Arc<Shared>,
     place: Place,
-    peer: SocketAddr,
+    peer: PeerAddress,
     phase: Phase,
     /// Bytes that were read and not handled: the beginning of a packet, or whole packets while handling is held up.
     unhandled: Vec<u8>,
@@ -100,8 +99,8 @@ enum Read {
     Some,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
-    pub(crate) fn new(io: IO, shared: Arc<Shared>, place: Place, peer: SocketAddr) -> Self {
+impl<IO: Transport> Connection<IO> {
+    pub(crate) fn new(io: IO, shared: Arc<Shared>, place: Place, peer: PeerAddress) -> Self {
         Self {
             io,
             shared,
@@ -387,7 +386,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 let Phase::Open(client) = &mut self.phase else { return Ok(()) };
                 match client.take_output(cx, now)? {
                     Some(writing) => self.writing = writing,
-                    None => return Ok(()),
+                    None => return self.flush(cx),
                 }
             }
             match self.write_some(cx) {
@@ -400,6 +399,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Gets out what the transport has accepted and kept; it wakes the connection when the socket takes more.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Ready(Err(error)) => {
+                Err(Close { reason: None, why: error.to_string().into(), discard_will: false })
+            }
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
     }
 
@@ -499,7 +508,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Connection<IO> {
+impl<IO: Transport> Future for Connection<IO> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

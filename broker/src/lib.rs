@@ -20,7 +20,7 @@ mod connection;
 mod dispatch;
 mod handlers;
 mod hook;
-mod listener;
+mod listeners;
 mod message;
 mod metrics;
 mod outbound;
@@ -40,6 +40,7 @@ pub use hook::{
     ActionQueue, Admitted, HookEffects, MessageHandler, MessageHook, OwedToAction, Placed, Progress,
     Republish,
 };
+pub use listeners::PeerAddress;
 pub use message::{Message, Publication, Publisher, Trail};
 pub use metrics::Stats;
 pub use restore::Restored;

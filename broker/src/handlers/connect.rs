@@ -1,6 +1,5 @@
 //! CONNECT: who may come in, which session they get, and what the CONNACK says.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -17,7 +16,7 @@ use crate::access::Identity;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::Limits;
-use crate::listener::Listener;
+use crate::listeners::{Listener, PeerAddress};
 use crate::message::{Publication, Publisher, Trail};
 use crate::restore::settled_for_group;
 use crate::session::{ClientLimits, Session, WillMessage};
@@ -97,7 +96,7 @@ impl Connecting {
     pub(crate) fn begin(
         shared: &Arc<Shared>,
         listener: &Listener,
-        peer: SocketAddr,
+        peer: PeerAddress,
         connect: &Connect<'_>,
         now: Now,
     ) -> Result<Self, Refusal> {
