@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::queue::Batch;
+use super::item::Batch;
 
 /// Most lines that are looked at for items that go together.
 pub(super) const LINES_LOOKED_AT_MAX: usize = 256;
