@@ -74,6 +74,11 @@ impl<R: QueuedRequest> Lines<R> {
         self.ready.is_empty()
     }
 
+    /// All that wait, in no order.
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item<R>> {
+        self.lines.values().flat_map(|line| &line.items)
+    }
+
     /// The first item of all, which goes before the others.
     pub(super) fn first(&self) -> Option<&Item<R>> {
         let (_, key) = self.waiting.first_key_value()?;

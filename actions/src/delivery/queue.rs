@@ -41,7 +41,7 @@ pub(super) enum Step<R> {
     Wait(Option<Instant>),
     /// Nothing is left and nothing will come.
     Finished,
-    /// The grace is over: abort what is in flight, then call [`Queue::give_up`].
+    /// The grace is over, or of no use: abort what is in flight, then call [`Queue::give_up`].
     GraceOver,
 }
 
@@ -141,7 +141,7 @@ impl<R: QueuedRequest> Queue<R> {
 
     /// Items that wait, are in flight, or ended and are to be put away.
     fn in_memory(&self) -> usize {
-        self.lines.len() + self.held.items() + self.in_flight + self.ended()
+        self.lines.len() + self.held.len() + self.in_flight + self.ended()
     }
 
     /// Items that ended and are still in the outbox.
@@ -291,7 +291,20 @@ impl<R: QueuedRequest> Queue<R> {
                 Permit::WaitUntil(until) => wait_until = earliest(wait_until, Some(until)),
             }
         }
+        // To wait for the far side would only hold up the stop: the next start goes on from the disk.
+        if self.closes_at.is_some() && self.in_flight_batches == 0 && self.rests_on_disk() {
+            return (Step::GraceOver, settled);
+        }
         (Step::Wait(wait_until), settled)
+    }
+
+    /// Whether everything that waits is in the outbox, and nothing is about to leave it.
+    fn rests_on_disk(&self) -> bool {
+        let has_place = |item: &Item<R>| item.position.is_some();
+        self.backlog.is_some()
+            && self.burying.is_none()
+            && self.lines.items().all(has_place)
+            && self.held.iter().all(has_place)
     }
 
     /// Takes back a batch with one result per item.
@@ -390,13 +403,13 @@ impl<R: QueuedRequest> Queue<R> {
 
     /// What is in the outbox stays there for the next start.
     fn leave_or_drop(&mut self, item: Item<R>, error: &str, settled: &mut Settled) {
-        match &mut self.backlog {
-            Some(backlog) => {
+        match (&mut self.backlog, item.position) {
+            (Some(backlog), Some(_)) => {
                 self.bytes -= item.bytes;
                 backlog.leave();
                 settled.delivered.extend(item.on_failure);
             }
-            None => self.drop_item(item, DropReason::Shutdown, error.to_owned(), settled),
+            _ => self.drop_item(item, DropReason::Shutdown, error.to_owned(), settled),
         }
     }
 
@@ -408,7 +421,7 @@ impl<R: QueuedRequest> Queue<R> {
             received: self.counters.received + untold,
             delivered: self.counters.delivered,
             retried: self.counters.retried,
-            queued: count(self.lines.len() + self.held.items() + self.ended()) + on_disk,
+            queued: count(self.lines.len() + self.held.len() + self.ended()) + on_disk,
             bytes: count(self.bytes),
             in_flight: count(self.in_flight),
             oldest_age: oldest.map(|arrived_at| now.duration_since(arrived_at)),
