@@ -8,64 +8,18 @@
     reason = "a bench prints, and may fail where it stands"
 )]
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+#[path = "../examples/figures/load.rs"]
+mod load;
+
 use std::path::Path;
-use std::sync::Arc;
-use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use store::{
-    CommitToken, DurableStore, MessageId, MessageRecord, Position, QueueKey, Record, SessionKey, Store,
-    StoreOptions,
-};
+use store::{DurableStore, Record, Store, StoreOptions};
 
-const PAYLOAD: [u8; 256] = [b'p'; 256];
+use load::{PAYLOAD, bare, publish, queue, read_through, settle, start_session, wait_for};
 
 /// Messages that are on their way at once: 100 publishers with windows of 100.
 const WINDOW: u64 = 10_000;
-
-struct Unpark(std::thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn wait_for(store: &DurableStore, token: CommitToken) {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    while store.committed() < token {
-        store.wake_when_committed(token, &waker);
-        if store.committed() < token {
-            std::thread::park();
-        }
-    }
-}
-
-fn session() -> SessionKey<'static> {
-    SessionKey { namespace: 0, client_id: "subscriber" }
-}
-
-fn publish(store: &DurableStore, number: u64) -> (CommitToken, Position) {
-    let id = MessageId { store: 1, epoch: 1, sequence: number };
-    let message = MessageRecord {
-        id,
-        topic: "sensors/1/temperature",
-        payload: &PAYLOAD,
-        qos: 1,
-        ..MessageRecord::default()
-    };
-    let owed = Record::Owed { id, session: session(), qos: 1, retain: false, identifiers: &[] };
-    let mut positions = Vec::new();
-    loop {
-        match store.append_debts(&[Record::Message(message), owed], &mut positions) {
-            Ok(token) => return (token, positions.first().copied().unwrap_or_default()),
-            Err(store::StoreError::Busy { .. }) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
 
 fn open(folder: &Path) -> (DurableStore, Duration) {
     let start = Instant::now();
@@ -77,20 +31,20 @@ fn open(folder: &Path) -> (DurableStore, Duration) {
 }
 
 /// Messages a second with a window, and the commits and bytes that it took.
-fn append(store: &DurableStore, messages: u64, window: u64, settle: bool) -> (f64, u64, u64) {
+fn append(store: &DurableStore, messages: u64, window: u64, settles: bool) -> (f64, u64, u64) {
     let before = store.counters();
     let start = Instant::now();
-    let mut sent = std::collections::VecDeque::new();
+    let (mut sent, mut places) = (std::collections::VecDeque::new(), Vec::new());
     for number in 0..messages {
         if sent.len() as u64 >= window
             && let Some((token, position)) = sent.pop_front()
         {
             wait_for(store, token);
-            if settle && number % 50 != 0 {
-                store.append(&[Record::Settled { queue: QueueKey::Session(session()), position }]).unwrap();
+            if settles && number % 50 != 0 {
+                settle(store, position);
             }
         }
-        sent.push_back(publish(store, number));
+        sent.push_back(publish(store, number, &PAYLOAD, &mut places));
     }
     if let Some((token, _)) = sent.pop_back() {
         wait_for(store, token);
@@ -100,25 +54,10 @@ fn append(store: &DurableStore, messages: u64, window: u64, settle: bool) -> (f6
     (rate, after.commits - before.commits, after.log_bytes - before.log_bytes)
 }
 
-/// The same bytes in the same number of writes and syncs, without anything else.
-fn bare(folder: &Path, commits: u64, bytes: u64) -> Duration {
-    let file = File::create(folder.join("bare")).unwrap();
-    let chunk = vec![b'x'; usize::try_from(bytes / commits.max(1)).unwrap()];
-    let start = Instant::now();
-    for commit in 0..commits {
-        file.write_all_at(&chunk, commit * chunk.len() as u64).unwrap();
-        file.sync_data().unwrap();
-    }
-    let took = start.elapsed();
-    drop(file);
-    std::fs::remove_file(folder.join("bare")).unwrap();
-    took
-}
-
 fn main() {
     let folder = tempfile::tempdir_in(".").unwrap();
     let (store, _) = open(folder.path());
-    store.append(&[Record::SessionStarted { session: session(), expiry_interval_s: 60 }]).unwrap();
+    start_session(&store);
     for (messages, window) in [(500, 1), (20_000, 100), (400_000, WINDOW)] {
         let (rate, commits, bytes) = append(&store, messages, window, false);
         let bare = bare(folder.path(), commits, bytes);
@@ -130,7 +69,7 @@ fn main() {
         );
     }
     append(&store, 1_000_000, WINDOW, false);
-    println!("queued: {}", store.queue_len(QueueKey::Session(session())));
+    println!("queued: {}", store.queue_len(queue()));
     // As after kill -9: what is there while the store runs.
     let killed = tempfile::tempdir_in(".").unwrap();
     for entry in std::fs::read_dir(folder.path()).unwrap() {
@@ -143,17 +82,11 @@ fn main() {
     drop(store);
     println!("closed:");
     let (store, _) = open(folder.path());
-    let mut reader = store.reader(QueueKey::Session(session()));
-    let (start, mut after, mut count) = (Instant::now(), Position(0), 0);
-    loop {
-        let debts = reader.read(after, 1000, 1 << 20).unwrap();
-        let Some(last) = debts.last() else { break };
-        after = last.position;
-        count += debts.len();
-    }
+    let start = Instant::now();
+    let count = read_through(&store);
     println!("drain: {count} debts read in {:?}", start.elapsed());
-    store.append(&[Record::QueueDropped { queue: QueueKey::Session(session()) }]).unwrap();
-    store.append(&[Record::SessionStarted { session: session(), expiry_interval_s: 60 }]).unwrap();
+    store.append(&[Record::QueueDropped { queue: queue() }]).unwrap();
+    start_session(&store);
     let before = store.counters();
     append(&store, 2_000_000, WINDOW, true);
     let after = store.counters();

@@ -34,13 +34,11 @@ pub(crate) const DEBTS_MAX: usize = 512 * 1024;
 pub(crate) struct Directory {
     /// Places and offsets by queue, in the order of places.
     queues: HashMap<u64, Vec<(u64, u32)>, RandomState>,
-    len: usize,
 }
 
 impl Directory {
     pub(crate) fn push(&mut self, debt: FoundDebt, offset: u32) {
         let places = self.queues.entry(debt.queue).or_default();
-        self.len += 1;
         // Only debts that were moved here come out of turn.
         if places.last().is_some_and(|(last, _)| *last > debt.position) {
             let at = places.partition_point(|(position, _)| *position < debt.position);
@@ -48,10 +46,6 @@ impl Directory {
         } else {
             places.push((debt.position, offset));
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
     }
 
     /// Up to `max` debts of a queue with places from `first` to `last`, in order.
@@ -233,7 +227,6 @@ mod tests {
             directory.push(FoundDebt { queue: 1, position: number.into() }, number);
         }
         assert_eq!(directory.look_up(1, 1, 8, 9), [(2, 2), (5, 5), (7, 7)]);
-        assert_eq!(directory.len(), 4);
     }
 
     #[test]

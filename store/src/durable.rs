@@ -1,4 +1,4 @@
-//! The store that keeps its promise: [`DurableStore`], its two threads, and what they share.
+//! The store that keeps its promise: [`DurableStore`], its threads, and what they share.
 //!
 //! Lock order: `front`, then a directory. Neither is held during I/O.
 
@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::disk::{Disk, Folder};
 use crate::front::{Counters, Front, Health, Pending};
 use crate::maintenance::Maintenance;
+use crate::notify::Notifier;
 use crate::options::{OpenError, RecoveryReport, StoreOptions};
 use crate::read::QueueReader;
 use crate::record::{Position, QueueKey, Record};
@@ -113,7 +114,7 @@ impl DurableStore {
             committed: AtomicU64::new(0),
         });
         shared.check_room();
-        let writer = Writer::new(Arc::clone(&shared), synced);
+        let writer = Writer::new(Arc::clone(&shared), synced, Notifier::start()?);
         let maintenance = Maintenance::new(Arc::clone(&shared));
         let store = Self {
             writer: Some(spawn("store-writer", || writer.run())?),
@@ -168,6 +169,7 @@ fn front(recovered: Recovered, options: StoreOptions) -> Front {
         next_sequence: recovered.next_sequence,
         next_segment: recovered.next_segment,
         tail: None,
+        tail_debts: 0,
         sealed: recovered.directories.iter().map(|(number, _)| *number).collect(),
         directories: recovered
             .directories
@@ -188,6 +190,7 @@ fn front(recovered: Recovered, options: StoreOptions) -> Front {
         writer_is_done: false,
         waiting: Vec::new(),
         counters: Counters::default(),
+        key: Vec::new(),
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Front {
     pub(crate) next_segment: u64,
     /// The segment that is being filled.
     pub(crate) tail: Option<u64>,
+    /// Debts that have their place in it.
+    pub(crate) tail_debts: usize,
     /// Directories that aren't in their files yet.
     pub(crate) directories: HashMap<u64, Arc<Mutex<Directory>>>,
     /// Who reads retained messages now: no segment goes until they are done.
@@ -69,6 +71,8 @@ pub(crate) struct Front {
     pub(crate) writer_is_done: bool,
     pub(crate) waiting: Vec<(CommitToken, Waker)>,
     pub(crate) counters: Counters,
+    /// Memory for a queue's encoded key.
+    pub(crate) key: Vec<u8>,
 }
 
 /// How a store is.
@@ -171,8 +175,9 @@ pub(crate) struct Write {
 struct Making<'a> {
     start: usize,
     first_item: usize,
-    /// Its messages and their topics.
-    messages: Vec<(MessageId, &'a str)>,
+    /// Its first message, and the others: most frames have one.
+    first: Option<(MessageId, &'a str)>,
+    others: Vec<(MessageId, &'a str)>,
     has_transitions: bool,
 }
 
@@ -219,7 +224,13 @@ impl Front {
     fn begin<'a>(&mut self) -> Making<'a> {
         let start = self.pending.bytes.len();
         self.pending.bytes.resize(start + FRAME_HEAD, 0);
-        Making { start, first_item: self.pending.items.len(), messages: Vec::new(), has_transitions: false }
+        Making {
+            start,
+            first_item: self.pending.items.len(),
+            first: None,
+            others: Vec::new(),
+            has_transitions: false,
+        }
     }
 
     fn finish(&mut self, kind: FrameKind, making: &Making<'_>) -> CommitToken {
@@ -268,8 +279,8 @@ impl Front {
         queue
     }
 
-    fn find(&self, key: QueueKey<'_>) -> Option<u64> {
-        self.state.find(key, &mut Vec::with_capacity(64))
+    fn find(&mut self, key: QueueKey<'_>) -> Option<u64> {
+        self.state.find(key, &mut self.key)
     }
 
     fn put_record<'a>(
@@ -300,9 +311,7 @@ impl Front {
                 positions.push(self.put_debt(making, Some(queue), &debt));
             }
             Record::Retained { id } => {
-                if let Some(message) = making.index_of(id)
-                    && let Some((_, topic)) = making.messages.get(message as usize)
-                {
+                if let Some((message, topic)) = making.find(id) {
                     self.put_retained(topic, message, None);
                 }
             }
@@ -362,7 +371,11 @@ impl Front {
 
     fn put_message<'a>(&mut self, making: &mut Making<'a>, message: &MessageRecord<'a>) {
         Entry::Message(*message).put(&mut self.pending.bytes);
-        making.messages.push((message.id, message.topic));
+        if making.first.is_none() {
+            making.first = Some((message.id, message.topic));
+        } else {
+            making.others.push((message.id, message.topic));
+        }
     }
 
     fn put_retained(&mut self, topic: &str, message: u32, moved_from: Option<Place>) {
@@ -378,7 +391,7 @@ impl Front {
     }
 
     fn put_debt(&mut self, making: &Making<'_>, queue: Option<u64>, debt: &Debt<'_>) -> Position {
-        let message = debt.message.and_then(|id| making.index_of(id));
+        let message = debt.message.and_then(|id| making.find(id)).map(|(message, _)| message);
         let Some((number, queue)) = queue.and_then(|number| Some((number, self.state.queue_mut(number)?)))
         else {
             return Position::NOWHERE;
@@ -600,9 +613,9 @@ impl Front {
     fn place_for(&mut self, size: u64, debts: usize) -> (u64, u64) {
         let fitting = self.tail.and_then(|number| Some((number, self.state.segments.get(&number)?.size)));
         if let Some((number, used)) = fitting {
-            let directory = self.directories.get(&number).map_or(0, |directory| directory.lock().len());
-            let fits = used + size <= self.options.segment_bytes && directory + debts <= DEBTS_MAX;
+            let fits = used + size <= self.options.segment_bytes && self.tail_debts + debts <= DEBTS_MAX;
             if fits || used == HEAD as u64 {
+                self.tail_debts += debts;
                 return (number, used);
             }
             self.sealing.push(number);
@@ -610,6 +623,7 @@ impl Front {
         let number = self.next_segment;
         self.next_segment += 1;
         self.tail = Some(number);
+        self.tail_debts = debts;
         let last_sequence = self.next_sequence - 1;
         let segment = Segment { epoch: self.epoch, size: HEAD as u64, live: 0, last_sequence };
         self.log_bytes += segment.size;
@@ -702,9 +716,13 @@ impl Front {
     }
 }
 
-impl Making<'_> {
-    fn index_of(&self, id: MessageId) -> Option<u32> {
-        self.messages.iter().rposition(|(known, _)| *known == id).and_then(|index| u32::try_from(index).ok())
+impl<'a> Making<'a> {
+    /// A message by its identity: its number in the frame, and its topic.
+    fn find(&self, id: MessageId) -> Option<(u32, &'a str)> {
+        let number = self.others.iter().rposition(|(known, _)| *known == id).map(|index| index + 1);
+        let number = number.or_else(|| self.first.is_some_and(|(known, _)| known == id).then_some(0))?;
+        let (_, topic) = if number == 0 { self.first? } else { *self.others.get(number - 1)? };
+        Some((u32::try_from(number).ok()?, topic))
     }
 }
 
@@ -720,12 +738,13 @@ struct Debt<'a> {
 /// About what a frame takes, and that its debts refer to messages that are in it.
 fn size_of(records: &[Record<'_>]) -> Result<usize, StoreError> {
     let mut size = FRAME_HEAD;
-    let mut messages: Vec<MessageId> = Vec::new();
-    for record in records {
+    // Debts mostly stand right behind their message.
+    let mut last = None;
+    for (place, record) in records.iter().enumerate() {
         size += 32;
         let needed = match record {
             Record::Message(message) => {
-                messages.push(message.id);
+                last = Some(message.id);
                 size += 48 + message.topic.len() + message.properties.len() + message.payload.len();
                 None
             }
@@ -740,7 +759,11 @@ fn size_of(records: &[Record<'_>]) -> Result<usize, StoreError> {
             }
             _ => None,
         };
-        if needed.is_some_and(|id| !messages.contains(&id)) {
+        let is_before = |id| {
+            let before = records.get(..place).unwrap_or_default();
+            before.iter().any(|record| matches!(record, Record::Message(message) if message.id == id))
+        };
+        if needed.is_some_and(|id| last != Some(id) && !is_before(id)) {
             return Err(StoreError::Dangling);
         }
     }

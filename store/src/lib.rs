@@ -8,7 +8,8 @@
 //!
 //! [`DurableStore`] is that one. From an append to the disk and back:
 //!
-//! - `front` turns records into frames, gives debts their places and keeps the `state`; `writer` makes what waits one commit.
+//! - `front` turns records into frames, gives debts their places and keeps the `state`; `writer` makes what waits one commit,
+//!   and `notify` wakes who waits for it.
 //! - `maintenance` writes directories and checkpoints and makes room; `recovery` puts a state together at a start.
 //! - `read` hands back sessions, retained messages, and queues as a stream.
 //! - `format`, `entry`, `checkpoint` and `directory` are the bytes, described in docs/store-format.md; `disk` is what is
@@ -29,6 +30,7 @@ mod front;
 mod maintenance;
 mod manual;
 mod memory;
+mod notify;
 mod options;
 #[cfg(feature = "power-cut")]
 mod power_cut;

@@ -42,6 +42,23 @@ pub struct StoredMessage {
     pub publisher: Option<String>,
 }
 
+impl StoredMessage {
+    /// The record that has it written once more.
+    #[must_use]
+    pub fn as_record(&self) -> MessageRecord<'_> {
+        MessageRecord {
+            id: self.id,
+            topic: &self.topic,
+            properties: &self.properties,
+            payload: &self.payload,
+            qos: self.qos,
+            received_at_ms: self.received_at_ms,
+            expires_after_ms: self.expires_after_ms,
+            publisher: self.publisher.as_deref(),
+        }
+    }
+}
+
 /// A debt that isn't paid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredDebt {

@@ -14,6 +14,7 @@ use crate::disk::DiskFile;
 use crate::durable::Shared;
 use crate::format::{FileHead, FileKind, HEAD, seal};
 use crate::front::{Batch, Health, Write};
+use crate::notify::Notifier;
 use crate::options::Durability;
 use crate::recovery::log_name;
 
@@ -26,6 +27,7 @@ pub(crate) struct Writer {
     /// The newest sequence that is on disk for sure.
     synced_sequence: u64,
     last_sync: Instant,
+    notify: Notifier,
 }
 
 /// The segment that is being written.
@@ -45,8 +47,8 @@ enum Task {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, synced_sequence: u64) -> Self {
-        Self { shared, tail: None, synced_sequence, last_sync: Instant::now() }
+    pub(crate) fn new(shared: Arc<Shared>, synced_sequence: u64, notify: Notifier) -> Self {
+        Self { shared, tail: None, synced_sequence, last_sync: Instant::now(), notify }
     }
 
     /// Writes until the store is closed or has failed.
@@ -205,21 +207,15 @@ impl Writer {
     /// Tells everybody.
     fn finish(&self, batch: Batch, snapshot: Option<(Snapshot, u64)>) {
         let shared = &self.shared;
+        self.note_debts(&batch);
         let mut front = shared.front.lock();
-        for (segment, debt, offset) in &batch.debts {
-            if let Some(directory) = front.directories.get(segment) {
-                directory.lock().push(*debt, *offset);
-            }
-        }
         // Only now: a directory must be whole when it is written.
         let sealed = std::mem::take(&mut front.sealing);
         front.sealed.extend(sealed);
         front.counters.commits += 1;
         front.pending.spare = batch.bytes;
         shared.committed.store(batch.token.0, Ordering::Release);
-        let (safe, waiting) =
-            std::mem::take(&mut front.waiting).into_iter().partition(|(token, _)| *token <= batch.token);
-        front.waiting = waiting;
+        let safe: Vec<_> = front.waiting.extract_if(.., |(token, _)| *token <= batch.token).collect();
         let has_work = snapshot.is_some() || !front.sealed.is_empty();
         if snapshot.is_some() {
             front.snapshot = snapshot;
@@ -229,9 +225,19 @@ impl Writer {
         if has_work {
             shared.maintenance.notify_all();
         }
-        let safe: Vec<(crate::CommitToken, std::task::Waker)> = safe;
-        for (_, waker) in safe {
-            waker.wake();
+        self.notify.wake(safe.into_iter().map(|(_, waker)| waker).collect());
+    }
+
+    /// Puts the debts of a batch, which is safe now, into the directories of their segments.
+    fn note_debts(&self, batch: &Batch) {
+        for here in batch.debts.chunk_by(|(segment, ..), (next, ..)| segment == next) {
+            let Some((segment, ..)) = here.first() else { continue };
+            let directory = self.shared.front.lock().directories.get(segment).cloned();
+            let Some(directory) = directory else { continue };
+            let mut directory = directory.lock();
+            for (_, debt, offset) in here {
+                directory.push(*debt, *offset);
+            }
         }
     }
 }

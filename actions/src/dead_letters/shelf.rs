@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use store::{
-    CommitToken, DurableStore, MessageRecord, Position, QueueKey, Record, Store as _, StoreError, StoredDebt,
-    StoredMessage, StoredQueue,
+    CommitToken, DurableStore, Position, QueueKey, Record, Store as _, StoreError, StoredDebt, StoredMessage,
+    StoredQueue,
 };
 
 use super::name::rule_and_action;
@@ -340,7 +340,7 @@ impl DeadLetters {
         let queue = QueueKey::Outbox { namespace: 0, name: outbox };
         let id = message.as_ref().map(|message| message.id);
         let mut records = Vec::with_capacity(3);
-        records.extend(message.as_ref().map(|message| Record::Message(borrowed(message))));
+        records.extend(message.as_ref().map(|message| Record::Message(message.as_record())));
         records.push(Record::Queued { queue, id, body: &body });
         records.push(settled(name));
         let mut positions = Vec::new();
@@ -371,19 +371,6 @@ fn found(outbox: &str, debt: StoredDebt) -> FoundLetter {
 fn size(debt: &StoredDebt) -> usize {
     let message = debt.message.as_ref();
     debt.body.len() + message.map_or(0, |m| m.payload.len() + m.properties.len() + m.topic.len())
-}
-
-fn borrowed(message: &StoredMessage) -> MessageRecord<'_> {
-    MessageRecord {
-        id: message.id,
-        topic: &message.topic,
-        properties: &message.properties,
-        payload: &message.payload,
-        qos: message.qos,
-        received_at_ms: message.received_at_ms,
-        expires_after_ms: message.expires_after_ms,
-        publisher: message.publisher.as_deref(),
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::queue::Batch;
+use super::item::{Batch, Item};
 
 /// Most lines that are looked at for items that go together.
 pub(super) const LINES_LOOKED_AT_MAX: usize = 256;
@@ -63,13 +63,18 @@ impl<R> Default for Held<R> {
 }
 
 impl<R> Held<R> {
-    /// Items of all of them.
-    pub(super) const fn items(&self) -> usize {
+    /// How many items all of them have.
+    pub(super) const fn len(&self) -> usize {
         self.items
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.batches.is_empty()
+    }
+
+    /// Items of all of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Item<R>> {
+        self.batches.values().flat_map(|batch| &batch.items)
     }
 
     /// Holds a batch back until its time.

@@ -11,7 +11,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use store::{MessageRecord, Position, QueueKey, Record, Store as _, StoreError, StoredDebt, StoredMessage};
+use store::{Position, QueueKey, Record, Store as _, StoreError, StoredDebt, StoredMessage};
 use tokio::time::Instant;
 
 use super::outbox::{Body, Outbox, wall_clock_ms};
@@ -204,7 +204,7 @@ impl Outbox {
         let id = debt.message.as_ref().map(|message| message.id);
         let mut records = Vec::with_capacity(4);
         if letter.is_some() || owed.is_some() {
-            records.extend(debt.message.as_ref().map(|message| Record::Message(message_record(message))));
+            records.extend(debt.message.as_ref().map(|message| Record::Message(message.as_record())));
         }
         if let Some((name, body)) = owed {
             records.push(Record::Queued { queue: QueueKey::Outbox { namespace: 0, name }, id, body });
@@ -304,17 +304,4 @@ fn letter(ending: &Ending, debt: &StoredDebt) -> Vec<u8> {
     let mut body = Vec::new();
     letter.encode(&mut body);
     body
-}
-
-fn message_record(message: &StoredMessage) -> MessageRecord<'_> {
-    MessageRecord {
-        id: message.id,
-        topic: &message.topic,
-        properties: &message.properties,
-        payload: &message.payload,
-        qos: message.qos,
-        received_at_ms: message.received_at_ms,
-        expires_after_ms: message.expires_after_ms,
-        publisher: message.publisher.as_deref(),
-    }
 }

@@ -50,6 +50,36 @@ pub struct Health {
     pub since: Duration,
 }
 
+/// What a batch's results say about the far side.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Inconclusive,
+    Failed(DeliveryError),
+    There,
+}
+
+impl Verdict {
+    /// Takes in what one item's result says.
+    pub(super) fn see(&mut self, result: &Result<(), DeliveryError>) {
+        match (result, &self) {
+            (Ok(()), _) => *self = Self::There,
+            (Err(DeliveryError::Answered { .. }), Self::Inconclusive) if !is_passing(result) => {
+                *self = Self::There
+            }
+            (Err(error), Self::Inconclusive)
+                if error.is_retriable() && *error != DeliveryError::NotAttempted =>
+            {
+                *self = Self::Failed(error.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_passing(result: &Result<(), DeliveryError>) -> bool {
+    result.as_ref().is_err_and(DeliveryError::is_retriable)
+}
+
 #[derive(Debug)]
 pub(crate) struct Circuit {
     state: State,
@@ -103,6 +133,21 @@ impl Circuit {
     pub(crate) fn sent(&mut self, now: Instant) {
         if matches!(self.state, State::Open { .. }) {
             self.change(State::HalfOpen, now);
+        }
+    }
+
+    /// A batch is back.
+    pub(super) fn judge(
+        &mut self,
+        verdict: Verdict,
+        retry: &RetryConfig,
+        random: &mut fastrand::Rng,
+        now: Instant,
+    ) {
+        match verdict {
+            Verdict::There => self.succeeded(now),
+            Verdict::Failed(error) => self.failed(&error, retry, random, now),
+            Verdict::Inconclusive => self.inconclusive(now),
         }
     }
 

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::queue::{Batch, Queue, Step};
+use super::item::Batch;
+use super::queue::{Queue, Step};
 use super::*;
 use crate::config::{Overflow, QueueConfig, RetryConfig};
 

@@ -10,8 +10,9 @@ use tracing::Instrument as _;
 
 use super::burial::Buried;
 use super::circuit::CircuitState;
+use super::item::Batch;
 use super::outbox::{READ_PAUSE, Read};
-use super::queue::{Batch, Step, WAIT_MAX};
+use super::queue::{Step, WAIT_MAX};
 use super::{DeliveryError, Shared, Sink};
 
 type Results = Vec<Result<(), DeliveryError>>;

@@ -26,7 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::file::ERROR_ACTION;
 use super::message::{Facts, KeptMessage};
 use super::origin::Origin;
-use super::pipeline::{Rule, Shared};
+use super::pipeline::Shared;
+use super::rule::Rule;
 
 /// Most error actions that wait to be run on their own.
 const JOBS_MAX: usize = 1_024;

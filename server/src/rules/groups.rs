@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rules_sql::{Evaluation, PredicateIndex};
 
 use super::counters::Counter;
-use super::pipeline::Rule;
+use super::rule::Rule;
 
 /// So many rules on the same filters are asked one by one: that takes no longer than asking an index.
 const RULES_ONE_BY_ONE: usize = 3;

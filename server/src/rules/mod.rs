@@ -3,7 +3,9 @@
 //! - `file.rs`: rule files into a [`RuleSet`], everything checked and compiled;
 //! - `topic_index.rs`: which Topic Filters a topic fits;
 //! - `groups.rs`: the rules behind the same filters, and which of them a message is worth showing to;
-//! - `pipeline.rs`: [`RulePipeline`], the broker's hook: evaluate, render, republish or enqueue;
+//! - `pipeline.rs`: [`RulePipeline`], the broker's hook: which rules a message is shown to, and how rules change;
+//! - `rule.rs`: a rule that runs: evaluate, render, republish or enqueue;
+//! - `outboxes.rs`: the life of outboxes through starts and changes of the rules;
 //! - `render.rs`: an action's templates for one message;
 //! - `explain.rs`: why a rule does what it does with a message;
 //! - `parameters.rs`: what an action would send, parameter by parameter;
@@ -26,9 +28,11 @@ mod file;
 mod groups;
 mod message;
 mod origin;
+mod outboxes;
 mod parameters;
 mod pipeline;
 mod render;
+mod rule;
 mod sample;
 #[cfg(test)]
 mod tests;

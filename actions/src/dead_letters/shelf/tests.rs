@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use store::{FaultDisk, MessageId, StoreOptions};
+use store::{FaultDisk, MessageId, MessageRecord, StoreOptions};
 
 use super::*;
 use crate::config::OrderBy;

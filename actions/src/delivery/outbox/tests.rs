@@ -340,6 +340,56 @@ async fn an_orderly_stop_leaves_the_rest_where_it_is() {
     assert_eq!(store.queue_len(QueueKey::Outbox { namespace: 0, name: NAME }), 11);
 }
 
+/// A stop with an hour's grace that nobody has to wait for.
+async fn stop_with_time_left(delivery: &Delivery<NoteSink>) -> Snapshot {
+    let stopped =
+        tokio::time::timeout(Duration::from_secs(60), delivery.shutdown(Duration::from_secs(3_600)));
+    stopped.await.expect("it waits for nobody");
+    let snapshot = delivery.snapshot();
+    assert!(snapshot.is_conserved(), "{snapshot:?}");
+    snapshot
+}
+
+#[tokio::test]
+async fn an_orderly_stop_does_not_wait_for_a_far_side_that_is_away() {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(false));
+    let store = open(&disk);
+    let running = start(&store, &far);
+    for number in 0..5_000 {
+        publish(&store, &running, number % 7, number);
+    }
+    let snapshot = stop_with_time_left(&running.0).await;
+    assert_eq!((snapshot.queued, snapshot.delivered, snapshot.dropped_total()), (5_000, 0, 0));
+    assert_eq!(store.queue_len(QueueKey::Outbox { namespace: 0, name: NAME }), 5_000);
+    far.appear();
+    let snapshot = settle(&start(&store, &far).0).await;
+    assert_eq!(snapshot.delivered, 5_000, "the next start goes on from there");
+    far.assert_seen((0..5_000).map(|number| (number % 7, number)));
+}
+
+#[tokio::test]
+async fn an_orderly_stop_sends_what_is_at_hand_to_a_far_side_that_is_there() {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(true));
+    let store = open(&disk);
+    let running = start(&store, &far);
+    // None of them has left: the worker has had no turn yet.
+    for number in 0..100 {
+        publish(&store, &running, number % 7, number);
+    }
+    let snapshot = stop_with_time_left(&running.0).await;
+    assert_eq!((snapshot.queued, snapshot.delivered), (0, 100));
+    // One publisher's trouble is no reason to wait either.
+    *far.stuck.lock() = Some(0);
+    let running = start(&store, &far);
+    for number in 100..200 {
+        publish(&store, &running, number % 7, number);
+    }
+    let snapshot = stop_with_time_left(&running.0).await;
+    let of_stuck = (100..200).filter(|number| number % 7 == 0).count() as u64;
+    assert_eq!(snapshot.queued, of_stuck);
+    assert_eq!(snapshot.delivered, 100 - of_stuck);
+}
+
 #[tokio::test]
 async fn a_body_that_is_no_request_ends_alone() {
     let disk = FaultDisk::default();

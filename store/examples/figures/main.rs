@@ -1,11 +1,15 @@
 //! The figures of the durable store that take longer than a bench may: `cargo run --release -p store --example figures`
 //! with one of
 //!
-//! - `publishers`: messages a second and commit latency at 1, 10 and 100 publishers with windows of 1, 20 and 100, each
-//!   beside a bare loop that writes and syncs the same bytes in as many pieces;
+//! - `publishers`: messages a second and commit latency at 1, 10 and 100 publishers with windows of 1, 20 and 100 (or of
+//!   one row, given both), beside a bare loop that writes and syncs the same bytes in as many pieces. The two take turns,
+//!   and medians are printed: what else the disk has to do meets both;
 //! - `soak SECONDS`: a steady load of which one message in fifty is never settled; what is written for a byte, what the disk
 //!   holds, and the commit latency of each tenth of the time;
 //! - `restart MESSAGES BYTES`: a start with so many messages of that size queued, after kill -9 and after a clean end.
+//!
+//! Publishers are tasks, as connections of the broker are: with a thread for each it is the system's scheduler that is
+//! measured, which has to wake a hundred threads on two cores for every commit.
 //!
 //! What they printed stands in docs/decisions/0010-segment-log.md.
 
@@ -16,70 +20,27 @@
     reason = "it prints figures, and may fail where it stands"
 )]
 
+mod load;
+
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::BufRead;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use store::{
-    CommitToken, Counters, DurableStore, MessageId, MessageRecord, Position, QueueKey, Record, SessionKey,
-    Store, StoreError, StoreOptions,
-};
+use store::{CommitToken, Counters, DurableStore, Position, Store, StoreOptions};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
-/// Bytes of a message of the first two.
-const PAYLOAD: usize = 256;
+use load::{PAYLOAD, bare, open, publish, queue, read_through, safe, settle, try_publish, wait_for};
 
-/// How long each row of `publishers` is measured.
-const ROW: Duration = Duration::from_secs(4);
+/// How often a row of `publishers` is measured; the median is printed.
+const ROUNDS: usize = 5;
 
-struct Unpark(std::thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn wait_for(store: &DurableStore, token: CommitToken, waker: &Waker) {
-    while store.committed() < token {
-        store.wake_when_committed(token, waker);
-        if store.committed() < token {
-            std::thread::park();
-        }
-    }
-}
-
-fn session() -> SessionKey<'static> {
-    SessionKey { namespace: 0, client_id: "subscriber" }
-}
-
-fn open(folder: &Path) -> DurableStore {
-    let (store, report) = DurableStore::open(folder, StoreOptions::default()).unwrap();
-    assert!(!report.has_losses(), "{report:?}");
-    store.append(&[Record::SessionStarted { session: session(), expiry_interval_s: 60 }]).unwrap();
-    store
-}
-
-fn publish(store: &DurableStore, number: u64, payload: &[u8], places: &mut Vec<Position>) -> CommitToken {
-    let id = MessageId { store: 1, epoch: 1, sequence: number };
-    let topic = "sensors/1/temperature";
-    let message = MessageRecord { id, topic, payload, qos: 1, ..MessageRecord::default() };
-    let owed = Record::Owed { id, session: session(), qos: 1, retain: false, identifiers: &[] };
-    loop {
-        places.clear();
-        match store.append_debts(&[Record::Message(message), owed], places) {
-            Ok(token) => return token,
-            Err(StoreError::Busy { .. }) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
+/// How long each time.
+const ROUND: Duration = Duration::from_millis(1500);
 
 /// Latencies in microseconds, by their order of magnitude and a sixteenth of it.
 struct Histogram(Vec<AtomicU64>);
@@ -114,8 +75,8 @@ impl Histogram {
 }
 
 /// What publishers do until they are told to stop.
-struct Load<'a> {
-    store: &'a DurableStore,
+struct Load {
+    store: DurableStore,
     window: usize,
     /// One message in so many is never settled; 0: none is settled at all.
     stragglers: u64,
@@ -126,10 +87,21 @@ struct Load<'a> {
     latencies: Histogram,
 }
 
-impl Load<'_> {
-    fn publisher(&self) {
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let payload = [b'p'; PAYLOAD];
+impl Load {
+    fn new(store: DurableStore, window: usize) -> Self {
+        Self {
+            store,
+            window,
+            stragglers: 0,
+            pace: Duration::ZERO,
+            is_over: AtomicBool::new(false),
+            published: AtomicU64::new(0),
+            latencies: Histogram::new(),
+        }
+    }
+
+    async fn publisher(self: Arc<Self>) {
+        let store = &self.store;
         let mut sent: VecDeque<(CommitToken, Position, Instant)> = VecDeque::new();
         let mut places = Vec::new();
         let mut next = Instant::now();
@@ -140,89 +112,102 @@ impl Load<'_> {
             if sent.len() >= self.window
                 && let Some((token, ..)) = sent.front()
             {
-                wait_for(self.store, *token, &waker);
+                safe(store, *token).await;
             }
-            let committed = self.store.committed();
+            let committed = store.committed();
             while let Some((_, position, start)) = sent.pop_front_if(|(token, ..)| *token <= committed) {
                 self.latencies.add(start.elapsed());
                 if self.stragglers > 0 && number % self.stragglers != 0 {
-                    let queue = QueueKey::Session(session());
-                    self.store.append(&[Record::Settled { queue, position }]).unwrap();
+                    settle(store, position);
                 }
             }
-            next += self.pace;
-            while !self.pace.is_zero() && Instant::now() < next {
-                std::thread::park_timeout(next - Instant::now());
+            if !self.pace.is_zero() {
+                next += self.pace;
+                tokio::time::sleep_until(next.into()).await;
             }
             let start = Instant::now();
-            let token = publish(self.store, number, &payload, &mut places);
-            sent.push_back((token, places.first().copied().unwrap_or_default(), start));
+            let (token, position) = loop {
+                match try_publish(store, number, &PAYLOAD, &mut places) {
+                    Some(published) => break published,
+                    None => safe(store, CommitToken(store.committed().0 + 1)).await,
+                }
+            };
+            sent.push_back((token, position, start));
             self.published.fetch_add(1, Ordering::Relaxed);
         }
         if let Some((token, ..)) = sent.back() {
-            wait_for(self.store, *token, &waker);
+            safe(store, *token).await;
         }
     }
-}
 
-/// The same bytes in the same number of writes and syncs, without anything else.
-fn bare(folder: &Path, commits: u64, bytes: u64) -> Duration {
-    let file = File::create(folder.join("bare")).unwrap();
-    let chunk = vec![b'x'; usize::try_from(bytes / commits.max(1)).unwrap()];
-    let start = Instant::now();
-    for commit in 0..commits {
-        file.write_all_at(&chunk, commit * chunk.len() as u64).unwrap();
-        file.sync_data().unwrap();
+    /// Has so many of them publish until the time is over.
+    fn run(self: &Arc<Self>, runtime: &Runtime, publishers: usize, time: Duration) {
+        self.is_over.store(false, Ordering::Relaxed);
+        runtime.block_on(async {
+            let mut tasks = JoinSet::new();
+            for _ in 0..publishers {
+                tasks.spawn(Arc::clone(self).publisher());
+            }
+            tokio::time::sleep(time).await;
+            self.is_over.store(true, Ordering::Relaxed);
+            while let Some(done) = tasks.join_next().await {
+                done.unwrap();
+            }
+        });
     }
-    let took = start.elapsed();
-    std::fs::remove_file(folder.join("bare")).unwrap();
-    took
 }
 
 fn load_average() -> String {
     std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
 }
 
-fn publishers() {
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// One row: the store and the bare loop take turns, so that what else the disk has to do meets both.
+fn row(runtime: &Runtime, publishers: usize, window: usize) {
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let load = Arc::new(Load::new(open(folder.path()), window));
+    let (mut rates, mut commit_rates, mut sizes, mut ratios) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        let before = load.store.counters();
+        let published = load.published.load(Ordering::Relaxed);
+        let start = Instant::now();
+        load.run(runtime, publishers, ROUND);
+        let took = start.elapsed();
+        let published = load.published.load(Ordering::Relaxed) - published;
+        let after = load.store.counters();
+        let (commits, bytes) = (after.commits - before.commits, after.log_bytes - before.log_bytes);
+        let bare = bare(folder.path(), commits, bytes);
+        rates.push(published as f64 / took.as_secs_f64());
+        commit_rates.push(commits as f64 / took.as_secs_f64());
+        sizes.push(bytes as f64 / commits.max(1) as f64);
+        ratios.push(bare.as_secs_f64() / took.as_secs_f64());
+    }
+    println!(
+        "{publishers} | {window} | {:.0} | {:.0} | {:.0} | {:?} | {:?} | {:.2} | {}",
+        median(rates),
+        median(commit_rates),
+        median(sizes),
+        load.latencies.percentile(50),
+        load.latencies.percentile(99),
+        median(ratios),
+        load_average(),
+    );
+}
+
+fn publishers(only: Option<(usize, usize)>) {
+    let runtime = Runtime::new().unwrap();
     println!(
         "publishers | window | messages/s | commits/s | bytes/commit | p50 | p99 | of a bare loop | load average"
     );
-    for count in [1, 10, 100] {
+    for publishers in [1, 10, 100] {
         for window in [1, 20, 100] {
-            let folder = tempfile::tempdir_in(".").unwrap();
-            let store = open(folder.path());
-            let before = store.counters();
-            let load = Load {
-                store: &store,
-                window,
-                stragglers: 0,
-                pace: Duration::ZERO,
-                is_over: AtomicBool::new(false),
-                published: AtomicU64::new(0),
-                latencies: Histogram::new(),
-            };
-            let start = Instant::now();
-            std::thread::scope(|scope| {
-                for _ in 0..count {
-                    scope.spawn(|| load.publisher());
-                }
-                std::thread::park_timeout(ROW);
-                load.is_over.store(true, Ordering::Relaxed);
-            });
-            let took = start.elapsed();
-            let after = store.counters();
-            let (commits, bytes) = (after.commits - before.commits, after.log_bytes - before.log_bytes);
-            let bare = bare(folder.path(), commits, bytes);
-            println!(
-                "{count} | {window} | {:.0} | {:.0} | {} | {:?} | {:?} | {:.2} | {}",
-                load.published.load(Ordering::Relaxed) as f64 / took.as_secs_f64(),
-                commits as f64 / took.as_secs_f64(),
-                bytes / commits.max(1),
-                load.latencies.percentile(50),
-                load.latencies.percentile(99),
-                bare.as_secs_f64() / took.as_secs_f64(),
-                load_average(),
-            );
+            if only.is_none_or(|only| only == (publishers, window)) {
+                row(&runtime, publishers, window);
+            }
         }
     }
 }
@@ -232,36 +217,23 @@ fn written(counters: Counters) -> (u64, u64) {
 }
 
 fn soak(time: Duration) {
+    let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir_in(".").unwrap();
-    let store = open(folder.path());
-    let mut load = Load {
-        store: &store,
-        window: 100,
-        stragglers: 50,
-        pace: Duration::from_millis(1),
-        is_over: AtomicBool::new(false),
-        published: AtomicU64::new(0),
-        latencies: Histogram::new(),
-    };
+    let mut load = Load::new(open(folder.path()), 100);
+    load.stragglers = 50;
+    load.pace = Duration::from_millis(1);
     println!(
         "minute | messages/s | p50 | p99 | written per byte | log bytes | alive | segments removed | load average"
     );
     let start = Instant::now();
     for tenth in 1..=10 {
-        load.is_over = AtomicBool::new(false);
         load.latencies = Histogram::new();
         let before = load.published.load(Ordering::Relaxed);
-        std::thread::scope(|scope| {
-            for _ in 0..10 {
-                scope.spawn(|| load.publisher());
-            }
-            while start.elapsed() < time / 10 * tenth {
-                std::thread::park_timeout((time / 10 * tenth).saturating_sub(start.elapsed()));
-            }
-            load.is_over.store(true, Ordering::Relaxed);
-        });
-        let (all, appended) = written(store.counters());
-        let (used, live) = store.log_bytes();
+        let running = Arc::new(load);
+        running.run(&runtime, 10, (time / 10 * tenth).saturating_sub(start.elapsed()));
+        load = Arc::into_inner(running).unwrap();
+        let (all, appended) = written(load.store.counters());
+        let (used, live) = load.store.log_bytes();
         println!(
             "{:.1} | {:.0} | {:?} | {:?} | {:.3} | {used} | {live} | {} | {}",
             start.elapsed().as_secs_f64() / 60.0,
@@ -269,7 +241,7 @@ fn soak(time: Duration) {
             load.latencies.percentile(50),
             load.latencies.percentile(99),
             all as f64 / appended as f64,
-            store.counters().segments_removed,
+            load.store.counters().segments_removed,
             load_average(),
         );
     }
@@ -278,14 +250,13 @@ fn soak(time: Duration) {
 /// Fills a folder, says so, and waits to be killed.
 fn fill(folder: &Path, messages: u64, bytes: usize) {
     let store = open(folder);
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let payload = vec![b'p'; bytes];
     let mut last = CommitToken::NOTHING_OWED;
     let mut places = Vec::new();
     for number in 0..messages {
-        last = publish(&store, number, &payload, &mut places);
+        (last, _) = publish(&store, number, &payload, &mut places);
     }
-    wait_for(&store, last, &waker);
+    wait_for(&store, last);
     println!("filled");
     std::io::stdin().lock().lines().for_each(drop);
 }
@@ -314,17 +285,11 @@ fn restart(messages: &str, bytes: &str) {
             "{what}: open after {:?}, {} frames replayed, {} queued, load average {}",
             start.elapsed(),
             report.frames_replayed,
-            store.queue_len(QueueKey::Session(session())),
+            store.queue_len(queue()),
             load_average(),
         );
-        let (start, mut after, mut count) = (Instant::now(), Position(0), 0);
-        let mut reader = store.reader(QueueKey::Session(session()));
-        loop {
-            let debts = reader.read(after, 1000, 1 << 20).unwrap();
-            let Some(last) = debts.last() else { break };
-            after = last.position;
-            count += debts.len();
-        }
+        let start = Instant::now();
+        let count = read_through(&store);
         println!("  {count} debts read in {:?}", start.elapsed());
     }
 }
@@ -333,12 +298,15 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["publishers"] => publishers(),
+        ["publishers"] => publishers(None),
+        ["publishers", count, window] => {
+            publishers(Some((count.parse().unwrap(), window.parse().unwrap())));
+        }
         ["soak", seconds] => soak(Duration::from_secs(seconds.parse().unwrap())),
         ["restart", messages, bytes] => restart(messages, bytes),
         ["fill", folder, messages, bytes] => {
             fill(Path::new(folder), messages.parse().unwrap(), bytes.parse().unwrap());
         }
-        _ => println!("usage: figures publishers | soak SECONDS | restart MESSAGES BYTES"),
+        _ => println!("usage: figures publishers [COUNT WINDOW] | soak SECONDS | restart MESSAGES BYTES"),
     }
 }
