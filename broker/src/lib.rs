@@ -20,6 +20,7 @@ mod connection;
 mod dispatch;
 mod handlers;
 mod hook;
+mod limits;
 mod listener;
 mod message;
 mod metrics;
