@@ -11,6 +11,7 @@ mod gateway;
 mod message;
 mod mqtt_flags;
 mod output;
+mod passwd;
 mod publish;
 mod rules;
 mod serve;
@@ -76,6 +77,8 @@ enum Command {
     Pub(publish::PublishArgs),
     /// Subscribe and print messages; flags as in mosquitto_sub.
     Sub(subscribe::SubscribeArgs),
+    /// Set or take out a user's password in a file of users.
+    Passwd(passwd::PasswdArgs),
     /// Print the version.
     Version,
 }
@@ -99,6 +102,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),
+        Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::Version) => version(),
         None if cli.config.path(environment).is_some() => {
             serve::run(&serve::ServeArgs::default().or(&cli.config), environment)
