@@ -7,6 +7,7 @@ mod check;
 mod dead_letters;
 mod exit;
 mod format;
+mod gateway;
 mod message;
 mod mqtt_flags;
 mod output;
@@ -17,6 +18,7 @@ mod serve;
 mod signals;
 mod sql;
 mod subscribe;
+mod table;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -65,7 +67,7 @@ enum Command {
     Demo(crate::demo::DemoArgs),
     /// Check the configuration and the rules without starting anything.
     Check(check::CheckArgs),
-    /// Work on rules without a server.
+    /// Work on rules: try them, test them, see what they have done.
     Rules(rules::RulesArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
