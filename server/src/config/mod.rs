@@ -28,7 +28,9 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use self::authentication::{AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, LockoutConfig};
+pub use self::authentication::{
+    AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, LockoutConfig,
+};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};
