@@ -219,11 +219,16 @@ impl Broker {
             .map_err(PublishError::Refused)
     }
 
-    /// Decisions may have changed ([`AccessControl::version`]): looks again at what every connected client subscribes to.
-    /// When this returns, nobody receives what they may not have any more. Subscriptions stay, whatever they receive.
-    pub fn access_changed(&self) {
-        for session in self.shared.sessions.all() {
-            self.shared.watch_receiver(&mut session.lock());
+    /// To be called when decisions may have changed ([`AccessControl::version`]): looks again at what every connected client
+    /// subscribes to. When it returns, nobody receives what they may not have any more. Subscriptions stay, whatever they
+    /// receive. It doesn't keep the broker alive.
+    pub fn access_listener(&self) -> impl Fn() + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            let Some(shared) = shared.upgrade() else { return };
+            for session in shared.sessions.all() {
+                shared.watch_receiver(&mut session.lock());
+            }
         }
     }
 

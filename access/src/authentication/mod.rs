@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use mqtt_protocol::ProtocolVersion;
 
+use crate::acl::Rules;
+
 pub use certificate::{Certificate, CertificateName};
 pub use chain::{Chain, Counters, CountersSnapshot, Method, Named, Verdict};
 pub use hashing::{Hashing, HashingLimits};
@@ -68,6 +70,8 @@ pub struct Identity {
     pub groups: Box<[Arc<str>]>,
     /// When its right to be here ends, in milliseconds of wall time since the epoch.
     pub expires_at_ms: Option<i64>,
+    /// Rules of its own, asked before those of the configuration.
+    pub acl: Option<Arc<Rules>>,
 }
 
 /// What a method says of an attempt.

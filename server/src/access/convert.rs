@@ -5,6 +5,8 @@ use std::sync::Arc;
 use access::authentication::{Attempt, Denial, Identity, Verdict};
 use mqtt_protocol::ReasonCode;
 
+use super::acl::OwnRules;
+
 pub(super) fn attempt(attempt: broker::Attempt) -> Attempt {
     Attempt {
         client_id: attempt.client_id,
@@ -38,7 +40,7 @@ fn known(authenticator: Arc<str>, identity: Identity) -> broker::Identity {
         authenticator: Some(authenticator),
         groups: identity.groups,
         expires_at_ms: identity.expires_at_ms,
-        grants: None,
+        grants: identity.acl.map(|rules| Arc::new(OwnRules(rules)) as Arc<dyn broker::Grants>),
     }
 }
 
