@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::certificate::Certificate;
 use super::hashing::Hashing;
+use super::jwt::Jwt;
 use super::lockout::Lockout;
 use super::password_file::PasswordFile;
 use super::users::UsersFile;
@@ -18,6 +19,8 @@ pub enum Method {
     PasswordFile(PasswordFile),
     /// The client's certificate.
     Certificate(Certificate),
+    /// A token.
+    Jwt(Box<Jwt>),
 }
 
 impl Method {
@@ -26,7 +29,7 @@ impl Method {
     pub fn users_file(&self) -> Option<&UsersFile> {
         match self {
             Self::PasswordFile(method) => Some(method.file()),
-            Self::Certificate(_) => None,
+            Self::Certificate(_) | Self::Jwt(_) => None,
         }
     }
 }
@@ -139,6 +142,7 @@ impl Chain {
             let outcome = match &**method {
                 Method::PasswordFile(method) => method.authenticate(attempt).await,
                 Method::Certificate(method) => method.authenticate(attempt),
+                Method::Jwt(method) => method.authenticate(attempt).await,
             };
             match outcome {
                 Outcome::Ignore => {}
