@@ -4,14 +4,17 @@
 //! made leaves everything as it was. What was counted against guessing and what is remembered of passwords outlives a reload.
 
 mod convert;
+mod token;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use access::authentication::{
-    Attempt, Certificate, Chain, Counters, HashError, Hashing, Lockout, Method, Named, PasswordFile,
-    UsersError,
+    Attempt, Certificate, Chain, Counters, HashError, Hashing, Jwt, JwtError, Lockout, Method, Named,
+    PasswordFile, UsersError,
 };
 use arc_swap::ArcSwap;
 use broker::{AccessControl, Action, Answer, Decision, Publisher, Verdict};
@@ -33,6 +36,30 @@ pub enum AccessError {
         name: String,
         /// Why.
         source: UsersError,
+    },
+    /// Tokens can't be checked.
+    #[error("authentication \"{name}\": tokens can't be checked")]
+    Jwt {
+        /// Name of the method.
+        name: String,
+        /// Why.
+        source: JwtError,
+    },
+    /// A file can't be read.
+    #[error("authentication \"{name}\": {} can't be read", path.display())]
+    File {
+        /// Name of the method.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A secret is no base64.
+    #[error("authentication \"{name}\": the secret is no base64")]
+    NotBase64 {
+        /// Name of the method.
+        name: String,
     },
     /// Passwords can't be checked.
     #[error("passwords can't be checked")]
@@ -123,6 +150,12 @@ impl Access {
             AuthenticatorKind::Certificate => {
                 let username = needed(name, "username", config.username)?;
                 Ok(Method::Certificate(Certificate::new(username.place())))
+            }
+            AuthenticatorKind::Jwt => {
+                let settings = token::settings(name, config)?;
+                Jwt::new(settings)
+                    .map(|method| Method::Jwt(Box::new(method)))
+                    .map_err(|source| AccessError::Jwt { name: name.to_owned(), source })
             }
             AuthenticatorKind::PasswordFile => {
                 let path = needed(name, "file", config.file.as_deref())?;
