@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::certificate::Certificate;
 use super::hashing::Hashing;
+use super::http::Http;
 use super::jwt::Jwt;
 use super::lockout::Lockout;
 use super::password_file::PasswordFile;
@@ -21,6 +22,8 @@ pub enum Method {
     Certificate(Certificate),
     /// A token.
     Jwt(Box<Jwt>),
+    /// A server of the operator's.
+    Http(Box<Http>),
 }
 
 impl Method {
@@ -29,7 +32,7 @@ impl Method {
     pub fn users_file(&self) -> Option<&UsersFile> {
         match self {
             Self::PasswordFile(method) => Some(method.file()),
-            Self::Certificate(_) | Self::Jwt(_) => None,
+            Self::Certificate(_) | Self::Jwt(_) | Self::Http(_) => None,
         }
     }
 }
@@ -143,6 +146,7 @@ impl Chain {
                 Method::PasswordFile(method) => method.authenticate(attempt).await,
                 Method::Certificate(method) => method.authenticate(attempt),
                 Method::Jwt(method) => method.authenticate(attempt).await,
+                Method::Http(method) => method.authenticate(attempt).await,
             };
             match outcome {
                 Outcome::Ignore => {}

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::authentication::{
-    Attempt, Certificate, Chain, Counters, HashError, Hashing, Jwt, JwtError, Lockout, Method, Named,
-    PasswordFile, UsersError,
+    Attempt, Certificate, Chain, Counters, HashError, Hashing, Http, HttpError, HttpSettings, Jwt, JwtError,
+    Lockout, Method, Named, PasswordFile, UsersError,
 };
 use arc_swap::ArcSwap;
 use broker::{AccessControl, Action, Answer, Decision, Publisher, Verdict};
 use mqtt_protocol::ReasonCode;
 
-use crate::config::{AuthenticatorConfig, AuthenticatorKind, Config};
+use crate::config::{AuthenticatorConfig, AuthenticatorKind, Config, Period};
 
 /// How often files are looked at for changes.
 const LOOK: Duration = Duration::from_secs(2);
@@ -44,6 +44,14 @@ pub enum AccessError {
         name: String,
         /// Why.
         source: JwtError,
+    },
+    /// A server can't be asked.
+    #[error("authentication \"{name}\": nobody can be asked")]
+    Http {
+        /// Name of the method.
+        name: String,
+        /// Why.
+        source: HttpError,
     },
     /// A file can't be read.
     #[error("authentication \"{name}\": {} can't be read", path.display())]
@@ -156,6 +164,18 @@ impl Access {
                 Jwt::new(settings)
                     .map(|method| Method::Jwt(Box::new(method)))
                     .map_err(|source| AccessError::Jwt { name: name.to_owned(), source })
+            }
+            AuthenticatorKind::Http => {
+                let url = needed(name, "url", config.url.as_deref())?;
+                let headers = config.headers.iter().flatten();
+                Http::new(&HttpSettings {
+                    endpoint: config.endpoint(url),
+                    headers: headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+                    requests: usize::from(config.concurrency.unwrap_or(32)),
+                    cached_for: config.cache_time.unwrap_or(Period::ZERO).as_duration(),
+                })
+                .map(|method| Method::Http(Box::new(method)))
+                .map_err(|source| AccessError::Http { name: name.to_owned(), source })
             }
             AuthenticatorKind::PasswordFile => {
                 let path = needed(name, "file", config.file.as_deref())?;

@@ -2,6 +2,7 @@
 //!
 //! Each type takes keys of its own; one table holds them all, so that a fault is told with its place.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -72,6 +73,18 @@ pub struct AuthenticatorConfig {
     /// `jwt`: claim of the access rules. Default `acl`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acl_claim: Option<String>,
+    /// `http`: the server that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// `http`: headers of each request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, Secret>>,
+    /// `http`: requests at a time. Default 32, range 1 to 1,024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u16>,
+    /// `http`: how long a client that was let in comes in again without a request. Default 0 s (never), range 0 s to 1 day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_time: Option<Period>,
     /// `jwt`, `http`: CA certificates (PEM) of the server that is asked, instead of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -187,6 +200,8 @@ pub enum AuthenticatorKind {
     Certificate,
     /// By a token.
     Jwt,
+    /// By asking a server.
+    Http,
 }
 
 /// Keys of `jwt` that are not needed.
@@ -218,13 +233,14 @@ impl AuthenticatorKind {
             Self::PasswordFile => "password_file",
             Self::Certificate => "certificate",
             Self::Jwt => "jwt",
+            Self::Http => "http",
         }
     }
 
     /// Whether clients show what others could use in their place.
     pub(super) fn shows_secrets(self) -> bool {
         match self {
-            Self::PasswordFile | Self::Jwt => true,
+            Self::PasswordFile | Self::Jwt | Self::Http => true,
             Self::Certificate => false,
         }
     }
@@ -235,6 +251,9 @@ impl AuthenticatorKind {
             Self::PasswordFile => (&["file"], &[]),
             Self::Certificate => (&["username"], &[]),
             Self::Jwt => (&["algorithms"], JWT_KEYS),
+            Self::Http => {
+                (&["url"], &["headers", "concurrency", "cache_time", "ca", "insecure_http", "timeout"])
+            }
         }
     }
 }
@@ -261,6 +280,10 @@ impl AuthenticatorConfig {
             ("client_id_claim", self.client_id_claim.is_some()),
             ("groups_claim", self.groups_claim.is_some()),
             ("acl_claim", self.acl_claim.is_some()),
+            ("url", self.url.is_some()),
+            ("headers", self.headers.is_some()),
+            ("concurrency", self.concurrency.is_some()),
+            ("cache_time", self.cache_time.is_some()),
             ("ca", self.ca.is_some()),
             ("insecure_http", self.insecure_http.is_some()),
             ("timeout", self.timeout.is_some()),
@@ -285,12 +308,17 @@ impl AuthenticatorConfig {
             ("jwks_refresh", self.jwks_refresh, Period::secs(60), Period::days(7)),
             ("jwks_max_age", self.jwks_max_age, Period::secs(60), Period::days(30)),
             ("leeway", self.leeway, Period::ZERO, Period::secs(600)),
+            ("cache_time", self.cache_time, Period::ZERO, Period::days(1)),
             ("timeout", self.timeout, Period::millis(100), Period::secs(60)),
         ];
-        ranges.into_iter().filter_map(|(key, value, min, max)| {
+        let periods = ranges.into_iter().filter_map(|(key, value, min, max)| {
             let value = value.filter(|value| *value < min || *value > max)?;
             Some((Some(key), format!("{key} is {value}, must be between {min} and {max}")))
-        })
+        });
+        let concurrency = self.concurrency.filter(|value| !(1..=1_024).contains(value)).map(|value| {
+            (Some("concurrency"), format!("concurrency is {value}, must be between 1 and 1024"))
+        });
+        periods.chain(concurrency)
     }
 
     /// What the keys about tokens must agree on.

@@ -693,6 +693,17 @@ fn each_way_to_tell_who_a_client_is_has_keys_of_its_own() {
         ),
         ("type = 'jwt'\nalgorithms = ['RS256']\nkey = 'k'\nsecret_is_base64 = true", "there is no secret"),
         ("type = 'jwt'\nalgorithms = ['HS256']\nsecret = ['s3cret']", "authentication.x.secret"),
+        ("type = 'http'", "authentication.x: type \"http\" needs the key `url`"),
+        (
+            "type = 'http'\nurl = 'https://h/'\nconcurrency = 0",
+            "concurrency is 0, must be between 1 and 1024",
+        ),
+        ("type = 'http'\nurl = 'https://h/'\nconcurrency = 1025", "concurrency is 1025, must be"),
+        (
+            "type = 'http'\nurl = 'https://h/'\ntimeout = '99ms'",
+            "timeout is 99ms, must be between 100ms and 1m",
+        ),
+        ("type = 'http'\nurl = 'https://h/'\nheaders = { a = 's3cret', b = 1 }", "authentication.x.headers"),
         ("type = 'certificate'", "authentication.x: type \"certificate\" needs the key `username`"),
         ("type = 'certificate'\nusername = 'cn'", "authentication.x.username: unknown value \"cn\""),
         (
