@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::certificate::Certificate;
 use super::hashing::Hashing;
+use super::http::Http;
+use super::jwt::Jwt;
 use super::lockout::Lockout;
 use super::password_file::PasswordFile;
 use super::users::UsersFile;
@@ -18,6 +20,10 @@ pub enum Method {
     PasswordFile(PasswordFile),
     /// The client's certificate.
     Certificate(Certificate),
+    /// A token.
+    Jwt(Box<Jwt>),
+    /// A server of the operator's.
+    Http(Box<Http>),
 }
 
 impl Method {
@@ -26,7 +32,7 @@ impl Method {
     pub fn users_file(&self) -> Option<&UsersFile> {
         match self {
             Self::PasswordFile(method) => Some(method.file()),
-            Self::Certificate(_) => None,
+            Self::Certificate(_) | Self::Jwt(_) | Self::Http(_) => None,
         }
     }
 }
@@ -139,6 +145,8 @@ impl Chain {
             let outcome = match &**method {
                 Method::PasswordFile(method) => method.authenticate(attempt).await,
                 Method::Certificate(method) => method.authenticate(attempt),
+                Method::Jwt(method) => method.authenticate(attempt).await,
+                Method::Http(method) => method.authenticate(attempt).await,
             };
             match outcome {
                 Outcome::Ignore => {}

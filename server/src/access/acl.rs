@@ -118,14 +118,14 @@ fn read(path: &Path) -> std::io::Result<String> {
 
 /// Rules that an authenticator grants to one client.
 #[derive(Debug)]
-pub(super) struct OwnRules(pub(super) Arc<Rules>);
+pub(super) struct OwnRules(pub(super) Rules);
 
 impl Grants for OwnRules {}
 
 /// The rules that a client brought along.
 fn own(who: &Publisher) -> Option<&Rules> {
     let grants: &dyn std::any::Any = who.identity.grants.as_deref()?;
-    grants.downcast_ref::<OwnRules>().map(|own| &*own.0)
+    grants.downcast_ref::<OwnRules>().map(|own| &own.0)
 }
 
 /// Whether there is nothing to ask about this client.

@@ -5,21 +5,24 @@
 
 mod acl;
 mod convert;
+mod token;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use access::authentication::{
-    Attempt, Certificate, Chain, Counters, HashError, Hashing, Lockout, Method, Named, PasswordFile,
-    UsersError,
+    Attempt, Certificate, Chain, Counters, HashError, Hashing, Http, HttpError, HttpSettings, Jwt, JwtError,
+    Lockout, Method, Named, PasswordFile, UsersError,
 };
 use arc_swap::ArcSwap;
 use broker::{AccessControl, Action, Answer, Decision, Publisher, Verdict};
 use mqtt_protocol::ReasonCode;
 
-use crate::config::{AuthenticatorConfig, AuthenticatorKind, Config};
+use crate::config::{AuthenticatorConfig, AuthenticatorKind, Config, Period};
 
 use self::acl::Acl;
 pub use self::acl::AclLoadError;
@@ -39,6 +42,38 @@ pub enum AccessError {
         name: String,
         /// Why.
         source: UsersError,
+    },
+    /// Tokens can't be checked.
+    #[error("authentication \"{name}\": tokens can't be checked")]
+    Jwt {
+        /// Name of the method.
+        name: String,
+        /// Why.
+        source: JwtError,
+    },
+    /// A server can't be asked.
+    #[error("authentication \"{name}\": nobody can be asked")]
+    Http {
+        /// Name of the method.
+        name: String,
+        /// Why.
+        source: HttpError,
+    },
+    /// A file can't be read.
+    #[error("authentication \"{name}\": {} can't be read", path.display())]
+    File {
+        /// Name of the method.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A secret is no base64.
+    #[error("authentication \"{name}\": the secret is no base64")]
+    NotBase64 {
+        /// Name of the method.
+        name: String,
     },
     /// Passwords can't be checked.
     #[error("passwords can't be checked")]
@@ -160,6 +195,24 @@ impl Access {
             AuthenticatorKind::Certificate => {
                 let username = needed(name, "username", config.username)?;
                 Ok(Method::Certificate(Certificate::new(username.place())))
+            }
+            AuthenticatorKind::Jwt => {
+                let settings = token::settings(name, config)?;
+                Jwt::new(settings)
+                    .map(|method| Method::Jwt(Box::new(method)))
+                    .map_err(|source| AccessError::Jwt { name: name.to_owned(), source })
+            }
+            AuthenticatorKind::Http => {
+                let url = needed(name, "url", config.url.as_deref())?;
+                let headers = config.headers.iter().flatten();
+                Http::new(&HttpSettings {
+                    endpoint: config.endpoint(url),
+                    headers: headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+                    requests: usize::from(config.concurrency.unwrap_or(32)),
+                    cached_for: config.cache_time.unwrap_or(Period::ZERO).as_duration(),
+                })
+                .map(|method| Method::Http(Box::new(method)))
+                .map_err(|source| AccessError::Http { name: name.to_owned(), source })
             }
             AuthenticatorKind::PasswordFile => {
                 let path = needed(name, "file", config.file.as_deref())?;

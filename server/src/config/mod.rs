@@ -29,7 +29,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use self::authentication::{
-    AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, LockoutConfig,
+    AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, JwtAlgorithm,
+    JwtPlace, LockoutConfig,
 };
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub(crate) use self::load::suggest;
