@@ -13,6 +13,7 @@ mod http;
 mod jwt;
 mod lockout;
 mod password_file;
+mod scram;
 #[cfg(test)]
 mod test_server;
 mod users;
@@ -25,13 +26,14 @@ use std::sync::Arc;
 use mqtt_protocol::ProtocolVersion;
 
 pub use certificate::{Certificate, CertificateName};
-pub use chain::{Chain, Counters, CountersSnapshot, Method, Named, Verdict};
+pub use chain::{Chain, Counters, CountersSnapshot, Exchange, Method, Named, Verdict};
 pub use fetch::{EndpointError, EndpointSettings};
 pub use hashing::{Hashing, HashingLimits};
 pub use http::{Http, HttpError, HttpSettings};
 pub use jwt::{Algorithm, Jwt, JwtError, JwtSettings, KeyError, KeySetSettings, KeySource, TokenPlace};
 pub use lockout::{Lockout, LockoutLimits};
 pub use password_file::PasswordFile;
+pub use scram::Scram;
 pub use users::{Change, LineFault, UsersError, UsersFile, edit};
 pub use verifier::{HashError, argon2id, scram_sha_256};
 

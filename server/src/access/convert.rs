@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use access::acl::{ClaimsError, from_claims};
-use access::authentication::{Attempt, Denial, Identity, Verdict};
+use access::authentication::{Attempt, Denial, Exchange, Identity, Verdict};
 use mqtt_protocol::ReasonCode;
 
 use super::acl::OwnRules;
@@ -35,7 +35,25 @@ pub(super) fn verdict(verdict: Verdict, attempt: Attempt) -> broker::Verdict {
             let identity = broker::Identity { username: attempt.username, ..broker::Identity::default() };
             broker::Verdict::Accept(Arc::new(identity), data)
         }
+        Verdict::Continue(exchange, data) => {
+            broker::Verdict::Continue(Box::new(Waiting { exchange, attempt }), data)
+        }
         Verdict::Refuse(denial, why) => broker::Verdict::Refuse(reason(denial), why),
+    }
+}
+
+/// An exchange that waits for the client.
+#[derive(Debug)]
+struct Waiting {
+    exchange: Box<Exchange>,
+    attempt: Attempt,
+}
+
+impl broker::Exchange for Waiting {
+    fn answer(self: Box<Self>, data: &[u8]) -> broker::Answer {
+        let Self { exchange, attempt } = *self;
+        let verdict = verdict(exchange.answer(data), attempt);
+        Box::pin(std::future::ready(verdict))
     }
 }
 

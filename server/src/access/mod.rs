@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use access::authentication::{
     Attempt, Certificate, Chain, Counters, HashError, Hashing, Http, HttpError, HttpSettings, Jwt, JwtError,
-    Lockout, Method, Named, PasswordFile, UsersError,
+    Lockout, Method, Named, PasswordFile, Scram, UsersError,
 };
 use arc_swap::ArcSwap;
 use broker::{AccessControl, Action, Answer, Decision, Publisher, Verdict};
@@ -213,6 +213,12 @@ impl Access {
                 })
                 .map(|method| Method::Http(Box::new(method)))
                 .map_err(|source| AccessError::Http { name: name.to_owned(), source })
+            }
+            AuthenticatorKind::Scram => {
+                let path = needed(name, "file", config.file.as_deref())?;
+                Scram::open(path)
+                    .map(Method::Scram)
+                    .map_err(|source| AccessError::Users { name: name.to_owned(), source })
             }
             AuthenticatorKind::PasswordFile => {
                 let path = needed(name, "file", config.file.as_deref())?;

@@ -19,7 +19,7 @@ pub struct AuthenticatorConfig {
     /// How.
     #[serde(rename = "type")]
     pub kind: AuthenticatorKind,
-    /// `password_file`: the file of users.
+    /// `password_file`, `scram`: the file of users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
     /// `certificate`: where the user name stands.
@@ -202,6 +202,8 @@ pub enum AuthenticatorKind {
     Jwt,
     /// By asking a server.
     Http,
+    /// By SCRAM-SHA-256, an authentication method of MQTT 5, from a file.
+    Scram,
 }
 
 /// Keys of `jwt` that are not needed.
@@ -234,6 +236,7 @@ impl AuthenticatorKind {
             Self::Certificate => "certificate",
             Self::Jwt => "jwt",
             Self::Http => "http",
+            Self::Scram => "scram",
         }
     }
 
@@ -241,14 +244,14 @@ impl AuthenticatorKind {
     pub(super) fn shows_secrets(self) -> bool {
         match self {
             Self::PasswordFile | Self::Jwt | Self::Http => true,
-            Self::Certificate => false,
+            Self::Certificate | Self::Scram => false,
         }
     }
 
     /// The keys that it needs, and those that it may have.
     fn keys(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
-            Self::PasswordFile => (&["file"], &[]),
+            Self::PasswordFile | Self::Scram => (&["file"], &[]),
             Self::Certificate => (&["username"], &[]),
             Self::Jwt => (&["algorithms"], JWT_KEYS),
             Self::Http => {
