@@ -268,13 +268,15 @@ pub(crate) async fn publish_message(shared: &Arc<Shared>, dispatch: Dispatch) ->
     let outcome = dispatch.finish(shared).await?;
     std::future::poll_fn(|cx| {
         if shared.store.committed() >= outcome.token {
-            return std::task::Poll::Ready(());
+            return std::task::Poll::Ready(Ok(()));
         }
         shared.store.wake_when_committed(outcome.token, cx.waker());
+        if shared.store.committed() < outcome.token && shared.store.has_failed() {
+            return std::task::Poll::Ready(Err(ReasonCode::ImplementationSpecificError));
+        }
         std::task::Poll::Pending
     })
-    .await;
-    Ok(())
+    .await
 }
 
 impl Shared {

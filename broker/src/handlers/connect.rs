@@ -39,13 +39,16 @@ impl Refusal {
 
     /// The CONNACK that says so.
     pub(crate) fn encode(&self, connect: &Connect<'_>, out: &mut Vec<u8>) {
+        self.encode_for(connect.version, connect.properties.maximum_packet_size.unwrap_or(u32::MAX), out);
+    }
+
+    fn encode_for(&self, version: ProtocolVersion, limit: u32, out: &mut Vec<u8>) {
         let plain = ConnAck::new(self.reason);
         let mut explained = plain;
-        if connect.version.has_properties() {
+        if version.has_properties() {
             explained.properties.reason_string = Some(self.why);
         }
-        let limit = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
-        encode_fitting(&[explained, plain], connect.version, limit, out);
+        encode_fitting(&[explained, plain], version, limit, out);
     }
 }
 
@@ -155,17 +158,28 @@ impl Connecting {
         Ok(connecting)
     }
 
-    /// Whether the CONNACK may be sent.
-    pub(crate) fn is_safe(&mut self, shared: &Shared, cx: &mut Context<'_>) -> bool {
-        if !super::is_safe(shared, self.token, cx) {
-            return false;
+    /// Whether the CONNACK may be sent. `None`: never, and `out` has one that says so.
+    pub(crate) fn is_safe(
+        &mut self,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<bool> {
+        match super::is_safe(shared, self.token, cx) {
+            Ok(true) => {}
+            Ok(false) => return Some(false),
+            Err(reason) => {
+                let refusal = Refusal::new(reason, super::STORE_HAS_FAILED);
+                refusal.encode_for(self.client.version, self.client.maximum_packet_size, out);
+                return None;
+            }
         }
         let mut inner = self.session.lock();
         let is_ready = !inner.is_loading || inner.generation != self.generation;
         if !is_ready {
             inner.wait_for_load(cx.waker());
         }
-        is_ready
+        Some(is_ready)
     }
 
     /// Takes the session online: CONNACK first, then what it was owed.

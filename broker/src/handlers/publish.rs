@@ -232,10 +232,7 @@ impl Client {
             (store::CommitToken::NOTHING_OWED, ReasonCode::Success)
         } else if found {
             let record = Record::Released { session: self.session.key(), packet_id: ack.packet_id.get() };
-            let token = self
-                .shared
-                .append(&[record])
-                .map_err(|reason| Close::because(reason, "the store is full"))?;
+            let token = self.shared.append(&[record]).map_err(super::cannot_record)?;
             (token, ReasonCode::Success)
         } else {
             (store::CommitToken::NOTHING_OWED, ReasonCode::PacketIdentifierNotFound)

@@ -13,7 +13,7 @@ use mqtt_protocol::{
 use smallvec::SmallVec;
 use store::{CommitToken, Record};
 
-use super::{Client, Flow, Owed};
+use super::{Client, Flow, Owed, cannot_record};
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
@@ -80,7 +80,7 @@ impl Client {
             };
             codes.push(code);
         }
-        let token = shared.append(&records).map_err(|reason| Close::because(reason, "the store is full"))?;
+        let token = shared.append(&records).map_err(cannot_record)?;
         let refused = codes.iter().any(|code| *code >= 0x80);
         let mut suback = SubAck::new(subscribe.packet_id, &codes);
         if refused && self.wants_problem_information && self.maximum_packet_size as usize > 128 + codes.len()
@@ -235,7 +235,7 @@ impl Client {
             };
             codes.push(code.code());
         }
-        let token = shared.append(&records).map_err(|reason| Close::because(reason, "the store is full"))?;
+        let token = shared.append(&records).map_err(cannot_record)?;
         let unsuback = Packet::UnsubAck(UnsubAck::new(unsubscribe.packet_id, &codes));
         self.reply(&unsuback, token)?;
         Ok(Flow::GoOn)
