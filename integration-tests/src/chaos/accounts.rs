@@ -11,7 +11,7 @@
 use super::history::{Entry, Event, Lane};
 use super::sink::SINK;
 
-/// Counters of the rule `chaos` and of its one action.
+/// Counters of a rule and of its one action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Account {
     matched: u64,
@@ -89,6 +89,11 @@ impl Account {
     /// Whether nothing waits and nothing is on its way.
     pub(super) fn is_drained(&self) -> bool {
         self.queued + self.in_flight == 0
+    }
+
+    /// Whether so many were delivered and nothing else has come of anything.
+    pub(super) fn has_delivered(&self, messages: u64) -> bool {
+        self.delivered == messages && self.queued_at_start + self.received == messages
     }
 
     /// What doesn't add up at whatever moment.

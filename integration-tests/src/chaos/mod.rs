@@ -14,7 +14,7 @@
 //! - `stage`: what the parts share; `publisher`, `subscriber`: the clients; `link`: their connection; `message`: what they
 //!   send.
 //! - `sink`: the HTTP server; `accounts`: whether the broker's own counters add up.
-//! - `queue`: another run, for a session that stays away for long.
+//! - `queue`, `sink_queue`: other runs, for a session and for a far side that stay away for long.
 
 mod accounts;
 mod check;
@@ -24,6 +24,7 @@ mod message;
 mod publisher;
 mod queue;
 mod sink;
+mod sink_queue;
 mod stage;
 mod subscriber;
 
@@ -41,6 +42,7 @@ use link::{Link, Packet};
 use publisher::Publisher;
 pub use queue::{QueueSummary, run_queue};
 use sink::Sink;
+pub use sink_queue::run_sink_queue;
 use stage::{Phase, Stage};
 use subscriber::{Role, Subscriber};
 
