@@ -11,11 +11,12 @@ use store::{MessageId, QueueKey, Record, SessionKey, Store};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::access::{AccessControl, OpenAccess};
+use crate::authorise::Denials;
 use crate::clock::{Clock, Now};
 use crate::config::{BrokerConfig, ListenerConfig};
 use crate::dispatch::{Dispatch, Fanout};
 use crate::hook::MessageHook;
-use crate::listener;
+use crate::listeners;
 use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
 use crate::records::{Before, READS_MAX};
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hook: Option<Arc<dyn MessageHook>>,
     pub(crate) access: Arc<dyn AccessControl>,
+    pub(crate) denials: Denials,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) sessions: Registry,
@@ -171,6 +173,7 @@ impl Broker {
             store,
             hook,
             access,
+            denials: Denials::default(),
             clock: Clock::new(),
             metrics: Metrics::default(),
             sessions: Registry::new(),
@@ -199,7 +202,7 @@ impl Broker {
     /// # Errors
     /// What binding the address met with, "address in use" above all.
     pub async fn listen(&self, config: ListenerConfig) -> std::io::Result<BoundListener> {
-        listener::open(Arc::clone(&self.shared), config).await
+        listeners::open(Arc::clone(&self.shared), config).await
     }
 
     /// Publishes a message as the broker itself; returns when every receiver has it in its queue and every debt is safe.
@@ -214,6 +217,19 @@ impl Broker {
         publish_message(&self.shared, Dispatch::internal(&self.shared, message))
             .await
             .map_err(PublishError::Refused)
+    }
+
+    /// To be called when decisions may have changed ([`AccessControl::version`]): looks again at what every connected client
+    /// subscribes to. When it returns, nobody receives what they may not have any more. Subscriptions stay, whatever they
+    /// receive. It doesn't keep the broker alive.
+    pub fn access_listener(&self) -> impl Fn() + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            let Some(shared) = shared.upgrade() else { return };
+            for session in shared.sessions.all() {
+                shared.watch_receiver(&mut session.lock());
+            }
+        }
     }
 
     /// Counters and totals.
@@ -492,6 +508,15 @@ impl Shared {
     /// Publishes a session's will, in the background.
     pub(crate) fn publish_will(self: &Arc<Self>, will: WillMessage, session: &Arc<Session>) {
         let (shared, session) = (Arc::clone(self), Arc::clone(session));
+        if !self.author_may(&will.message) {
+            self.metrics.wills_denied.add(1);
+            if session.is_on_record()
+                && let Err(reason) = self.append(&[Record::WillGone { session: session.key() }])
+            {
+                tracing::warn!(?reason, "a will that may not be sent could not be struck off");
+            }
+            return;
+        }
         let now = self.clock.now();
         let publication = will.message.publication();
         let message = Publication {

@@ -13,6 +13,7 @@
 //! [`Limits`].
 
 mod access;
+mod authorise;
 mod broker;
 mod clock;
 mod config;
@@ -20,7 +21,8 @@ mod connection;
 mod dispatch;
 mod handlers;
 mod hook;
-mod listener;
+mod limits;
+mod listeners;
 mod message;
 mod metrics;
 mod outbound;
@@ -40,6 +42,7 @@ pub use hook::{
     ActionQueue, Admitted, HookEffects, MessageHandler, MessageHook, OwedToAction, Placed, Progress,
     Republish,
 };
+pub use listeners::PeerAddress;
 pub use message::{Message, Publication, Publisher, Trail};
 pub use metrics::Stats;
 pub use restore::Restored;

@@ -3,13 +3,13 @@
 //! A [`Publication`] points into the read buffer. Whatever keeps a message (a queue, an inflight window, the retained
 //! store) holds an [`Arc<Message>`] whose body was copied once, to its exact size: never a slice of a read buffer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mqtt_protocol::QoS;
 use store::MessageId;
 
 use crate::access::Identity;
+use crate::listeners::PeerAddress;
 
 /// Who published: fixed for the life of a Network Connection.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub struct Publisher {
     /// Who that is.
     pub identity: Arc<Identity>,
     /// Remote address.
-    pub address: SocketAddr,
+    pub address: PeerAddress,
     /// Name of the listener.
     pub listener: Arc<str>,
 }

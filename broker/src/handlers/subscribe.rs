@@ -8,6 +8,7 @@ use std::task::Context;
 use mqtt_protocol::topic::{ParsedFilter, parse_filter};
 use mqtt_protocol::{
     Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe,
+    UserProperties,
 };
 use smallvec::SmallVec;
 use store::{CommitToken, Record};
@@ -49,10 +50,7 @@ impl Client {
         now: Now,
     ) -> Result<Flow, Close> {
         let shared = Arc::clone(&self.shared);
-        let properties = &subscribe.user_properties;
-        if properties.count() > usize::from(shared.config.limits.max_user_properties) {
-            return Err(self.violation(ReasonCode::QuotaExceeded, "more User Properties than the limit"));
-        }
+        self.check_user_properties(&subscribe.user_properties)?;
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
         if subscribe.filters.count() > FILTERS_MAX {
             return Err(self.violation(ReasonCode::QuotaExceeded, "more filters than one SUBSCRIBE may have"));
@@ -87,8 +85,9 @@ impl Client {
         let mut suback = SubAck::new(subscribe.packet_id, &codes);
         if refused && self.wants_problem_information && self.maximum_packet_size as usize > 128 + codes.len()
         {
-            suback.reason_string =
-                Some("a filter is malformed, has too many levels, or is one more than the limit");
+            suback.reason_string = Some(
+                "a filter is malformed, not allowed, has too many levels, or is one more than the limit",
+            );
         }
         self.reply(&Packet::SubAck(suback), token)?;
         let mut repeated = std::collections::HashSet::new();
@@ -98,6 +97,13 @@ impl Client {
         self.deliver_retained(cx, now);
         self.pump_groups(now);
         Ok(Flow::GoOn)
+    }
+
+    fn check_user_properties(&self, properties: &UserProperties<'_>) -> Result<(), Close> {
+        if self.shared.config.limits.allow(properties) {
+            return Ok(());
+        }
+        Err(self.violation(ReasonCode::QuotaExceeded, "more User Properties than the limit"))
     }
 
     /// Sends a packet before anything that is delivered from now on, or when its debts are safe.
@@ -152,6 +158,10 @@ impl Client {
             }
             existed
         };
+        // Read before the question: rules that change meanwhile are asked again.
+        let version = shared.access.version();
+        let mut is_partial = !shared.access.is_open(&self.publisher)
+            && shared.may_subscribe(&self.publisher, filter, options.qos).ok_or(ReasonCode::NotAuthorized)?;
         let (stored, group) = shared
             .add_subscription(&self.session, text, options, identifier)
             .ok_or(ReasonCode::TopicFilterInvalid)?;
@@ -174,6 +184,10 @@ impl Client {
                 return Err(ReasonCode::UnspecifiedError);
             }
             inner.subscriptions.insert(SessionSubscription { filter: stored, group });
+            is_partial |= shared.access.version() != version;
+            if is_partial && inner.state.guard.is_none() {
+                inner.state.guard = Some(shared.guard(&self.publisher));
+            }
         }
         if !existed {
             shared.subscription_count.fetch_add(1, Ordering::Relaxed);
@@ -199,6 +213,7 @@ impl Client {
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<Flow, Close> {
         let shared = Arc::clone(&self.shared);
+        self.check_user_properties(&unsubscribe.user_properties)?;
         let mut codes: SmallVec<[u8; 8]> = SmallVec::new();
         let mut records = Vec::new();
         for filter in unsubscribe.filters.iter() {
@@ -248,6 +263,10 @@ impl Client {
                 CHUNK,
                 now.mono_ms,
                 |message| {
+                    if !shared.author_may(message) {
+                        shared.metrics.dropped_not_authorized.add(1);
+                        return true;
+                    }
                     let mut fanout = Fanout::of_message(message, 1, now.mono_ms);
                     let identifiers = [identifier];
                     let identifiers = if identifier == 0 { &[][..] } else { &identifiers[..] };

@@ -42,11 +42,16 @@ pub async fn start_with(
 
 /// Opens a broker's listener.
 pub async fn listen(broker: Broker) -> Harness {
+    listen_for(broker, true).await
+}
+
+/// The same, for anonymous clients or not.
+pub async fn listen_for(broker: Broker, allow_anonymous: bool) -> Harness {
     let listener = broker
         .listen(ListenerConfig {
             name: "tcp".into(),
             address: ([127, 0, 0, 1], 0).into(),
-            allow_anonymous: true,
+            allow_anonymous,
             max_connections: 10_000,
         })
         .await
@@ -82,6 +87,11 @@ pub enum Got {
     UnsubAck(Vec<u8>),
     PingResp,
     Disconnect(ReasonCode),
+    Auth {
+        reason: ReasonCode,
+        method: Option<String>,
+        data: Option<Vec<u8>>,
+    },
     Closed,
 }
 
@@ -249,6 +259,11 @@ fn seen(packet: &Packet<'_>) -> Got {
         Packet::UnsubAck(unsuback) => Got::UnsubAck(unsuback.codes.to_vec()),
         Packet::PingResp => Got::PingResp,
         Packet::Disconnect(disconnect) => Got::Disconnect(disconnect.reason_code),
+        Packet::Auth(auth) => Got::Auth {
+            reason: auth.reason_code,
+            method: auth.authentication_method.map(str::to_owned),
+            data: auth.authentication_data.map(<[u8]>::to_vec),
+        },
         other => panic!("a broker sends no {other:?}"),
     }
 }

@@ -1,7 +1,7 @@
 //! A message as rules and error documents see it.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actions::ItemId;
@@ -109,7 +109,7 @@ impl<'a> Facts<'a> {
             client_id: self.client_id(),
             username,
             principal: username,
-            source_ip: self.publisher.map(|publisher| canonical(publisher.address.ip())),
+            source_ip: self.publisher.and_then(|publisher| publisher.address.ip()),
             listener: self.publisher.map(|publisher| &*publisher.listener),
             qos: self.qos as u8,
             retain: self.retain,
@@ -137,10 +137,6 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
-}
-
 /// A message that is kept until an action has ended, for the error action.
 #[derive(Debug)]
 pub(super) struct KeptMessage {
@@ -161,7 +157,7 @@ impl KeptMessage {
     pub(super) fn of_stored(message: &StoredMessage, origin: Option<&Origin>, trail: Trail) -> Self {
         let client = origin.and_then(|origin| origin.client.as_ref());
         let publisher = message.publisher.as_ref().map(|client_id| {
-            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+            let unknown = SocketAddr::from(([0, 0, 0, 0], 0)).into();
             Arc::new(Publisher {
                 client_id: client_id.as_str().into(),
                 identity: Arc::new(Identity {

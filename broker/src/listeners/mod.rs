@@ -11,6 +11,12 @@ use crate::broker::{BoundListener, Shared};
 use crate::config::ListenerConfig;
 use crate::connection::Connection;
 
+pub use self::peer::PeerAddress;
+pub(crate) use self::transport::Transport;
+
+mod peer;
+mod transport;
+
 /// Pause after an accept that failed for want of something, as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -96,5 +102,5 @@ fn serve(shared: &Arc<Shared>, listener: &Arc<Listener>, stream: TcpStream, peer
         tracing::debug!(%peer, %error, "TCP_NODELAY could not be set");
     }
     shared.metrics.connections_opened.add(1);
-    tokio::spawn(Connection::new(stream, Arc::clone(shared), place, peer));
+    tokio::spawn(Connection::new(stream, Arc::clone(shared), place, peer.into()));
 }
