@@ -252,11 +252,12 @@ impl Access {
         let is_changed = matches!(result, Ok(true));
         match result {
             Ok(false) => return,
-            Ok(true) => tracing::info!(rules = acl.rules.len(), "access rules read again"),
+            Ok(true) => {}
             Err(error) => {
                 tracing::error!(error = crate::cli::chain(&error), "the access rules of before go on");
             }
         }
+        let rules = acl.rules.len();
         let after = Prepared {
             methods: before.methods.clone(),
             by_listener: before.by_listener.clone(),
@@ -266,6 +267,7 @@ impl Access {
         let replaced = self.current.compare_and_swap(&before, Arc::new(after));
         if Arc::ptr_eq(&replaced, &before) && is_changed {
             self.changed();
+            tracing::info!(rules, "access rules read again");
         }
     }
 
