@@ -113,6 +113,12 @@ impl<IO: Transport> Connection<IO> {
         }
     }
 
+    /// Gives it what is left of the time for its CONNECT.
+    pub(crate) fn until(mut self, deadline: Pin<Box<Sleep>>) -> Self {
+        self.phase = Phase::New { deadline: Some(deadline) };
+        self
+    }
+
     /// One turn; an error closes the connection.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         let now = self.shared.clock.now();

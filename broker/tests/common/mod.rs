@@ -44,14 +44,12 @@ pub async fn start_with(
 pub async fn listen(broker: Broker) -> Harness {
     let listener = broker
         .listen(ListenerConfig {
-            name: "tcp".into(),
-            address: ([127, 0, 0, 1], 0).into(),
             allow_anonymous: true,
-            max_connections: 10_000,
+            ..ListenerConfig::tcp("tcp", ([127, 0, 0, 1], 0).into())
         })
         .await
         .unwrap();
-    Harness { broker, port: listener.local_addr.port() }
+    Harness { broker, port: listener.address().unwrap().port() }
 }
 
 pub struct Client {
