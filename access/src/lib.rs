@@ -4,3 +4,5 @@
 //! values. `server` puts it behind the questions that the broker asks (`broker::AccessControl`).
 //!
 //! Whatever is broken, missing or can't be reached denies.
+
+pub mod authentication;

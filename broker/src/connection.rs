@@ -12,13 +12,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mqtt_protocol::{Frame, FrameStatus, Packet, ProtocolVersion, ReasonCode};
+use mqtt_protocol::{Connect, Frame, FrameStatus, Packet, ProtocolVersion, ReasonCode};
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
 use crate::broker::Shared;
 use crate::clock::Now;
-use crate::handlers::{Client, Connecting, Flow, Position};
+use crate::handlers::{Authenticating, Client, Connecting, Decided, Flow, Known, Position, Refusal};
 use crate::listeners::{PeerAddress, Place, Transport};
 use crate::outbound::{Outbound, Writing};
 use crate::session::wake_after_this_turn;
@@ -57,6 +57,8 @@ enum Phase {
     New {
         deadline: Option<Pin<Box<Sleep>>>,
     },
+    /// Whose the CONNECT is isn't known yet.
+    Authenticating(Box<Authenticating>),
     /// The CONNECT is accepted; its record isn't safe yet.
     Accepting(Box<Connecting>),
     Open(Box<Client>),
@@ -123,6 +125,9 @@ impl<IO: Transport> Connection<IO> {
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         let now = self.shared.clock.now();
         self.watch_deadline(cx)?;
+        if matches!(self.phase, Phase::Authenticating(_)) && !self.authenticate(cx, now)? {
+            return self.read_ahead(cx);
+        }
         if let Phase::Accepting(connecting) = &mut self.phase {
             if !connecting.is_safe(&self.shared, cx) {
                 return Ok(());
@@ -152,6 +157,7 @@ impl<IO: Transport> Connection<IO> {
         if let Phase::Open(client) = &mut self.phase {
             client.settle(cx, now)?;
         }
+        self.read_ahead(cx)?;
         self.write(cx, now)?;
         if let Phase::Open(client) = &self.phase
             && client.waits_for_output()
@@ -162,7 +168,7 @@ impl<IO: Transport> Connection<IO> {
         Ok(())
     }
 
-    /// Closes a socket whose CONNECT doesn't come.
+    /// Closes a socket whose CONNECT doesn't come, or that can't be told from whom it is.
     fn watch_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         if let Phase::New { deadline } = &mut self.phase {
             let limit = self.shared.config.limits.connect_timeout;
@@ -174,12 +180,21 @@ impl<IO: Transport> Connection<IO> {
                 return Err(Close::quietly("shutting down"));
             }
         }
+        if let Phase::Authenticating(stage) = &mut self.phase
+            && stage.deadline.as_mut().poll(cx).is_ready()
+        {
+            return Err(match stage.overdue(&self.shared) {
+                Some(refusal) => self.refuse_kept(&refusal),
+                None => Close::quietly("no AUTH in time"),
+            });
+        }
         Ok(())
     }
 
     fn takes_input(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.phase {
             Phase::New { .. } => true,
+            Phase::Authenticating(stage) => stage.is_challenged(),
             Phase::Open(client) => client.takes_input(cx),
             Phase::Accepting(_) | Phase::Closing { .. } => false,
         }
@@ -288,7 +303,9 @@ impl<IO: Transport> Connection<IO> {
             }
             let limits = &self.shared.config.limits;
             let limit = match &self.phase {
-                Phase::New { .. } => limits.max_connect_packet_size.min(limits.max_packet_size),
+                Phase::New { .. } | Phase::Authenticating(_) => {
+                    limits.max_connect_packet_size.min(limits.max_packet_size)
+                }
                 _ => limits.max_packet_size,
             };
             let frame = match mqtt_protocol::frame(rest, limit) {
@@ -324,29 +341,52 @@ impl<IO: Transport> Connection<IO> {
         now: Now,
     ) -> Result<bool, Close> {
         match &mut self.phase {
-            Phase::New { .. } => {
+            Phase::New { deadline } => {
                 let connect = match Packet::decode(frame, ProtocolVersion::V5) {
                     Ok(Packet::Connect(connect)) => connect,
                     Ok(_) => return Err(Close::quietly("the first packet is not a CONNECT [MQTT-3.1.0-1]")),
                     Err(error) => return Err(self.refuse_connect(frame, &error)),
                 };
-                match Connecting::begin(&self.shared, &self.place.listener, self.peer, &connect, now) {
-                    Ok(mut connecting) => {
-                        if connecting.is_safe(&self.shared, cx) {
-                            self.phase = Phase::Accepting(Box::new(connecting));
-                            self.open(now)?;
-                        } else {
-                            self.phase = Phase::Accepting(Box::new(connecting));
-                            return Ok(false);
-                        }
-                        Ok(true)
+                let limit = self.shared.config.limits.connect_timeout;
+                let deadline = deadline.take().unwrap_or_else(|| Box::pin(tokio::time::sleep(limit)));
+                let stage = Authenticating::begin(
+                    &self.shared,
+                    &self.place.listener,
+                    self.peer,
+                    self.io.certificate(),
+                    &connect,
+                    deadline,
+                );
+                let mut stage = match stage {
+                    Ok(stage) => Box::new(stage),
+                    Err(refusal) => return Err(self.refuse(&refusal, &connect)),
+                };
+                match stage.poll(cx, now, self.writing.tail()) {
+                    Poll::Ready(Decided::Known(known)) => self.accept(known, &connect, cx, now),
+                    Poll::Ready(Decided::Refused(refusal)) => Err(self.refuse(&refusal, &connect)),
+                    Poll::Ready(Decided::Challenged) | Poll::Pending => {
+                        stage.keep(frame);
+                        let goes_on = stage.is_challenged();
+                        self.phase = Phase::Authenticating(stage);
+                        Ok(goes_on)
                     }
+                }
+            }
+            Phase::Authenticating(stage) => {
+                let packet = match Packet::decode(frame, ProtocolVersion::V5) {
+                    Ok(Packet::Disconnect(_)) => return Err(Close::quietly("DISCONNECT before the CONNACK")),
+                    Ok(packet) => packet,
+                    Err(error) => {
+                        let refusal =
+                            Refusal::new(error.reason_code(), "a packet before the CONNACK doesn't decode");
+                        return Err(self.refuse_kept(&refusal));
+                    }
+                };
+                match stage.handle(&packet) {
+                    Ok(()) => self.authenticate(cx, now),
                     Err(refusal) => {
-                        self.shared.metrics.connects_refused.add(1);
-                        let mut out = Outbound::default();
-                        refusal.encode(&connect, out.buffer());
-                        self.writing = out.take();
-                        Err(Close::quietly("CONNECT refused"))
+                        self.shared.metrics.protocol_errors.add(1);
+                        Err(self.refuse_kept(&refusal))
                     }
                 }
             }
@@ -359,6 +399,101 @@ impl<IO: Transport> Connection<IO> {
             },
             Phase::Accepting(_) | Phase::Closing { .. } => Ok(false),
         }
+    }
+
+    /// Goes on with finding out whose the CONNECT is; `false` while somebody decides.
+    fn authenticate(&mut self, cx: &mut Context<'_>, now: Now) -> Result<bool, Close> {
+        let Phase::Authenticating(stage) = &mut self.phase else { return Ok(true) };
+        match stage.poll(cx, now, self.writing.tail()) {
+            Poll::Pending => Ok(stage.is_challenged()),
+            Poll::Ready(Decided::Challenged) => Ok(true),
+            Poll::Ready(Decided::Refused(refusal)) => Err(self.refuse_kept(&refusal)),
+            Poll::Ready(Decided::Known(known)) => {
+                let phase = std::mem::replace(&mut self.phase, Phase::New { deadline: None });
+                let Phase::Authenticating(stage) = phase else { return Ok(true) };
+                // What was decoded once is decoded again.
+                match Packet::decode(&stage.connect(), ProtocolVersion::V5) {
+                    Ok(Packet::Connect(connect)) => self.accept(known, &connect, cx, now),
+                    Ok(_) => Err(Close::quietly("the CONNECT is gone")),
+                    Err(error) => Err(self.decode_error(&error)),
+                }
+            }
+        }
+    }
+
+    /// Reads what the client sends while somebody decides, within a bound, to notice when it goes.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        let limit = self.shared.config.limits.max_connect_packet_size as usize;
+        let Phase::Authenticating(stage) = &mut self.phase else { return Ok(()) };
+        if stage.is_challenged() {
+            return Ok(());
+        }
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            while self.unhandled.len() < limit && !stage.is_at_end {
+                let room = (limit - self.unhandled.len()).min(buffer.len());
+                let mut read = ReadBuf::new(buffer.get_mut(..room).unwrap_or_default());
+                match Pin::new(&mut self.io).poll_read(cx, &mut read) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Err(error)) => {
+                        return Err(Close {
+                            reason: None,
+                            why: error.to_string().into(),
+                            discard_will: false,
+                        });
+                    }
+                    Poll::Ready(Ok(())) => {}
+                }
+                self.shared.metrics.bytes_received.add(read.filled().len() as u64);
+                self.unhandled.extend_from_slice(read.filled());
+                if read.filled().is_empty() {
+                    // One that has sent all and gone, as the smallest devices do, is served to the end.
+                    if self.unhandled.is_empty() {
+                        return Err(Close::quietly("closed by the client"));
+                    }
+                    stage.is_at_end = true;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The client is known: its session, then the CONNACK as soon as that is safe. `false` when what follows has to wait.
+    fn accept(
+        &mut self,
+        known: Known,
+        connect: &Connect<'_>,
+        cx: &mut Context<'_>,
+        now: Now,
+    ) -> Result<bool, Close> {
+        match Connecting::begin(&self.shared, known, connect, now) {
+            Ok(mut connecting) => {
+                let is_safe = connecting.is_safe(&self.shared, cx);
+                self.phase = Phase::Accepting(Box::new(connecting));
+                if is_safe {
+                    self.open(now)?;
+                }
+                Ok(is_safe)
+            }
+            Err(refusal) => Err(self.refuse(&refusal, connect)),
+        }
+    }
+
+    /// Says that a CONNECT is refused.
+    fn refuse(&mut self, refusal: &Refusal, connect: &Connect<'_>) -> Close {
+        self.shared.metrics.connects_refused.add(1);
+        refusal.encode(connect, self.writing.tail());
+        Close::quietly("CONNECT refused")
+    }
+
+    /// The same for a CONNECT that was kept.
+    fn refuse_kept(&mut self, refusal: &Refusal) -> Close {
+        let phase = std::mem::replace(&mut self.phase, Phase::New { deadline: None });
+        if let Phase::Authenticating(stage) = phase
+            && let Ok(Packet::Connect(connect)) = Packet::decode(&stage.connect(), ProtocolVersion::V5)
+        {
+            return self.refuse(refusal, &connect);
+        }
+        Close::quietly("CONNECT refused")
     }
 
     /// The CONNECT's record is safe: the session goes online.
@@ -389,7 +524,7 @@ impl<IO: Transport> Connection<IO> {
     fn write(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), Close> {
         loop {
             if self.writing.is_done() {
-                let Phase::Open(client) = &mut self.phase else { return Ok(()) };
+                let Phase::Open(client) = &mut self.phase else { return self.flush(cx) };
                 match client.take_output(cx, now)? {
                     Some(writing) => self.writing = writing,
                     None => return self.flush(cx),
@@ -467,7 +602,8 @@ impl<IO: Transport> Connection<IO> {
                 client.leave(close.discard_will);
             }
             Phase::Accepting(connecting) => connecting.abandon(&self.shared),
-            Phase::New { .. } | Phase::Closing { .. } => {}
+            // An attempt that is under way is given up.
+            Phase::New { .. } | Phase::Authenticating(_) | Phase::Closing { .. } => {}
         }
     }
 
@@ -509,7 +645,9 @@ impl<IO: Transport> Connection<IO> {
     fn poll_close_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.phase {
             Phase::Closing { deadline, .. } => deadline.as_mut().poll(cx),
-            Phase::New { .. } | Phase::Accepting(_) | Phase::Open(_) => Poll::Ready(()),
+            Phase::New { .. } | Phase::Authenticating(_) | Phase::Accepting(_) | Phase::Open(_) => {
+                Poll::Ready(())
+            }
         }
     }
 }
@@ -541,7 +679,8 @@ impl<IO> Drop for Connection<IO> {
         match std::mem::replace(&mut self.phase, Phase::New { deadline: None }) {
             Phase::Open(client) => client.leave(false),
             Phase::Accepting(connecting) => connecting.abandon(&self.shared),
-            Phase::New { .. } | Phase::Closing { .. } => {}
+            // An attempt that is under way is given up.
+            Phase::New { .. } | Phase::Authenticating(_) | Phase::Closing { .. } => {}
         }
     }
 }

@@ -77,6 +77,12 @@ counters! {
     proxied_refused,
     /// CONNECT packets refused.
     connects_refused,
+    /// CONNECT packets given up because nobody decided about them in time, or the client didn't answer.
+    authentication_timeouts,
+    /// Clients that authenticated again on their open connection.
+    reauthentications,
+    /// Connections closed because the client's right to be here was over.
+    identities_expired,
     /// Connections closed because the client broke the protocol.
     protocol_errors,
     /// Connections closed because another one took the session over.

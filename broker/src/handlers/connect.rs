@@ -12,11 +12,10 @@ use smallvec::SmallVec;
 use store::{CommitToken, Record};
 
 use super::Client;
-use crate::access::Identity;
+use super::authenticate::{Authentication, Known};
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::Limits;
-use crate::listeners::{Listener, PeerAddress};
 use crate::message::{Publication, Publisher, Trail};
 use crate::restore::settled_for_group;
 use crate::session::{ClientLimits, Session, WillMessage};
@@ -33,6 +32,10 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    pub(crate) fn new(reason: ReasonCode, why: &'static str) -> Self {
+        Self { reason, why }
+    }
+
     /// The CONNACK that says so.
     pub(crate) fn encode(&self, connect: &Connect<'_>, out: &mut Vec<u8>) {
         let plain = ConnAck::new(self.reason);
@@ -89,37 +92,28 @@ pub(crate) struct Connecting {
     keep_alive_s: u16,
     wants_problem_information: bool,
     is_bridge: bool,
+    method: Option<Box<str>>,
+    /// Last Authentication Data, for the CONNACK.
+    data: Option<Box<[u8]>>,
 }
 
 impl Connecting {
-    /// Decides about a CONNECT and attaches the session.
+    /// Attaches the session of a client that is known.
     pub(crate) fn begin(
         shared: &Arc<Shared>,
-        listener: &Listener,
-        peer: PeerAddress,
+        known: Known,
         connect: &Connect<'_>,
         now: Now,
     ) -> Result<Self, Refusal> {
         let limits = &shared.config.limits;
-        check(shared, listener, connect)?;
-        let assigned = connect.client_id.is_empty();
-        let client_id = if assigned { assign_client_id(shared) } else { connect.client_id.to_owned() };
-        let publisher = Arc::new(Publisher {
-            client_id: client_id.as_str().into(),
-            identity: Arc::new(Identity {
-                username: connect.username.map(Into::into),
-                ..Identity::default()
-            }),
-            address: peer,
-            listener: Arc::clone(&listener.name),
-        });
+        let Known { publisher, assigned_client_id, method, data } = known;
         let will = connect
             .will
             .as_ref()
             .map(|will| will_message(shared, will, connect.is_bridge, &publisher, now))
             .transpose()?;
         let (requested_expiry_s, expiry_s) = session_expiry(connect, limits);
-        let attached = attach(shared, &client_id, connect.clean_start, expiry_s, will);
+        let attached = attach(shared, &publisher.client_id, connect.clean_start, expiry_s, will);
         let token = record_session(shared, &attached, expiry_s, now);
         if let Some(ended) = attached.ended {
             shared.retire(&ended);
@@ -140,13 +134,15 @@ impl Connecting {
                 maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
                 topic_alias_maximum: connect.properties.topic_alias_maximum,
             },
-            assigned_client_id: assigned,
+            assigned_client_id,
             requested_expiry_s,
             expiry_s,
             requested_keep_alive_s: connect.keep_alive_s,
             keep_alive_s,
             wants_problem_information: connect.properties.request_problem_information,
             is_bridge: connect.is_bridge,
+            method,
+            data,
         };
         match token {
             Ok(token) => connecting.token = token,
@@ -204,8 +200,10 @@ impl Connecting {
             client_id = %self.publisher.client_id, peer = %self.publisher.address, listener = %self.publisher.listener,
             version = ?self.client.version, session_present = self.session_present, "client connected"
         );
+        let authentication = Authentication::new(self.method, &self.publisher.identity, now);
         let client = Client {
             shared: Arc::clone(shared),
+            authentication,
             session: self.session,
             generation: self.generation,
             version: self.client.version,
@@ -248,6 +246,8 @@ impl Connecting {
                 assigned_client_identifier: self.assigned_client_id.then_some(&self.session.client_id),
                 server_keep_alive_s: (self.keep_alive_s != self.requested_keep_alive_s)
                     .then_some(self.keep_alive_s),
+                authentication_method: self.method.as_deref(),
+                authentication_data: self.data.as_deref(),
                 ..plain.properties
             };
         }
@@ -294,18 +294,12 @@ fn record_session(
     shared.append(&records)
 }
 
-/// Everything about a CONNECT that can be refused before a session is touched.
-fn check(shared: &Shared, listener: &Listener, connect: &Connect<'_>) -> Result<(), Refusal> {
+/// Everything about a CONNECT that can be refused before anybody is asked whose it is.
+pub(super) fn check(shared: &Shared, connect: &Connect<'_>) -> Result<(), Refusal> {
     let limits = &shared.config.limits;
     let refuse = |reason, why| Err(Refusal { reason, why });
     if shared.shutting_down.load(Ordering::Acquire) {
         return refuse(ReasonCode::ServerUnavailable, "the server is shutting down");
-    }
-    if connect.properties.authentication_method.is_some() {
-        return refuse(ReasonCode::BadAuthenticationMethod, "no authentication method is offered here");
-    }
-    if !listener.allow_anonymous {
-        return refuse(ReasonCode::NotAuthorized, "this listener lets nobody in who isn't known");
     }
     if connect.client_id.len() > usize::from(limits.max_client_id_bytes) {
         return refuse(
@@ -332,7 +326,7 @@ fn check(shared: &Shared, listener: &Listener, connect: &Connect<'_>) -> Result<
 }
 
 /// An identifier that nobody else has: random enough not to be guessed, and checked.
-fn assign_client_id(shared: &Shared) -> String {
+pub(super) fn assign_client_id(shared: &Shared) -> String {
     use std::hash::BuildHasher;
     loop {
         let state = std::collections::hash_map::RandomState::new();

@@ -4,6 +4,7 @@
 //! packets, not sockets.
 
 mod acks;
+mod authenticate;
 mod connect;
 mod publish;
 mod run;
@@ -31,9 +32,11 @@ use crate::outbound::Writing;
 use crate::session::state::{CONGESTED_BYTES, Received};
 use crate::session::{Session, SessionInner, wake_after_this_turn};
 use crate::subscriptions::Group;
+use authenticate::Authentication;
 use subscribe::RetainedDelivery;
 
-pub(crate) use connect::{Connecting, refuse_undecodable};
+pub(crate) use authenticate::{Authenticating, Decided, Known};
+pub(crate) use connect::{Connecting, Refusal, refuse_undecodable};
 pub(crate) use run::Position;
 
 /// Subscriptions whose Retained Messages are still to be sent; further packets are handled when there are fewer.
@@ -63,6 +66,7 @@ pub(crate) struct Client {
     generation: u32,
     pub(crate) version: ProtocolVersion,
     publisher: Arc<Publisher>,
+    authentication: Authentication,
     /// Whether Reason Strings and User Properties may be sent with every packet [MQTT-3.1.2-29, v5].
     wants_problem_information: bool,
     /// Largest packet it takes.
@@ -137,9 +141,7 @@ impl Client {
                 Ok(self.watch_output())
             }
             Packet::Disconnect(disconnect) => Err(self.disconnect(disconnect)),
-            Packet::Auth(_) => {
-                Err(self.violation(ReasonCode::ProtocolError, "AUTH without an authentication method"))
-            }
+            Packet::Auth(auth) => self.auth(auth, cx),
             Packet::Connect(_) => Err(self.violation(ReasonCode::ProtocolError, "a second CONNECT")),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(self.violation(ReasonCode::ProtocolError, "a packet that only a Server sends"))
@@ -256,6 +258,7 @@ impl Client {
 
     /// Moves on what waits: messages on their way, answers whose debts are safe, Retained Messages.
     pub(crate) fn settle(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), Close> {
+        self.settle_authentication(cx, now)?;
         if !self.owed.is_empty() {
             self.settle_owed(cx, now)?;
         }

@@ -42,11 +42,13 @@ pub async fn start_with(
 
 /// Opens a broker's listener.
 pub async fn listen(broker: Broker) -> Harness {
+    listen_for(broker, true).await
+}
+
+/// The same, for anonymous clients or not.
+pub async fn listen_for(broker: Broker, allow_anonymous: bool) -> Harness {
     let listener = broker
-        .listen(ListenerConfig {
-            allow_anonymous: true,
-            ..ListenerConfig::tcp("tcp", ([127, 0, 0, 1], 0).into())
-        })
+        .listen(ListenerConfig { allow_anonymous, ..ListenerConfig::tcp("tcp", ([127, 0, 0, 1], 0).into()) })
         .await
         .unwrap();
     Harness { broker, port: listener.address().unwrap().port() }
@@ -80,6 +82,11 @@ pub enum Got {
     UnsubAck(Vec<u8>),
     PingResp,
     Disconnect(ReasonCode),
+    Auth {
+        reason: ReasonCode,
+        method: Option<String>,
+        data: Option<Vec<u8>>,
+    },
     Closed,
 }
 
@@ -247,6 +254,11 @@ fn seen(packet: &Packet<'_>) -> Got {
         Packet::UnsubAck(unsuback) => Got::UnsubAck(unsuback.codes.to_vec()),
         Packet::PingResp => Got::PingResp,
         Packet::Disconnect(disconnect) => Got::Disconnect(disconnect.reason_code),
+        Packet::Auth(auth) => Got::Auth {
+            reason: auth.reason_code,
+            method: auth.authentication_method.map(str::to_owned),
+            data: auth.authentication_data.map(<[u8]>::to_vec),
+        },
         other => panic!("a broker sends no {other:?}"),
     }
 }

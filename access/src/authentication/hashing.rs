@@ -1,0 +1,301 @@
+//! Checking passwords costs tens of milliseconds and megabytes each on purpose: it happens off the workers, few at a time,
+//! and a password that was right a moment ago isn't checked again.
+//!
+//! What is remembered of a right password is an HMAC under a key that no other process has, over the user, the password and
+//! the verifier that it fitted; so a changed file makes what was remembered void by itself. After a broker's restart
+//! thousands of devices come back at once, often several times: that is whom it is for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ring::hmac;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::verifier::{HashError, Verifier, random};
+
+/// What hashing may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashingLimits {
+    /// Passwords hashed at a time.
+    pub concurrent: usize,
+    /// Passwords that wait for it.
+    pub queued: usize,
+    /// Right passwords that are remembered; 0: none.
+    pub cached: usize,
+    /// How long.
+    pub cached_for: Duration,
+}
+
+impl Default for HashingLimits {
+    fn default() -> Self {
+        Self { concurrent: 1, queued: 4096, cached: 10_000, cached_for: Duration::from_secs(300) }
+    }
+}
+
+/// Too many passwords wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overloaded;
+
+/// See the module.
+pub struct Hashing {
+    limits: HashingLimits,
+    permits: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    key: hmac::Key,
+    remembered: Mutex<Remembered>,
+    pub(crate) hashed: AtomicU64,
+    pub(crate) remembered_hits: AtomicU64,
+    pub(crate) overloads: AtomicU64,
+}
+
+impl std::fmt::Debug for Hashing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hashing").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+type Tag = [u8; 32];
+
+/// Two generations, each of half the size: the older one goes when the younger is full or half the time is over.
+struct Remembered {
+    young: HashSet<Tag>,
+    old: HashSet<Tag>,
+    turned: Instant,
+}
+
+impl Hashing {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// [`HashError::NoRandomness`].
+    pub fn new(limits: HashingLimits) -> Result<Self, HashError> {
+        let remembered = Remembered { young: HashSet::new(), old: HashSet::new(), turned: Instant::now() };
+        Ok(Self {
+            limits,
+            permits: Arc::new(Semaphore::new(limits.concurrent)),
+            waiting: AtomicUsize::new(0),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?),
+            remembered: Mutex::new(remembered),
+            hashed: AtomicU64::new(0),
+            remembered_hits: AtomicU64::new(0),
+            overloads: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether the password fits the verifier. A wrong one costs as much as `costliest`, whatever the user's own costs.
+    pub(crate) async fn verify(
+        &self,
+        user: &str,
+        password: &[u8],
+        verifier: &Arc<Verifier>,
+        costliest: &Arc<Verifier>,
+    ) -> Result<bool, Overloaded> {
+        let tag = self.tag(user, password, verifier);
+        if self.is_remembered(&tag) {
+            self.remembered_hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(true);
+        }
+        let (verifier, costliest) = (Arc::clone(verifier), Arc::clone(costliest));
+        let password: Box<[u8]> = password.into();
+        let is_right = self
+            .run(move || {
+                let is_right = verifier.verify(&password);
+                if !is_right && verifier.cost() < costliest.cost() {
+                    std::hint::black_box(costliest.verify(&password));
+                }
+                is_right
+            })
+            .await?;
+        if is_right {
+            self.remember(tag);
+        }
+        Ok(is_right)
+    }
+
+    /// Costs what a check costs, for a user who doesn't exist.
+    pub(crate) async fn pretend(&self, password: &[u8], costliest: &Arc<Verifier>) -> Result<(), Overloaded> {
+        let (costliest, password): (_, Box<[u8]>) = (Arc::clone(costliest), password.into());
+        self.run(move || std::hint::black_box(costliest.verify(&password))).await.map(|_| ())
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
+        let place = Place::take(self)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Overloaded)?;
+        drop(place);
+        self.hashed.fetch_add(1, Ordering::Relaxed);
+        // The permit goes along: what has begun counts to its end, though nobody waits for it any more.
+        let work = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
+        });
+        work.await.map_err(|_| Overloaded)
+    }
+
+    fn tag(&self, user: &str, password: &[u8], verifier: &Verifier) -> Tag {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [user.as_bytes(), password, verifier.fingerprint()] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut tag = Tag::default();
+        super::verifier::copy(&mut tag, context.sign().as_ref());
+        tag
+    }
+
+    fn is_remembered(&self, tag: &Tag) -> bool {
+        let mut remembered = self.remembered.lock();
+        remembered.turn_if_due(&self.limits);
+        remembered.young.contains(tag) || remembered.old.contains(tag)
+    }
+
+    fn remember(&self, tag: Tag) {
+        if self.limits.cached < 2 {
+            return;
+        }
+        let mut remembered = self.remembered.lock();
+        remembered.turn_if_due(&self.limits);
+        if remembered.young.len() >= self.limits.cached / 2 {
+            remembered.turn();
+        }
+        remembered.young.insert(tag);
+    }
+}
+
+impl Remembered {
+    fn turn_if_due(&mut self, limits: &HashingLimits) {
+        let age = self.turned.elapsed();
+        if age >= limits.cached_for {
+            self.turn();
+            self.turn();
+        } else if age >= limits.cached_for / 2 {
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.old = std::mem::take(&mut self.young);
+        self.turned = Instant::now();
+    }
+}
+
+/// A place among those that wait; given back when dropped.
+struct Place<'a>(&'a Hashing);
+
+impl<'a> Place<'a> {
+    fn take(hashing: &'a Hashing) -> Result<Self, Overloaded> {
+        let place = Self(hashing);
+        if hashing.waiting.fetch_add(1, Ordering::AcqRel) >= hashing.limits.queued {
+            hashing.overloads.fetch_add(1, Ordering::Relaxed);
+            return Err(Overloaded);
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::super::verifier::scram_sha_256;
+    use super::*;
+
+    fn verifier(password: &[u8]) -> Arc<Verifier> {
+        Arc::new(Verifier::parse(&scram_sha_256(password).unwrap()).ok().unwrap())
+    }
+
+    fn hashing(limits: HashingLimits) -> Hashing {
+        Hashing::new(limits).unwrap()
+    }
+
+    async fn check(hashing: &Hashing, user: &str, password: &[u8], verifier: &Arc<Verifier>) -> bool {
+        hashing.verify(user, password, verifier, verifier).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_right_password_is_hashed_once_a_wrong_one_each_time() {
+        let hashing = hashing(HashingLimits::default());
+        let (x, other) = (verifier(b"x"), verifier(b"x"));
+        assert!(check(&hashing, "ada", b"x", &x).await);
+        assert!(check(&hashing, "ada", b"x", &x).await);
+        assert_eq!(hashing.hashed.load(Ordering::Relaxed), 1);
+        assert!(!check(&hashing, "ada", b"y", &x).await);
+        assert!(!check(&hashing, "ada", b"y", &x).await);
+        assert_eq!(hashing.hashed.load(Ordering::Relaxed), 3);
+        // Another user, and the same one after the file was changed.
+        assert!(check(&hashing, "bob", b"x", &x).await);
+        assert!(check(&hashing, "ada", b"x", &other).await);
+        assert_eq!(hashing.hashed.load(Ordering::Relaxed), 5);
+        assert_eq!(hashing.remembered_hits.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_is_forgotten_in_time() {
+        let hashing =
+            hashing(HashingLimits { cached_for: Duration::from_secs(10), ..HashingLimits::default() });
+        let tag = [1; 32];
+        hashing.remember(tag);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(hashing.is_remembered(&tag));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(!hashing.is_remembered(&tag));
+    }
+
+    #[tokio::test]
+    async fn no_more_is_remembered_than_the_limit() {
+        let hashing = hashing(HashingLimits { cached: 10, ..HashingLimits::default() });
+        for number in 0..100 {
+            hashing.remember([number; 32]);
+            let remembered = hashing.remembered.lock();
+            assert!(remembered.young.len() + remembered.old.len() <= 10);
+        }
+        assert!(hashing.is_remembered(&[99; 32]) && hashing.is_remembered(&[95; 32]));
+        assert!(!hashing.is_remembered(&[0; 32]));
+        let none = self::hashing(HashingLimits { cached: 0, ..HashingLimits::default() });
+        none.remember([1; 32]);
+        assert!(!none.is_remembered(&[1; 32]));
+    }
+
+    #[tokio::test]
+    async fn as_many_wait_as_the_limit_says_and_one_more_is_refused() {
+        let hashing = Arc::new(hashing(HashingLimits { queued: 2, ..HashingLimits::default() }));
+        let (go, wait) = mpsc::channel::<()>();
+        let spawn = |work: Box<dyn FnOnce() + Send>| {
+            let hashing = Arc::clone(&hashing);
+            tokio::spawn(async move { hashing.run(work).await })
+        };
+        let running = spawn(Box::new(move || wait.recv().unwrap()));
+        while hashing.hashed.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let waiting = [spawn(Box::new(|| ())), spawn(Box::new(|| ()))];
+        while hashing.waiting.load(Ordering::Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(hashing.run(|| ()).await, Err(Overloaded));
+        assert_eq!(hashing.overloads.load(Ordering::Relaxed), 1);
+        // One that gives up makes room.
+        let [first, second] = waiting;
+        first.abort();
+        assert!(first.await.is_err());
+        let another = spawn(Box::new(|| ()));
+        go.send(()).unwrap();
+        for task in [running, second, another] {
+            assert_eq!(task.await.unwrap(), Ok(()));
+        }
+        assert_eq!(hashing.waiting.load(Ordering::Relaxed), 0);
+    }
+}
