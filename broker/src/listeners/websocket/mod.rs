@@ -4,6 +4,8 @@
 //! lies, what is written isn't copied, and an idle connection holds no buffer. docs/decisions/0012 has the reasons.
 
 mod frame;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 
 use std::io::{self, IoSlice};

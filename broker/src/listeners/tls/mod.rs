@@ -4,6 +4,9 @@
 //! encrypted into another. A connection keeps only the beginning of a record when one was cut, and what the socket didn't
 //! take; an idle one keeps neither, just its keys.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -342,7 +345,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
                 let mut left = std::mem::take(&mut this.plain);
                 buf.put_slice(left.get(..count).unwrap_or_default());
                 left.drain(..count);
-                this.plain = left;
+                // Idle, it keeps no memory.
+                this.plain = if left.is_empty() { Vec::new() } else { left };
                 return Poll::Ready(Ok(()));
             }
             if this.is_at_end || buf.remaining() == 0 {
