@@ -34,6 +34,15 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// Bytes that a closing connection reads and drops, so that the client finds our last packet before a reset.
 const CLOSE_DISCARD_BYTES: usize = 256 * 1024;
 
+/// What a CONNECT begins with.
+const CONNECT_BYTE: u8 = 0x10;
+
+const NO_CONNECT: Close = Close {
+    reason: None,
+    why: std::borrow::Cow::Borrowed("the first packet is not a CONNECT [MQTT-3.1.0-1]"),
+    discard_will: false,
+};
+
 thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BUFFER_BYTES]);
 }
@@ -303,6 +312,8 @@ impl<IO: Transport> Connection<IO> {
             }
             let limits = &self.shared.config.limits;
             let limit = match &self.phase {
+                // Told from the first byte, so that other protocols needn't send a whole packet of ours to be refused.
+                Phase::New { .. } if rest.first() != Some(&CONNECT_BYTE) => return Err(NO_CONNECT),
                 Phase::New { .. } | Phase::Authenticating(_) => {
                     limits.max_connect_packet_size.min(limits.max_packet_size)
                 }
@@ -344,7 +355,7 @@ impl<IO: Transport> Connection<IO> {
             Phase::New { deadline } => {
                 let connect = match Packet::decode(frame, ProtocolVersion::V5) {
                     Ok(Packet::Connect(connect)) => connect,
-                    Ok(_) => return Err(Close::quietly("the first packet is not a CONNECT [MQTT-3.1.0-1]")),
+                    Ok(_) => return Err(NO_CONNECT),
                     Err(error) => return Err(self.refuse_connect(frame, &error)),
                 };
                 let limit = self.shared.config.limits.connect_timeout;

@@ -20,6 +20,7 @@ mod connection;
 mod dispatch;
 mod handlers;
 mod hook;
+mod limits;
 mod listeners;
 mod message;
 mod metrics;

@@ -342,6 +342,11 @@ impl Client {
         self.expect("d0 00");
     }
 
+    /// Says that nothing more will be sent; what comes can still be read.
+    pub fn finish_sending(&mut self) {
+        drop(self.stream.shutdown(Shutdown::Write));
+    }
+
     /// Closes the connection without a DISCONNECT.
     pub fn drop_connection(self) {
         drop(self.stream.shutdown(Shutdown::Both));

@@ -4,6 +4,7 @@
 //! ([`storage`]), wires broker, store and rules together ([`server`]) and holds the command line ([`cli`]). `main.rs` only calls [`cli::run`].
 //! It owns no protocol, no SQL and no delivery: those are `broker`, `rules-sql` and `actions`.
 
+pub mod access;
 pub mod admin;
 pub mod cli;
 pub mod client;

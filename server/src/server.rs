@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actions::{ConnectorError, Connectors, TargetPolicy};
-use broker::{BoundListener, Broker, BrokerConfig, ListenerConfig};
+use broker::{AccessControl, BoundListener, Broker, BrokerConfig, ListenerConfig};
 use parking_lot::Mutex;
 
+use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Services};
 use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The connectors can't be used.
     #[error("{}", sentences(.0))]
     Connectors(Vec<ConnectorError>),
+    /// Access can't be decided about as the configuration says.
+    #[error("nobody could come in as the configuration says")]
+    Access(#[source] AccessError),
     /// The store can't be read.
     #[error("what the store has kept can't be read")]
     Restore(#[source] io::Error),
@@ -72,6 +76,7 @@ pub enum RulesError {
 pub struct Server {
     broker: Broker,
     pipeline: RulePipeline,
+    access: Arc<Access>,
     listeners: Vec<BoundListener>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
@@ -90,7 +95,11 @@ impl Server {
             store: storage.durable().cloned(),
         };
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
-        let broker = Broker::new(broker_config(config), storage.store(), Some(Arc::new(pipeline.clone())));
+        let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
+        access.watch();
+        let hook = Arc::new(pipeline.clone());
+        let control: Arc<dyn AccessControl> = Arc::clone(&access) as _;
+        let broker = Broker::with_access(broker_config(config), storage.store(), Some(hook), control);
         pipeline.attach(Arc::new(broker.clone()));
         if let Some(store) = storage.durable() {
             let restored = broker.restore(Arc::clone(store)).await.map_err(StartError::Restore)?;
@@ -116,7 +125,7 @@ impl Server {
                 }
             }
         }
-        Ok(Self { broker, pipeline, listeners, admin: Mutex::new(admin) })
+        Ok(Self { broker, pipeline, access, listeners, admin: Mutex::new(admin) })
     }
 
     /// The broker.
@@ -127,6 +136,11 @@ impl Server {
     /// The rules that run.
     pub fn rules(&self) -> &RulePipeline {
         &self.pipeline
+    }
+
+    /// Who may come in and what they may do.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The listeners with their real addresses, in the order of the configuration.

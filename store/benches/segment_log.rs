@@ -60,7 +60,7 @@ fn main() {
     start_session(&store);
     for (messages, window) in [(500, 1), (20_000, 100), (400_000, WINDOW)] {
         let (rate, commits, bytes) = append(&store, messages, window, false);
-        let bare = bare(folder.path(), commits, bytes);
+        let bare = bare(folder.path(), commits, bytes, false);
         println!(
             "window {window}: {rate:.0} messages/s in {commits} commits of {} bytes; bare loop {:.0} messages/s; ratio {:.2}",
             bytes / commits,

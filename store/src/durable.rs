@@ -183,6 +183,7 @@ fn front(recovered: Recovered, options: StoreOptions) -> Front {
         checkpoint_size: recovered.checkpoint_size,
         bytes_since_checkpoint: recovered.replayed_bytes,
         checkpoint_underway: false,
+        checkpoint_failed: false,
         snapshot: None,
         wants_commit: false,
         health: Health::Sound,

@@ -25,6 +25,13 @@ use crate::{CommitToken, StoreError};
 /// Between two stamps of the wall clock in the log, in milliseconds.
 const STAMP_INTERVAL_MS: i64 = 1000;
 
+/// Segments that the log may have beyond twice what is alive: the one that is being filled, and one that isn't yet worth two
+/// checkpoints.
+const SEGMENTS_ALLOWED: u64 = 2;
+
+/// Dead bytes that are worth two checkpoints, in sizes of a checkpoint: a quarter of them is written for it.
+const CHECKPOINTS_WORTH: u64 = 8;
+
 /// See the module.
 pub(crate) struct Front {
     pub(crate) options: StoreOptions,
@@ -61,6 +68,8 @@ pub(crate) struct Front {
     pub(crate) bytes_since_checkpoint: u64,
     /// A checkpoint is taken or being written.
     pub(crate) checkpoint_underway: bool,
+    /// One couldn't be written: until the next tick of upkeep none is taken before its time.
+    pub(crate) checkpoint_failed: bool,
     /// One that was taken, for the maintenance thread to write, and what it covers.
     pub(crate) snapshot: Option<(Snapshot, u64)>,
     /// A commit is wanted though nothing waits: for a checkpoint that makes room.
@@ -636,9 +645,7 @@ impl Front {
     pub(crate) fn checkpoint_due(&mut self) -> Option<(Snapshot, u64)> {
         let threshold = self.options.checkpoint_bytes.max(self.checkpoint_size.saturating_mul(4));
         let covered = self.next_sequence - 1;
-        // A full store takes one for every dead segment that waits for two of them.
-        let frees = self.health != Health::Sound && self.has_uncovered_dead_segment();
-        let is_due = self.bytes_since_checkpoint >= threshold || frees;
+        let is_due = self.bytes_since_checkpoint >= threshold || self.wants_checkpoint();
         if self.checkpoint_underway || !is_due || self.checkpoints.last() == Some(&covered) {
             return None;
         }
@@ -647,12 +654,37 @@ impl Front {
         Some((Snapshot::of(&self.state), covered))
     }
 
-    /// Whether a dead segment only waits for checkpoints.
-    pub(crate) fn has_uncovered_dead_segment(&self) -> bool {
+    /// Whether the log is longer than twice what is alive in it, and [`SEGMENTS_ALLOWED`].
+    pub(crate) fn is_long(&self) -> bool {
+        let live: u64 = self.state.segments.values().map(|segment| segment.live).sum();
+        self.log_bytes > 2 * live + SEGMENTS_ALLOWED * self.options.segment_bytes
+    }
+
+    /// Whether a checkpoint before its time would make room: dead segments wait for two of them. A full store takes one for
+    /// any; otherwise they have to be worth it.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        if self.checkpoint_failed {
+            return false;
+        }
         let covered = self.covered_twice();
-        self.state.segments.iter().any(|(number, segment)| {
-            segment.live == 0 && self.tail != Some(*number) && segment.last_sequence > covered
-        })
+        let waiting: u64 = self
+            .state
+            .segments
+            .iter()
+            .filter(|(number, segment)| {
+                segment.live == 0 && self.tail != Some(**number) && segment.last_sequence > covered
+            })
+            .map(|(_, segment)| segment.size)
+            .sum();
+        match self.health {
+            Health::Sound => {
+                let worth =
+                    self.options.segment_bytes.max(self.checkpoint_size.saturating_mul(CHECKPOINTS_WORTH));
+                waiting >= worth && self.is_long()
+            }
+            Health::Full { .. } => waiting > 0,
+            Health::Failed => false,
+        }
     }
 
     /// Gives up what lies in a segment; returns how many debts and Retained Messages that were.

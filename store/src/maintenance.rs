@@ -5,7 +5,10 @@
 //!
 //! **Room.** A segment in which nothing is alive goes once both checkpoints cover it. One that is mostly dead is read, and
 //! what is alive in it is written again at the end of the log, at most [`MOVE_BYTES`] in one commit, so that those who
-//! publish don't notice; then it is dead. So what a slow session pins is its own messages and not their neighbours.
+//! publish don't notice; then it is dead. So what a slow session pins is its own messages and not their neighbours. When there
+//! is nothing left to do, the log is at most twice what is alive in it, and two segments, or one and eight checkpoints where
+//! those are larger: every segment but the one that is being filled is at least half alive, or dead and not yet worth a
+//! checkpoint before its time.
 
 use std::io;
 use std::sync::Arc;
@@ -29,11 +32,8 @@ const MOVE_BYTES: u64 = 1024 * 1024;
 /// A segment with a smaller part alive, in percent, has it moved.
 const MOSTLY_DEAD: u64 = 25;
 
-/// The same while the log is longer than twice what is alive in it.
+/// The same while the log is long: [`Front::is_long`].
 const HALF_DEAD: u64 = 50;
-
-/// Segments that the log may have before it counts as long.
-const SEGMENTS_ALLOWED: u64 = 4;
 
 pub(crate) struct Maintenance {
     shared: Arc<Shared>,
@@ -107,9 +107,14 @@ impl Maintenance {
                 if let Some((number, segment)) = self.worth_emptying(&front) {
                     return Task::Empty(number, segment.epoch);
                 }
+                if front.wants_checkpoint() && !front.checkpoint_underway && !front.wants_commit {
+                    front.wants_commit = true;
+                    shared.work.notify_one();
+                }
             }
             if shared.maintenance.wait_for(&mut front, TICK).timed_out() {
                 front.sealed.append(&mut self.unwritten);
+                front.checkpoint_failed = false;
                 return Task::CheckRoom;
             }
         }
@@ -143,6 +148,7 @@ impl Maintenance {
             Ok(size) => size,
             Err(error) => {
                 front.counters.checkpoint_failures += 1;
+                front.checkpoint_failed = true;
                 return Err(error);
             }
         };
@@ -183,9 +189,7 @@ impl Maintenance {
 
     /// The segment that is best emptied, if one is worth it.
     fn worth_emptying(&self, front: &Front) -> Option<(u64, Segment)> {
-        let live: u64 = front.state.segments.values().map(|segment| segment.live).sum();
-        let allowed = SEGMENTS_ALLOWED * front.options.segment_bytes;
-        let limit = if front.log_bytes > 2 * live + allowed { HALF_DEAD } else { MOSTLY_DEAD };
+        let limit = if front.is_long() { HALF_DEAD } else { MOSTLY_DEAD };
         front
             .state
             .segments
@@ -370,11 +374,6 @@ impl Shared {
                 front.health = Health::Sound;
             }
             Health::Sound | Health::Full { .. } => {}
-        }
-        if front.health != Health::Sound && front.has_uncovered_dead_segment() {
-            front.wants_commit = true;
-            drop(front);
-            self.work.notify_one();
         }
     }
 }

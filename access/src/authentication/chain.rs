@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::hashing::Hashing;
 use super::lockout::Lockout;
 use super::password_file::PasswordFile;
+use super::users::UsersFile;
 use super::{Attempt, Denial, Identity, Outcome};
 
 /// One way to tell who a client is.
@@ -14,6 +15,16 @@ use super::{Attempt, Denial, Identity, Outcome};
 pub enum Method {
     /// Passwords of a file.
     PasswordFile(PasswordFile),
+}
+
+impl Method {
+    /// The file of users that it looks into.
+    #[must_use]
+    pub fn users_file(&self) -> Option<&UsersFile> {
+        match self {
+            Self::PasswordFile(method) => Some(method.file()),
+        }
+    }
 }
 
 /// A method under its name in the configuration.
@@ -25,15 +36,9 @@ pub enum Verdict {
     /// The client comes in; `None`: as an anonymous one, if its listener lets those in. The bytes are the last Authentication
     /// Data for it.
     Accept(Option<(Arc<str>, Identity)>, Option<Box<[u8]>>),
-    /// It has to answer this first.
-    Continue(Exchange, Box<[u8]>),
     /// It stays outside; the text is for the log.
     Refuse(Denial, Box<str>),
 }
-
-/// An enhanced authentication that waits for the client.
-#[derive(Debug)]
-pub struct Exchange {}
 
 /// What was decided since the start. Shared by all chains.
 #[derive(Debug, Default)]
@@ -161,7 +166,6 @@ impl Chain {
                 self.lockout.succeeded(attempt.address, user);
             }
             Verdict::Accept(None, _) => drop(add(&self.counters.anonymous)),
-            Verdict::Continue(..) => {}
             Verdict::Refuse(denial, _) => {
                 add(&self.counters.refused);
                 match denial {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use mqtt_protocol::ProtocolVersion;
 
-pub use chain::{Chain, Counters, CountersSnapshot, Exchange, Method, Named, Verdict};
+pub use chain::{Chain, Counters, CountersSnapshot, Method, Named, Verdict};
 pub use hashing::{Hashing, HashingLimits};
 pub use lockout::{Lockout, LockoutLimits};
 pub use password_file::PasswordFile;

@@ -70,8 +70,10 @@ impl DropReason {
 /// Counts of items by fate. Monotonic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counters {
+    pub(crate) queued_at_start: u64,
     pub(crate) received: u64,
     pub(crate) delivered: u64,
+    pub(crate) attempts: u64,
     pub(crate) retried: u64,
     dropped: PerReason,
     dead_lettered: PerReason,
@@ -122,11 +124,15 @@ impl Counters {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Items given to the queue, those that it refused or found in its outbox at the start included.
+    /// Items that the queue found in its outbox when it began.
+    pub queued_at_start: u64,
+    /// Items given to the queue since, those that it refused included.
     pub received: u64,
     /// Items that the far side confirmed.
     pub delivered: u64,
-    /// Attempts after the first, of all items.
+    /// Times that an item was handed to the sink.
+    pub attempts: u64,
+    /// Those of them after the item's first.
     pub retried: u64,
     /// Items waiting, in memory or on disk, to be delivered or to be put away.
     pub queued: u64,
@@ -171,10 +177,10 @@ impl Snapshot {
         self.dead_lettered.iter().map(|(_, count)| count).sum()
     }
 
-    /// Whether every item received is accounted for: delivered, queued, in flight, a dead letter or dropped.
+    /// Whether every item found or received is accounted for: delivered, queued, in flight, a dead letter or dropped.
     #[must_use]
     pub fn is_conserved(&self) -> bool {
         let ended = self.delivered + self.dead_lettered_total() + self.dropped_total();
-        self.received == ended + self.queued + self.in_flight
+        self.queued_at_start + self.received == ended + self.queued + self.in_flight
     }
 }

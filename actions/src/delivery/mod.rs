@@ -16,8 +16,8 @@
 //! time, nothing more is sent until the pause is over; then one batch tries. Its success closes the circuit. An answer that says that nothing will be taken from us as we are
 //! (credentials refused) opens it for long, and costs the item neither an attempt nor its place.
 //!
-//! Accounting: `received = delivered + queued + in flight + dead-lettered{reason} + dropped{reason}` under one lock, hence at
-//! every instant.
+//! Accounting: `queued at the start + received = delivered + queued + in flight + dead-lettered{reason} + dropped{reason}`
+//! under one lock, hence at every instant.
 //! A queue lives in an [`Outbox`], and then survives everything, or in memory: what that holds when the process ends
 //! without a drain is lost, and what a drain's grace leaves over is counted under `shutdown`.
 

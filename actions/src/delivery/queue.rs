@@ -418,8 +418,10 @@ impl<R: QueuedRequest> Queue<R> {
         let oldest = earliest(oldest.map(|item| item.arrived_at), self.held.oldest());
         let (on_disk, untold) = self.backlog.as_ref().map_or((0, 0), Backlog::counts);
         Snapshot {
+            queued_at_start: self.counters.queued_at_start,
             received: self.counters.received + untold,
             delivered: self.counters.delivered,
+            attempts: self.counters.attempts,
             retried: self.counters.retried,
             queued: count(self.lines.len() + self.held.len() + self.ended()) + on_disk,
             bytes: count(self.bytes),
@@ -481,6 +483,7 @@ impl<R: QueuedRequest> Queue<R> {
             item.first_attempt.get_or_insert(now);
         }
         self.counters.retried += count(batch.items.iter().filter(|item| item.was_tried()).count());
+        self.counters.attempts += count(batch.len());
         self.in_flight += batch.len();
         self.in_flight_batches += 1;
         self.circuit.sent(now);

@@ -316,9 +316,9 @@ pub(super) fn check(shared: &Shared, connect: &Connect<'_>) -> Result<(), Refusa
     if connect.client_id.is_empty() && !may_assign {
         return refuse(ReasonCode::ClientIdentifierNotValid, "the Client Identifier is empty");
     }
-    let properties = &connect.properties.user_properties;
-    if properties.count() > usize::from(limits.max_user_properties)
-        || properties.encoded_len() > limits.max_user_properties_bytes as usize
+    let of_will = connect.will.as_ref().map(|will| &will.publish.user_properties);
+    if !limits.allow(&connect.properties.user_properties)
+        || of_will.is_some_and(|properties| !limits.allow(properties))
     {
         return refuse(ReasonCode::QuotaExceeded, "more User Properties than the limit");
     }

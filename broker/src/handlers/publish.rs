@@ -169,14 +169,10 @@ impl Client {
 
     /// Why a publish is refused, by itself.
     fn refusal(&self, publish: &Publish<'_>, topic: &str) -> Option<ReasonCode> {
-        let limits = &self.shared.config.limits;
-        let properties = &publish.properties.user_properties;
         if self.shared.check_levels(topic).is_err() {
             return Some(ReasonCode::TopicNameInvalid);
         }
-        if properties.count() > usize::from(limits.max_user_properties)
-            || properties.encoded_len() > limits.max_user_properties_bytes as usize
-        {
+        if !self.shared.config.limits.allow(&publish.properties.user_properties) {
             return Some(ReasonCode::QuotaExceeded);
         }
         // $SYS and its like are the broker's own, but for what a bridge tells about itself.

@@ -8,6 +8,7 @@ use std::task::Context;
 use mqtt_protocol::topic::{ParsedFilter, parse_filter};
 use mqtt_protocol::{
     Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe,
+    UserProperties,
 };
 use smallvec::SmallVec;
 use store::{CommitToken, Record};
@@ -49,10 +50,7 @@ impl Client {
         now: Now,
     ) -> Result<Flow, Close> {
         let shared = Arc::clone(&self.shared);
-        let properties = &subscribe.user_properties;
-        if properties.count() > usize::from(shared.config.limits.max_user_properties) {
-            return Err(self.violation(ReasonCode::QuotaExceeded, "more User Properties than the limit"));
-        }
+        self.check_user_properties(&subscribe.user_properties)?;
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
         if subscribe.filters.count() > FILTERS_MAX {
             return Err(self.violation(ReasonCode::QuotaExceeded, "more filters than one SUBSCRIBE may have"));
@@ -98,6 +96,13 @@ impl Client {
         self.deliver_retained(cx, now);
         self.pump_groups(now);
         Ok(Flow::GoOn)
+    }
+
+    fn check_user_properties(&self, properties: &UserProperties<'_>) -> Result<(), Close> {
+        if self.shared.config.limits.allow(properties) {
+            return Ok(());
+        }
+        Err(self.violation(ReasonCode::QuotaExceeded, "more User Properties than the limit"))
     }
 
     /// Sends a packet before anything that is delivered from now on, or when its debts are safe.
@@ -199,6 +204,7 @@ impl Client {
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<Flow, Close> {
         let shared = Arc::clone(&self.shared);
+        self.check_user_properties(&unsubscribe.user_properties)?;
         let mut codes: SmallVec<[u8; 8]> = SmallVec::new();
         let mut records = Vec::new();
         for filter in unsubscribe.filters.iter() {

@@ -6,24 +6,24 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use actions::DropReason;
-use actions::dead_letters::{Filter, LetterName, RedriveError, Step};
+use actions::dead_letters::{Filter, LetterName, Outlets, RedriveError, Step};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use store::{CommitToken, Store as _};
 use tokio::time::timeout;
 
-use super::protocol::{Code, Refusal, Request, from_object};
-use super::{Services, view};
+use super::protocol::{Code, Refusal, from_object};
+use super::{Services, now_ms, view};
 
 /// Letters in an answer where the request doesn't say how many.
 const LIMIT_DEFAULT: usize = 100;
 /// Most letters in an answer.
 const LIMIT_MAX: usize = 1_000;
-/// Bytes of letters past which an answer has no more.
-const LIST_BYTES_MAX: usize = 1 << 20;
+/// Bytes of what is listed past which an answer has no more.
+pub(super) const LIST_BYTES_MAX: usize = 1 << 20;
 /// How long an answer waits for the disk.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -40,7 +40,7 @@ struct FilterParams {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListParams {
+pub(super) struct ListParams {
     #[serde(default)]
     filter: Map<String, Value>,
     #[serde(default)]
@@ -51,14 +51,14 @@ struct ListParams {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ShowParams {
+pub(super) struct ShowParams {
     name: String,
 }
 
 /// One letter by its name, or those of a filter. An empty filter means all, and has to be there to say so.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ChangeParams {
+pub(super) struct ChangeParams {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -73,46 +73,13 @@ enum Change {
 }
 
 #[derive(Clone, Copy)]
-enum Verb {
+pub(super) enum Verb {
     Redrive,
     Drop,
 }
 
 impl Services {
-    pub(super) async fn carry_out(self: &Arc<Self>, request: Request) -> Result<Value, Refusal> {
-        match request.command.as_str() {
-            "dead_letters.list" => {
-                let params: ListParams = request.params()?;
-                self.blocking(move |services| services.list(params)).await
-            }
-            "dead_letters.show" => {
-                let params: ShowParams = request.params()?;
-                let name = name(&params.name)?;
-                self.blocking(move |services| services.show(&name)).await
-            }
-            "dead_letters.redrive" => self.change(Verb::Redrive, request.params()?).await,
-            "dead_letters.drop" => self.change(Verb::Drop, request.params()?).await,
-            _ => Err(Refusal::new(
-                Code::UnknownCommand,
-                "expected dead_letters.list, dead_letters.show, dead_letters.redrive or dead_letters.drop",
-            )),
-        }
-    }
-
-    /// Runs what waits for the disk where that is allowed.
-    async fn blocking<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let services = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || work(&services)).await;
-        done.unwrap_or_else(|error| {
-            tracing::error!(%error, "a command of the administration broke off");
-            Err(Refusal::new(Code::Internal, "the command broke off; the gateway's log says more"))
-        })
-    }
-
-    fn list(&self, params: ListParams) -> Result<Value, Refusal> {
+    pub(super) fn list_letters(&self, params: ListParams) -> Result<Value, Refusal> {
         let filter = read_filter(params.filter)?;
         let after = params.after.as_deref().map(name).transpose()?;
         let limit = params.limit.unwrap_or(LIMIT_DEFAULT);
@@ -140,13 +107,18 @@ impl Services {
         Ok(json!({ "letters": letters, "next": next.map(|name| name.to_string()) }))
     }
 
-    fn show(&self, name: &LetterName) -> Result<Value, Refusal> {
-        let found = self.letters.find(name).map_err(|error| refusal(&RedriveError::Read(error)))?;
+    pub(super) fn show_letter(&self, params: &ShowParams) -> Result<Value, Refusal> {
+        let name = name(&params.name)?;
+        let found = self.letters.find(&name).map_err(|error| refusal(&RedriveError::Read(error)))?;
         let missing = || refusal(&RedriveError::Missing { name: name.clone() });
         found.as_ref().map(view::whole).ok_or_else(missing)
     }
 
-    async fn change(self: &Arc<Self>, verb: Verb, params: ChangeParams) -> Result<Value, Refusal> {
+    pub(super) async fn change_letters(
+        self: &Arc<Self>,
+        verb: Verb,
+        params: ChangeParams,
+    ) -> Result<Value, Refusal> {
         let change = params.read()?;
         let step = self.blocking(move |services| services.step(verb, &change)).await?;
         self.safe(step.token).await?;
@@ -163,7 +135,7 @@ impl Services {
     }
 
     fn step(&self, verb: Verb, change: &Change) -> Result<Step, Refusal> {
-        let outlets = &*self.outlets;
+        let outlets: &dyn Outlets = &*self.rules;
         let one = |token: CommitToken| Step { done: 1, token, ..Step::default() };
         let step = match (verb, change) {
             (Verb::Redrive, Change::One(name)) => self.letters.redrive(name, outlets, now_ms()).map(one),
@@ -231,9 +203,4 @@ fn refusal(error: &RedriveError) -> Refusal {
         _ => Code::Refused,
     };
     Refusal::new(code, crate::cli::chain(error))
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -2,13 +2,15 @@
 //!
 //! Whoever may open the socket may do everything that it offers, so its file mode is 0600, its directory is the owner's
 //! alone, and a peer that runs as somebody else is turned away. Requests and answers are lines of JSON
-//! (docs/admin-socket.md); `protocol` has their form and limits, `socket` the connections, `dead_letters` the
-//! commands, `view` what they show, `client` the other end.
+//! (docs/admin-socket.md); `protocol` has their form and limits, `socket` the connections, `commands` says
+//! which there are, `dead_letters` and `counters` carry them out, `view` is what is shown of a letter, `client` the other end.
 //!
 //! Nothing here holds up the broker: commands that read the disk run where blocking is allowed, as many at a time as there are
 //! connections.
 
 mod client;
+mod commands;
+mod counters;
 mod dead_letters;
 mod protocol;
 mod socket;
@@ -17,13 +19,17 @@ mod tests;
 mod view;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use actions::dead_letters::{DeadLetters, Outlets};
 use store::DurableStore;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use crate::rules::{RulePipeline, RuleStats};
 
 pub use client::{AdminClient, AdminClientError};
 pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
@@ -74,13 +80,37 @@ pub enum AdminError {
 pub struct Services {
     store: Arc<DurableStore>,
     letters: DeadLetters,
-    outlets: Arc<dyn Outlets>,
+    rules: Arc<dyn RunningRules>,
+    /// Wall clock when the gateway started, milliseconds since the epoch.
+    since_ms: i64,
+}
+
+/// The rules that run, as the administration sees them.
+pub trait RunningRules: Outlets {
+    /// Shows the counters of rules, by name, from behind `after` on, until `visit` has enough. Returns the name of the last
+    /// one, where there are more.
+    fn stats_after(
+        &self,
+        after: Option<&str>,
+        visit: &mut dyn FnMut(RuleStats) -> ControlFlow<()>,
+    ) -> Option<String>;
+}
+
+impl RunningRules for RulePipeline {
+    fn stats_after(
+        &self,
+        after: Option<&str>,
+        visit: &mut dyn FnMut(RuleStats) -> ControlFlow<()>,
+    ) -> Option<String> {
+        Self::stats_after(self, after, visit)
+    }
 }
 
 impl Services {
-    /// The dead letters of a store, and the actions that can send them again.
-    pub fn new(store: &Arc<DurableStore>, outlets: Arc<dyn Outlets>) -> Self {
-        Self { store: Arc::clone(store), letters: DeadLetters::new(Arc::clone(store)), outlets }
+    /// The dead letters of a store, and the rules that run: their actions can send letters again.
+    pub fn new(store: &Arc<DurableStore>, rules: Arc<dyn RunningRules>) -> Self {
+        let letters = DeadLetters::new(Arc::clone(store));
+        Self { store: Arc::clone(store), letters, rules, since_ms: now_ms() }
     }
 }
 
@@ -129,4 +159,9 @@ impl Drop for AdminSocket {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -46,7 +46,7 @@ pub(super) enum Code {
     UnknownCommand,
     /// The command doesn't take these parameters.
     Params,
-    /// There is no letter of this name.
+    /// There is no letter, or no rule, of this name.
     Missing,
     /// The letter can't be sent again as things are.
     Refused,

@@ -4,8 +4,10 @@ use actions::Connectors;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::exit::chain;
 use super::output::{Output, notice};
 use super::{ConfigArgs, Exit, Failure, serve};
+use crate::access::Access;
 use crate::config::{self, ConfigError, ConfigErrors, Environment};
 use crate::rules::RuleFileError;
 use crate::server::{self, RulesError};
@@ -63,6 +65,13 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
             return Err(Failure::rendered(Exit::Refused, text));
         }
     };
+    if let Err(error) = Access::new(&loaded.config) {
+        let text = chain(&error);
+        if args.json {
+            return refused(vec![json!({ "message": text })], Vec::new());
+        }
+        return Err(Failure::new(Exit::Refused, text));
+    }
     let unconnected = rules.unconnected(&connectors);
     if !unconnected.is_empty() {
         if args.json {

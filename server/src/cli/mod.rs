@@ -7,15 +7,18 @@ mod check;
 mod dead_letters;
 mod exit;
 mod format;
+mod gateway;
 mod message;
 mod mqtt_flags;
 mod output;
+mod passwd;
 mod publish;
 mod rules;
 mod serve;
 mod signals;
 mod sql;
 mod subscribe;
+mod table;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -64,7 +67,7 @@ enum Command {
     Demo(crate::demo::DemoArgs),
     /// Check the configuration and the rules without starting anything.
     Check(check::CheckArgs),
-    /// Work on rules without a server.
+    /// Work on rules: try them, test them, see what they have done.
     Rules(rules::RulesArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
@@ -74,6 +77,8 @@ enum Command {
     Pub(publish::PublishArgs),
     /// Subscribe and print messages; flags as in mosquitto_sub.
     Sub(subscribe::SubscribeArgs),
+    /// Set or take out a user's password in a file of users.
+    Passwd(passwd::PasswdArgs),
     /// Print the version.
     Version,
 }
@@ -97,6 +102,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),
+        Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::Version) => version(),
         None if cli.config.path(environment).is_some() => {
             serve::run(&serve::ServeArgs::default().or(&cli.config), environment)

@@ -137,6 +137,13 @@ fn reload_rules(server: &Server, loaded: &Loaded, environment: &Environment) {
             return;
         }
     };
+    let access = match server.access().prepare(&fresh) {
+        Ok(access) => access,
+        Err(error) => {
+            error!(error = chain(&error), "authentication and rules go on as they were");
+            return;
+        }
+    };
     let config = Config { actions: fresh.actions, connectors: fresh.connectors, ..loaded.config.clone() };
     let connectors = match server::connectors(&config, &server.rules().connectors()) {
         Ok(connectors) => connectors,
@@ -166,7 +173,10 @@ fn reload_rules(server: &Server, loaded: &Loaded, environment: &Environment) {
         warn!("{warning}");
     }
     match server.rules().replace_all(&rules, &server::targets(&config), &connectors) {
-        Ok(()) => info!(rules = rules.len(), "rules reloaded"),
+        Ok(()) => {
+            server.access().apply(access);
+            info!(rules = rules.len(), "authentication and rules reloaded");
+        }
         Err(error) => error!(error = chain(&error), "the rules that ran go on"),
     }
 }
@@ -206,7 +216,7 @@ pub(crate) fn cannot_start(error: StartError) -> Failure {
                 ),
             )
         }
-        StartError::Rules(_) => Failure::new(Exit::Refused, chain(&error)),
+        StartError::Rules(_) | StartError::Access(_) => Failure::new(Exit::Refused, chain(&error)),
         _ => Failure::new(Exit::Failed, chain(&error)),
     }
 }

@@ -63,7 +63,7 @@ pub fn load_text(
     let parsed = DeTable::parse(text).map_err(|error| {
         let mut place = error.span().and_then(|span| sources.place(&span));
         // Where the fault lies isn't known, and a connector's lines may hold secrets.
-        if text.contains("connectors") {
+        if text.contains("connectors") || text.contains("authentication") {
             hide_text(&mut place);
         }
         one(ConfigError { place, message: format!("not TOML: {}", error.message()), help: None })
@@ -254,7 +254,7 @@ fn redacted(place: Option<Box<Place>>, path: &Path, secret: &Secret) -> ConfigEr
 
 /// Whether lines of this part of the configuration may hold secrets, so that none is quoted.
 fn may_hold_secrets(path: &Path) -> bool {
-    path.starts_with(&Path::keys(&["connectors"]))
+    ["connectors", "authentication"].iter().any(|section| path.starts_with(&Path::keys(&[section])))
 }
 
 fn hide_text(place: &mut Option<Box<Place>>) {
@@ -269,7 +269,7 @@ fn unknown_key(said: &str) -> Option<&str> {
 }
 
 /// Sections that later versions will have; a file that uses one must not start as if it had been read.
-const PLANNED_SECTIONS: [&str; 3] = ["acl", "auth", "tls"];
+const PLANNED_SECTIONS: [&str; 2] = ["acl", "tls"];
 
 /// "did you mean …", or the list when nothing is near.
 pub(crate) fn suggest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
@@ -298,7 +298,9 @@ fn make_paths_relative_to(config: &mut Config, folder: Option<&FsPath>) {
     let folder = folder.unwrap_or(FsPath::new(""));
     let tls = config.connectors.values_mut().filter_map(|connector| connector.tls.as_mut());
     let certificates = tls.flat_map(|tls| tls.files_mut());
-    for path in [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten().chain(certificates) {
+    let authentication = config.authentication.values_mut().flat_map(|method| method.paths_mut());
+    let others = [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten();
+    for path in others.chain(certificates).chain(authentication) {
         *path = folder.join(&*path);
     }
 }

@@ -11,6 +11,7 @@
 //! misspelt name, the nearest right one; all faults in one go, up to [`MAX_ERRORS`]. A configuration with any fault
 //! is refused whole. Nothing here touches the process environment: callers pass an [`Environment`].
 
+mod authentication;
 mod error;
 mod load;
 mod model;
@@ -27,6 +28,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use self::authentication::{AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, LockoutConfig};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};

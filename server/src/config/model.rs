@@ -13,6 +13,7 @@ use actions::config::ConnectorConfig;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
 use super::units::{ByteSize, Period};
 
 /// The whole configuration.
@@ -27,6 +28,9 @@ pub struct Config {
     pub rules_dir: Option<PathBuf>,
     /// Where clients connect. Default: one listener, `tcp`, on 127.0.0.1:1883, anonymous clients allowed.
     pub listeners: Vec<Listener>,
+    /// Ways to tell who a client is, which listeners refer to by name. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub authentication: BTreeMap<String, AuthenticatorConfig>,
     /// What one client, one message and one rule may use.
     pub limits: Limits,
     /// What survives a restart.
@@ -50,6 +54,7 @@ impl Default for Config {
             data_dir: None,
             rules_dir: None,
             listeners: vec![Listener::local_default()],
+            authentication: BTreeMap::new(),
             limits: Limits::default(),
             store: Store::default(),
             admin: Admin::default(),
@@ -76,6 +81,10 @@ pub struct Listener {
     /// Whether clients that give no credentials are let in. Default: false.
     #[serde(default)]
     pub allow_anonymous: bool,
+    /// Names of the ways to tell who a client is, in the order in which they are asked. Default: the one there is, if there
+    /// is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Vec<String>>,
     /// Connections open at one time. Default 100,000, range 1 to 10,000,000.
     #[serde(default = "Listener::default_max_connections")]
     pub max_connections: u32,
@@ -89,6 +98,7 @@ impl Listener {
             kind: ListenerKind::Tcp,
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883),
             allow_anonymous: true,
+            authentication: None,
             max_connections: Self::default_max_connections(),
         }
     }
@@ -166,6 +176,10 @@ pub struct Limits {
     pub max_connect_packet_size: ByteSize,
     /// Connections at one time on all listeners. Default 1,000,000, range 1 to 10,000,000.
     pub max_connections: u32,
+    /// What telling who clients are may cost.
+    pub authentication: AuthenticationLimits,
+    /// When somebody who fails to prove who they are has to wait.
+    pub lockout: LockoutConfig,
     /// What one rule may use.
     pub rules: RuleLimits,
 }
@@ -195,6 +209,8 @@ impl Default for Limits {
             connect_timeout: Period::secs(10),
             max_connect_packet_size: ByteSize::kib(16),
             max_connections: 1_000_000,
+            authentication: AuthenticationLimits::default(),
+            lockout: LockoutConfig::default(),
             rules: RuleLimits::default(),
         }
     }

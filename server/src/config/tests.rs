@@ -302,7 +302,7 @@ error: /etc/tidegate/tidegate.toml:1:2: unknown key `listener` in the top level
 
 #[test]
 fn sections_to_come_are_refused_as_such() {
-    for section in ["acl", "auth", "tls"] {
+    for section in ["acl", "tls"] {
         let text = refused(&format!("[{section}]\nx = 1\n"), &none());
         assert!(text.contains(&format!("[{section}] is not available yet in this version")), "{text}");
     }
@@ -519,6 +519,16 @@ const RANGES: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("limits.rules", "json_depth", "1", "128", "0", "129"),
     ("limits.rules", "template_bytes", "64", "'1MiB'", "63", "1048577"),
     ("limits.rules", "hops", "1", "64", "0", "65"),
+    ("limits.authentication", "concurrent_hashes", "0", "1024", "-1", "1025"),
+    ("limits.authentication", "queued_hashes", "1", "1000000", "0", "1000001"),
+    ("limits.authentication", "cached_passwords", "0", "10000000", "-1", "10000001"),
+    ("limits.authentication", "cached_password_time", "'1s'", "'1d'", "'999ms'", "'86401s'"),
+    ("limits.lockout", "failures_per_address", "0", "1000000", "-1", "1000001"),
+    ("limits.lockout", "failures_per_user", "0", "1000000", "-1", "1000001"),
+    ("limits.lockout", "first_wait", "'100ms'", "'1h'", "'99ms'", "'3601s'"),
+    ("limits.lockout", "longest_wait", "'1s'", "'1d'", "'999ms'", "'86401s'"),
+    ("limits.lockout", "forget_after", "'1s'", "'30d'", "'999ms'", "'31d'"),
+    ("limits.lockout", "remembered", "16", "10000000", "15", "10000001"),
     ("sys", "interval", "'1s'", "'1d'", "'999ms'", "'86401s'"),
 ];
 
@@ -544,9 +554,14 @@ fn ranges_hold_at_both_ends_and_end_there() {
 fn every_numeric_limit_is_in_the_table_of_ranges() {
     let printed = toml::Value::try_from(Limits::default()).unwrap();
     let limits = printed.as_table().unwrap();
-    let rules = limits["rules"].as_table().unwrap();
-    let keys = limits.keys().filter(|key| !["rules", "max_queued_policy"].contains(&key.as_str()));
-    let all = keys.map(|key| ("limits", key)).chain(rules.keys().map(|key| ("limits.rules", key)));
+    let mut all = Vec::new();
+    for (key, value) in limits {
+        match value.as_table() {
+            Some(section) => all.extend(section.keys().map(|inner| (format!("limits.{key}"), inner))),
+            None if key == "max_queued_policy" => {}
+            None => all.push(("limits".to_owned(), key)),
+        }
+    }
     for (section, key) in all {
         assert!(RANGES.iter().any(|row| row.0 == section && row.1 == key), "{section}.{key}");
     }
@@ -572,6 +587,12 @@ fn what_is_hardly_meant_is_a_warning() {
     );
     let open = warnings("[[listeners]]\nname='a'\naddress='0.0.0.0:1883'\nallow_anonymous=true\n");
     assert!(open[0].contains("lets everybody in who can reach 0.0.0.0:1883"), "{open:?}");
+    let with_file = "allow_anonymous=true\n[authentication.users]\ntype='password_file'\nfile='passwd'\n";
+    let open = warnings(&format!("[[listeners]]\nname='a'\naddress='0.0.0.0:1883'\n{with_file}"));
+    assert!(open[0].contains("has clients show their passwords to everybody on the way"), "{open:?}");
+    assert!(open[1].contains("lets everybody without credentials in"), "{open:?}");
+    let local = warnings(&format!("[[listeners]]\nname='a'\naddress='127.0.0.1:1883'\n{with_file}"));
+    assert_eq!(local, Vec::<String>::new());
     let shut = warnings("[[listeners]]\nname='a'\naddress='127.0.0.1:1'\n");
     assert!(shut[0].contains("lets nobody in"), "{shut:?}");
 }
@@ -613,6 +634,53 @@ proptest::proptest! {
             proptest::prop_assert!(errors.render().starts_with("error: "));
         }
     }
+}
+
+// ---- authentication
+
+/// Two ways to tell who a client is, and a listener with these lines.
+fn with_two_methods(of_listener: &str) -> String {
+    format!(
+        "[[listeners]]\nname='a'\naddress='127.0.0.1:1'\n{of_listener}\n\
+         [authentication.one]\ntype='password_file'\nfile='passwd'\n\
+         [authentication.two]\ntype='password_file'\nfile='/etc/passwd'\n"
+    )
+}
+
+#[test]
+fn listeners_name_the_ways_to_tell_who_clients_are() {
+    let config = accepted(&with_two_methods("authentication = ['two', 'one']"), &none());
+    assert_eq!(config.listeners[0].authentication.as_deref().unwrap(), ["two", "one"]);
+    assert_eq!(config.authentication["one"].kind, AuthenticatorKind::PasswordFile);
+    assert_eq!(config.authentication["one"].file.as_deref(), Some(Path::new("/etc/tidegate/passwd")));
+    assert_eq!(config.authentication["two"].file.as_deref(), Some(Path::new("/etc/passwd")));
+    accepted(&with_two_methods("authentication = []"), &none());
+    for (of_listener, why) in [
+        ("", "listener \"a\" has to say by `authentication` which methods it asks, and in which order"),
+        ("authentication = ['three']", "there is no [authentication.three]"),
+        ("authentication = ['one', 'one']", "\"one\" is named twice"),
+        ("authentication = 'one'", "expected a sequence"),
+    ] {
+        let text = refused(&with_two_methods(of_listener), &none());
+        assert!(text.contains(why), "{text}");
+    }
+}
+
+#[test]
+fn each_way_to_tell_who_a_client_is_has_keys_of_its_own() {
+    let of = |lines: &str| format!("[authentication.x]\n{lines}\n");
+    for (lines, why) in [
+        ("file = 'passwd'", "key `type` is missing in [authentication.x]"),
+        ("type = 'guess'", "authentication.x.type: unknown value \"guess\""),
+        ("type = 'password_file'", "authentication.x: type \"password_file\" needs the key `file`"),
+        ("type = 'password_file'\nfile = 'f'\npath = 's3cret'", "unknown key `path` in [authentication.x]"),
+    ] {
+        let text = refused(&of(lines), &none());
+        assert!(text.contains(why), "{text}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    let text = refused("[authentication.'a b']\ntype = 'password_file'\nfile = 'f'\n", &none());
+    assert!(text.contains("name \"a b\" is refused"), "{text}");
 }
 
 // ---- connectors

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use actions::Connectors;
 use actions::config::{AuthKind, ConnectorConfig};
 
+use super::authentication::AuthenticatorConfig;
 use super::model::{Config, Limits, Listener, ListenerKind, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
@@ -30,8 +31,10 @@ const NAME_BYTES_MAX: usize = 64;
 /// Checks everything that single values can't tell.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut check = Check { findings: Vec::new() };
-    check.listeners(&config.listeners);
+    check.listeners(config);
+    check.authentication(&config.authentication);
     check.limits(&config.limits);
+    check.authentication_limits(&config.limits);
     check.rule_limits(&config.limits.rules);
     check.store(&config.store);
     check.admin(config);
@@ -84,7 +87,8 @@ impl Check {
         }
     }
 
-    fn listeners(&mut self, listeners: &[Listener]) {
+    fn listeners(&mut self, config: &Config) {
+        let listeners = &config.listeners;
         let list = Path::keys(&["listeners"]);
         if listeners.is_empty() {
             self.error(list.clone(), "at least one listener is needed".to_owned(), None);
@@ -140,22 +144,99 @@ impl Check {
                     None,
                 );
             }
-            self.listener_warnings(listener);
+            self.listener_authentication(&list.clone().index(i), listener, &config.authentication);
+            self.listener_warnings(listener, &config.authentication);
         }
     }
 
-    fn listener_warnings(&mut self, listener: &Listener) {
+    fn listener_authentication(
+        &mut self,
+        at: &Path,
+        listener: &Listener,
+        known: &BTreeMap<String, AuthenticatorConfig>,
+    ) {
+        let at = at.clone().key("authentication");
+        let Some(names) = &listener.authentication else {
+            if known.len() > 1 {
+                self.error(
+                    at,
+                    format!(
+                        "listener \"{}\" has to say by `authentication` which methods it asks, and in which order: there are several",
+                        listener.name
+                    ),
+                    Some("an empty list means none"),
+                );
+            }
+            return;
+        };
+        for (number, name) in names.iter().enumerate() {
+            let at = at.clone().index(number);
+            if !known.contains_key(name) {
+                self.error(at, format!("there is no [authentication.{name}]"), None);
+            } else if names.iter().take(number).any(|before| before == name) {
+                self.error(at, format!("\"{name}\" is named twice"), None);
+            }
+        }
+    }
+
+    fn listener_warnings(&mut self, listener: &Listener, known: &BTreeMap<String, AuthenticatorConfig>) {
         let Listener { name, address, .. } = listener;
-        if !listener.allow_anonymous {
+        let methods = methods_of(listener, known);
+        let is_plain = matches!(listener.kind, ListenerKind::Tcp | ListenerKind::Ws);
+        if is_plain && !address.ip().is_loopback() && methods.iter().any(|method| method.kind.shows_secrets())
+        {
             self.findings.push(Finding::Warning(format!(
-                "listener \"{name}\" lets nobody in: allow_anonymous is false, and this version knows no other way to \
-                 authenticate yet"
+                "listener \"{name}\" has clients show their passwords to everybody on the way to {address}: it has no TLS"
             )));
-        } else if !address.ip().is_loopback() {
+        }
+        if !listener.allow_anonymous && methods.is_empty() {
+            self.findings.push(Finding::Warning(format!(
+                "listener \"{name}\" lets nobody in: allow_anonymous is false, and it has no authentication"
+            )));
+        } else if listener.allow_anonymous && methods.is_empty() && !address.ip().is_loopback() {
             self.findings.push(Finding::Warning(format!(
                 "listener \"{name}\" lets everybody in who can reach {address}: allow_anonymous is true"
             )));
+        } else if listener.allow_anonymous && !address.ip().is_loopback() {
+            self.findings.push(Finding::Warning(format!(
+                "listener \"{name}\" lets everybody without credentials in who can reach {address}: allow_anonymous is true"
+            )));
         }
+    }
+
+    fn authentication(&mut self, methods: &BTreeMap<String, AuthenticatorConfig>) {
+        for (name, method) in methods {
+            let at = Path::keys(&["authentication", name]);
+            if !is_name(name) {
+                self.error(
+                    at.clone(),
+                    format!("name \"{name}\" is refused: a letter, then letters, digits, `-` and `_`, at most {NAME_BYTES_MAX}"),
+                    None,
+                );
+            }
+            for (key, problem) in method.faults() {
+                let at = key.map_or_else(|| at.clone(), |key| at.clone().key(key));
+                self.error(at, format!("authentication.{name}: {problem}"), None);
+            }
+        }
+    }
+
+    fn authentication_limits(&mut self, limits: &Limits) {
+        let l = &limits.authentication;
+        let section = "limits.authentication";
+        self.range(section, "concurrent_hashes", l.concurrent_hashes, 0, 1_024, "");
+        self.range(section, "queued_hashes", l.queued_hashes, 1, 1_000_000, "");
+        self.range(section, "cached_passwords", l.cached_passwords, 0, 10_000_000, "");
+        let time = l.cached_password_time;
+        self.range(section, "cached_password_time", time, Period::secs(1), Period::days(1), "");
+        let l = &limits.lockout;
+        let section = "limits.lockout";
+        self.range(section, "failures_per_address", l.failures_per_address, 0, 1_000_000, "");
+        self.range(section, "failures_per_user", l.failures_per_user, 0, 1_000_000, "");
+        self.range(section, "first_wait", l.first_wait, Period::millis(100), Period::secs(3_600), "");
+        self.range(section, "longest_wait", l.longest_wait, Period::secs(1), Period::days(1), "");
+        self.range(section, "forget_after", l.forget_after, Period::secs(1), Period::days(30), "");
+        self.range(section, "remembered", l.remembered, 16, 10_000_000, "");
     }
 
     fn limits(&mut self, limits: &Limits) {
@@ -271,6 +352,17 @@ impl Check {
                 "the administration listener is to be reached from elsewhere at {address}"
             )));
         }
+    }
+}
+
+/// The ways to tell who a client of the listener is.
+pub(crate) fn methods_of<'c>(
+    listener: &Listener,
+    known: &'c BTreeMap<String, AuthenticatorConfig>,
+) -> Vec<&'c AuthenticatorConfig> {
+    match &listener.authentication {
+        Some(names) => names.iter().filter_map(|name| known.get(name)).collect(),
+        None => known.values().collect(),
     }
 }
 

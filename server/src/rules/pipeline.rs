@@ -13,6 +13,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -309,6 +310,26 @@ impl RulePipeline {
         let rule = active.rules.iter().find(|running| running.name() == rule)?;
         let (_, running) = rule.running(action)?;
         running.outlet.clone().filter(|outlet| outlet.is_durable())
+    }
+
+    /// Shows the counters of the rules that run, by name, from behind `after` on, until `visit` has enough. Returns the name
+    /// of the last one, where there are more.
+    pub fn stats_after(
+        &self,
+        after: Option<&str>,
+        mut visit: impl FnMut(RuleStats) -> ControlFlow<()>,
+    ) -> Option<String> {
+        let active = self.shared.active.load_full();
+        let mut rules: Vec<&Arc<Rule>> =
+            active.rules.iter().filter(|rule| after.is_none_or(|after| rule.name() > after)).collect();
+        rules.sort_unstable_by_key(|rule| rule.name());
+        let mut rules = rules.into_iter().peekable();
+        while let Some(rule) = rules.next() {
+            if visit(rule.stats()).is_break() {
+                return rules.peek().map(|_| rule.name().to_owned());
+            }
+        }
+        None
     }
 
     /// Returns the counters of every rule that runs, in order.

@@ -106,11 +106,16 @@ pub(crate) fn settle(store: &DurableStore, position: Position) {
     store.append(&[Record::Settled { queue: queue(), position }]).unwrap();
 }
 
-/// How long the same bytes take in the same number of writes and syncs, without anything else.
-pub(crate) fn bare(folder: &Path, commits: u64, bytes: u64) -> Duration {
+/// How long the same bytes take in the same number of writes and syncs, without anything else: appended to a file that
+/// grows, or written to one whose blocks were allocated before, as segments are.
+pub(crate) fn bare(folder: &Path, commits: u64, bytes: u64, is_allocated: bool) -> Duration {
     let path = folder.join("bare");
     let file = File::create(&path).unwrap();
     let chunk = vec![b'x'; usize::try_from(bytes / commits.max(1)).unwrap()];
+    if is_allocated {
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
+        file.sync_all().unwrap();
+    }
     let start = Instant::now();
     for commit in 0..commits {
         file.write_all_at(&chunk, commit * chunk.len() as u64).unwrap();

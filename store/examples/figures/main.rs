@@ -2,8 +2,8 @@
 //! with one of
 //!
 //! - `publishers`: messages a second and commit latency at 1, 10 and 100 publishers with windows of 1, 20 and 100 (or of
-//!   one row, given both), beside a bare loop that writes and syncs the same bytes in as many pieces. The two take turns,
-//!   and medians are printed: what else the disk has to do meets both;
+//!   one row, given both), beside a bare loop that writes and syncs the same bytes in as many pieces, to a file that grows and to one
+//!   whose blocks were allocated before. They take turns, and medians are printed: what else the disk has to do meets all;
 //! - `soak SECONDS`: a steady load of which one message in fifty is never settled; what is written for a byte, what the disk
 //!   holds, and the commit latency of each tenth of the time;
 //! - `restart MESSAGES BYTES`: a start with so many messages of that size queued, after kill -9 and after a clean end.
@@ -170,7 +170,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn row(runtime: &Runtime, publishers: usize, window: usize) {
     let folder = tempfile::tempdir_in(".").unwrap();
     let load = Arc::new(Load::new(open(folder.path()), window));
-    let (mut rates, mut commit_rates, mut sizes, mut ratios) = (vec![], vec![], vec![], vec![]);
+    let (mut rates, mut commit_rates, mut sizes) = (vec![], vec![], vec![]);
+    let mut ratios = [vec![], vec![]];
     for _ in 0..ROUNDS {
         let before = load.store.counters();
         let published = load.published.load(Ordering::Relaxed);
@@ -180,20 +181,22 @@ fn row(runtime: &Runtime, publishers: usize, window: usize) {
         let published = load.published.load(Ordering::Relaxed) - published;
         let after = load.store.counters();
         let (commits, bytes) = (after.commits - before.commits, after.log_bytes - before.log_bytes);
-        let bare = bare(folder.path(), commits, bytes);
         rates.push(published as f64 / took.as_secs_f64());
         commit_rates.push(commits as f64 / took.as_secs_f64());
         sizes.push(bytes as f64 / commits.max(1) as f64);
-        ratios.push(bare.as_secs_f64() / took.as_secs_f64());
+        for (ratios, is_allocated) in ratios.iter_mut().zip([false, true]) {
+            let bare = bare(folder.path(), commits, bytes, is_allocated);
+            ratios.push(bare.as_secs_f64() / took.as_secs_f64());
+        }
     }
+    let [appending, allocated] = ratios.map(median);
     println!(
-        "{publishers} | {window} | {:.0} | {:.0} | {:.0} | {:?} | {:?} | {:.2} | {}",
+        "{publishers} | {window} | {:.0} | {:.0} | {:.0} | {:?} | {:?} | {appending:.2} | {allocated:.2} | {}",
         median(rates),
         median(commit_rates),
         median(sizes),
         load.latencies.percentile(50),
         load.latencies.percentile(99),
-        median(ratios),
         load_average(),
     );
 }
@@ -201,7 +204,8 @@ fn row(runtime: &Runtime, publishers: usize, window: usize) {
 fn publishers(only: Option<(usize, usize)>) {
     let runtime = Runtime::new().unwrap();
     println!(
-        "publishers | window | messages/s | commits/s | bytes/commit | p50 | p99 | of a bare loop | load average"
+        "publishers | window | messages/s | commits/s | bytes/commit | p50 | p99 | of a bare loop that appends | \
+         of one with blocks allocated before | load average"
     );
     for publishers in [1, 10, 100] {
         for window in [1, 20, 100] {

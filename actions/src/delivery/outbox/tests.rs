@@ -246,7 +246,7 @@ async fn what_comes_now_goes_first_if_it_is_to() {
     }
     far.appear();
     let snapshot = settle(&running.0).await;
-    assert_eq!((snapshot.received, snapshot.delivered), (5_500, 5_500));
+    assert_eq!((snapshot.queued_at_start, snapshot.received, snapshot.delivered), (5_000, 500, 5_500));
     let seen: Vec<u64> = far.seen.lock().iter().map(|(_, note)| note.publisher).collect();
     assert_eq!(seen.len(), 5_500, "each once");
     // What was tried while nobody was there may be in front.
@@ -280,7 +280,7 @@ async fn what_was_acknowledged_outlives_a_power_cut_with_its_identity() {
         let store = open(&after);
         let running = start(&store, &far);
         let snapshot = settle(&running.0).await;
-        assert_eq!(snapshot.received, snapshot.delivered);
+        assert_eq!((snapshot.received, snapshot.queued_at_start), (0, snapshot.delivered));
         let again = far.seen.lock().clone();
         for (id, note) in &again {
             assert_eq!(id.epoch, 1, "the epoch that it was written in");
@@ -315,7 +315,8 @@ async fn new_items_stand_in_line_behind_those_of_the_last_run() {
         publish(&store, &running, 1, number);
     }
     let snapshot = settle(&running.0).await;
-    assert_eq!((snapshot.received, snapshot.delivered), (2_500, 2_500));
+    let Snapshot { queued_at_start, received, delivered, attempts, .. } = snapshot;
+    assert_eq!((queued_at_start, received, delivered, attempts), (2_000, 500, 2_500, 2_500));
     far.assert_seen((0..2_500).map(|number| (1, number)));
     let replayed = far.replayed.lock().clone();
     let marked: Vec<bool> = far.seen.lock().iter().map(|(id, _)| id.epoch == 1).collect();
@@ -850,7 +851,7 @@ async fn count_up(steps: Vec<(u8, u64)>, overflow: Overflow, seed: u64) -> Resul
         let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone());
         let sink = NoteSink(Arc::clone(&far));
         let delivery = Delivery::spawn_on(NAME, sink, bounded(queue), seed, Some(outbox));
-        prop_assert_eq!(delivery.snapshot().received, found, "what is found counts");
+        prop_assert_eq!(delivery.snapshot().queued_at_start, found);
         let running = (delivery, hasher);
         let mut published = 0;
         for (step, argument) in steps {
@@ -881,7 +882,7 @@ async fn count_up(steps: Vec<(u8, u64)>, overflow: Overflow, seed: u64) -> Resul
         }
         far.appear();
         let snapshot = settle(&running.0).await;
-        prop_assert_eq!(snapshot.received, found + published);
+        prop_assert_eq!((snapshot.queued_at_start, snapshot.received), (found, published));
         prop_assert_eq!(length(outbox_key), 0);
         // Dead letters of the last run are looked through at the start, on the side.
         while length(letters_key) > 15 {

@@ -15,7 +15,7 @@ use crate::outlet::QueuedRequest;
 impl<R: QueuedRequest> Queue<R> {
     /// A queue that begins with `backlog` on disk.
     pub(in crate::delivery) fn durable(mut self, backlog: u64) -> Self {
-        self.counters.received = backlog;
+        self.counters.queued_at_start = backlog;
         self.backlog = Some(Backlog::new(backlog));
         self.bounds = self.config.queue.bounds(Kept::OnDisk);
         self

@@ -7,16 +7,16 @@
 mod text;
 mod time;
 
-use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::gateway::GatewayArgs;
 use super::output::{Output, notice};
-use super::{ConfigArgs, Exit, Failure, chain, serve};
+use super::{ConfigArgs, Exit, Failure};
 use crate::admin::{AdminClient, AdminClientError};
-use crate::config::{self, Durability, Environment};
+use crate::config::Environment;
 
 /// Most letters that one call lists.
 const LIMIT_MAX: u64 = 10_000;
@@ -27,16 +27,6 @@ const PAGE: u64 = 1_000;
 pub(super) struct DeadLettersArgs {
     #[command(subcommand)]
     command: DeadLettersCommand,
-}
-
-/// Which gateway is asked.
-#[derive(Debug, Args)]
-struct GatewayArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Data directory of the gateway; without it, the configuration's.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -178,28 +168,6 @@ pub(super) fn run(
     }
 }
 
-impl GatewayArgs {
-    fn connect(&self, outer: &ConfigArgs, environment: &Environment) -> Result<AdminClient, Failure> {
-        Ok(AdminClient::connect(&self.data_dir(outer, environment)?)?)
-    }
-
-    /// The data directory that is named, else the one that `serve` would use.
-    fn data_dir(&self, outer: &ConfigArgs, environment: &Environment) -> Result<PathBuf, Failure> {
-        if let Some(data_dir) = &self.data_dir {
-            return Ok(data_dir.clone());
-        }
-        let path = self.config.path(environment).or_else(|| outer.path(environment));
-        let config = serve::load(path.as_deref().map(Path::new), environment)?.config;
-        if config.store.durability == Durability::Memory {
-            return Err(Failure::new(
-                Exit::Failed,
-                "the gateway keeps everything in memory (store.durability = \"memory\"), so it has no dead letters",
-            ));
-        }
-        Ok(config.data_dir.unwrap_or_else(|| config::default_data_dir(environment)))
-    }
-}
-
 impl FilterArgs {
     fn is_empty(&self) -> bool {
         let Self { rule, action, cause, since, until } = self;
@@ -332,15 +300,5 @@ fn change_letters(
         Some(error) => Err(error.into()),
         None if refused.is_empty() => Ok(Exit::Success),
         None => Ok(Exit::Denied),
-    }
-}
-
-impl From<AdminClientError> for Failure {
-    fn from(error: AdminClientError) -> Self {
-        let exit = match &error {
-            AdminClientError::Refused { .. } => Exit::Denied,
-            _ => Exit::Unreachable,
-        };
-        Self::new(exit, chain(&error))
     }
 }

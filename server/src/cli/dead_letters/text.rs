@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::cli::format::iso_8601;
+use crate::cli::table::in_columns;
 use crate::cli::without_control_characters;
 
 /// Characters of a text that a table shows.
@@ -20,24 +21,7 @@ const HEADINGS: [&str; 6] = ["LETTER", "CAUSE", "ATTEMPTS", "ENDED", "TOPIC", "E
 
 /// A line for each letter, in columns.
 pub(super) fn table(letters: &[Value]) -> String {
-    let rows: Vec<[String; HEADINGS.len()]> =
-        std::iter::once(HEADINGS.map(str::to_owned)).chain(letters.iter().map(row)).collect();
-    let mut widths = [0; HEADINGS.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            let _infallible = write!(line, "{cell:width$}  ");
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
+    in_columns(HEADINGS, letters.iter().map(row))
 }
 
 fn row(letter: &Value) -> [String; HEADINGS.len()] {

@@ -1,5 +1,6 @@
-//! `tidegate rules`: work on rules without a server, one subcommand a file.
+//! `tidegate rules`: work on rules, one subcommand a file. All but `counters` need no server.
 
+mod counters;
 mod explain;
 mod junit;
 mod new;
@@ -18,6 +19,8 @@ pub(super) struct RulesArgs {
 
 #[derive(Debug, Subcommand)]
 enum RulesCommand {
+    /// Show what became of messages and requests in a gateway that runs.
+    Counters(counters::CountersArgs),
     /// Say for one message what each rule makes of it, and why.
     Explain(Box<explain::ExplainArgs>),
     /// Print a rule file for a statement, to be completed.
@@ -28,6 +31,7 @@ enum RulesCommand {
 
 pub(super) fn run(args: RulesArgs, outer: &ConfigArgs, environment: &Environment) -> Result<Exit, Failure> {
     match args.command {
+        RulesCommand::Counters(args) => counters::run(&args, outer, environment),
         RulesCommand::Explain(args) => explain::run(&args.or(outer), environment),
         RulesCommand::New(args) => new::run(&args),
         RulesCommand::Test(args) => test::run(&args.or(outer), environment),

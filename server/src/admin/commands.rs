@@ -1,0 +1,48 @@
+//! Which command is whose.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Services;
+use super::counters::CountersParams;
+use super::dead_letters::{ListParams, ShowParams, Verb};
+use super::protocol::{Code, Refusal, Request};
+
+impl Services {
+    pub(super) async fn carry_out(self: &Arc<Self>, request: Request) -> Result<Value, Refusal> {
+        match request.command.as_str() {
+            "dead_letters.list" => {
+                let params: ListParams = request.params()?;
+                self.blocking(move |services| services.list_letters(params)).await
+            }
+            "dead_letters.show" => {
+                let params: ShowParams = request.params()?;
+                self.blocking(move |services| services.show_letter(&params)).await
+            }
+            "dead_letters.redrive" => self.change_letters(Verb::Redrive, request.params()?).await,
+            "dead_letters.drop" => self.change_letters(Verb::Drop, request.params()?).await,
+            "rules.counters" => {
+                let params: CountersParams = request.params()?;
+                self.blocking(move |services| services.counters(&params)).await
+            }
+            _ => Err(Refusal::new(
+                Code::UnknownCommand,
+                "expected dead_letters.list, dead_letters.show, dead_letters.redrive, dead_letters.drop or rules.counters",
+            )),
+        }
+    }
+
+    /// Runs what waits for the disk where that is allowed.
+    pub(super) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let services = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&services)).await;
+        done.unwrap_or_else(|error| {
+            tracing::error!(%error, "a command of the administration broke off");
+            Err(Refusal::new(Code::Internal, "the command broke off; the gateway's log says more"))
+        })
+    }
+}

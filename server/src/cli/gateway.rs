@@ -1,0 +1,57 @@
+//! Which gateway a command asks, and what its answers mean for the exit code.
+//!
+//! The gateway is found by its data directory, as `serve` finds it, and asked over its administration socket.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{ConfigArgs, Exit, Failure, chain, serve};
+use crate::admin::{AdminClient, AdminClientError};
+use crate::config::{self, Durability, Environment};
+
+/// Which gateway is asked.
+#[derive(Debug, Args)]
+pub(super) struct GatewayArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Data directory of the gateway; without it, the configuration's.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl GatewayArgs {
+    pub(super) fn connect(
+        &self,
+        outer: &ConfigArgs,
+        environment: &Environment,
+    ) -> Result<AdminClient, Failure> {
+        Ok(AdminClient::connect(&self.data_dir(outer, environment)?)?)
+    }
+
+    /// The data directory that is named, else the one that `serve` would use.
+    fn data_dir(&self, outer: &ConfigArgs, environment: &Environment) -> Result<PathBuf, Failure> {
+        if let Some(data_dir) = &self.data_dir {
+            return Ok(data_dir.clone());
+        }
+        let path = self.config.path(environment).or_else(|| outer.path(environment));
+        let config = serve::load(path.as_deref().map(Path::new), environment)?.config;
+        if config.store.durability == Durability::Memory {
+            return Err(Failure::new(
+                Exit::Failed,
+                "the gateway keeps everything in memory (store.durability = \"memory\"), so it has no dead letters and no administration socket",
+            ));
+        }
+        Ok(config.data_dir.unwrap_or_else(|| config::default_data_dir(environment)))
+    }
+}
+
+impl From<AdminClientError> for Failure {
+    fn from(error: AdminClientError) -> Self {
+        let exit = match &error {
+            AdminClientError::Refused { .. } => Exit::Denied,
+            _ => Exit::Unreachable,
+        };
+        Self::new(exit, chain(&error))
+    }
+}
