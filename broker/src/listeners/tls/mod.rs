@@ -144,12 +144,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let sent = self.poll_send(cx);
-            if self.is_open && !matches!(sent, Poll::Ready(Err(_))) {
-                // What is still to be sent (tickets) goes before the first answer.
+            ready!(self.poll_send(cx))?;
+            if self.is_open {
                 return Poll::Ready(Ok(()));
             }
-            ready!(sent)?;
             if self.is_at_end {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }

@@ -89,7 +89,9 @@ fn bytes(count: usize) -> Vec<u8> {
 #[tokio::test]
 async fn everything_arrives_in_both_directions_through_a_narrow_pipe() {
     for version in VERSIONS {
-        for pipe in [3, 1_000, 1 << 20] {
+        // In TLS 1.3 the client isn't read from until it has connected: its tickets have to fit.
+        let narrow = if version.version == rustls::ProtocolVersion::TLSv1_2 { 3 } else { 700 };
+        for pipe in [narrow, 1_000, 1 << 20] {
             let (mut client, mut server) = connected(version, None, pipe).await;
             let sent = bytes(if pipe == 3 { 5_000 } else { 300_000 });
             let client_side = async {
