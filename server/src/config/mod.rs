@@ -13,6 +13,7 @@
 
 mod authentication;
 mod error;
+mod listeners;
 mod load;
 mod model;
 mod overrides;
@@ -23,6 +24,8 @@ mod units;
 mod validate;
 
 #[cfg(test)]
+mod listener_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -30,6 +33,7 @@ use std::path::PathBuf;
 
 pub use self::authentication::{AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, LockoutConfig};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
+pub use self::listeners::{ClientCertificates, ListenerTls, ListenerWebSocket, NamedCertificate, TlsVersion};
 pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};
 pub use self::model::{
