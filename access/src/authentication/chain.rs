@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::certificate::Certificate;
 use super::hashing::Hashing;
 use super::lockout::Lockout;
 use super::password_file::PasswordFile;
@@ -15,6 +16,8 @@ use super::{Attempt, Denial, Identity, Outcome};
 pub enum Method {
     /// Passwords of a file.
     PasswordFile(PasswordFile),
+    /// The client's certificate.
+    Certificate(Certificate),
 }
 
 impl Method {
@@ -23,6 +26,7 @@ impl Method {
     pub fn users_file(&self) -> Option<&UsersFile> {
         match self {
             Self::PasswordFile(method) => Some(method.file()),
+            Self::Certificate(_) => None,
         }
     }
 }
@@ -133,7 +137,8 @@ impl Chain {
         }
         for (name, method) in &self.methods {
             let outcome = match &**method {
-                Method::PasswordFile(file) => file.authenticate(attempt).await,
+                Method::PasswordFile(method) => method.authenticate(attempt).await,
+                Method::Certificate(method) => method.authenticate(attempt),
             };
             match outcome {
                 Outcome::Ignore => {}

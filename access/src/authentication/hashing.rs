@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ring::hmac;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::verifier::{HashError, Verifier, random};
@@ -101,8 +101,15 @@ impl Hashing {
         }
         let (verifier, costliest) = (Arc::clone(verifier), Arc::clone(costliest));
         let password: Box<[u8]> = password.into();
-        let is_right = self
-            .run(move || {
+        let permit = self.permit().await?;
+        // The same client may have been checked while this one waited: a device that comes back tries more than once.
+        if self.is_remembered(&tag) {
+            self.remembered_hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(true);
+        }
+        // The permit comes back, so that the next one finds what is remembered.
+        let (is_right, _permit) = self
+            .run(permit, move || {
                 let is_right = verifier.verify(&password);
                 if !is_right && verifier.cost() < costliest.cost() {
                     std::hint::black_box(costliest.verify(&password));
@@ -119,23 +126,24 @@ impl Hashing {
     /// Costs what a check costs, for a user who doesn't exist.
     pub(crate) async fn pretend(&self, password: &[u8], costliest: &Arc<Verifier>) -> Result<(), Overloaded> {
         let (costliest, password): (_, Box<[u8]>) = (Arc::clone(costliest), password.into());
-        self.run(move || std::hint::black_box(costliest.verify(&password))).await.map(|_| ())
+        let permit = self.permit().await?;
+        self.run(permit, move || std::hint::black_box(costliest.verify(&password))).await.map(|_| ())
+    }
+
+    /// Waits for its turn.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Overloaded> {
+        let _place = Place::take(self)?;
+        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Overloaded)
     }
 
     async fn run<T: Send + 'static>(
         &self,
+        permit: OwnedSemaphorePermit,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Overloaded> {
-        let place = Place::take(self)?;
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Overloaded)?;
-        drop(place);
+    ) -> Result<(T, OwnedSemaphorePermit), Overloaded> {
         self.hashed.fetch_add(1, Ordering::Relaxed);
         // The permit goes along: what has begun counts to its end, though nobody waits for it any more.
-        let work = tokio::task::spawn_blocking(move || {
-            let result = work();
-            drop(permit);
-            result
-        });
+        let work = tokio::task::spawn_blocking(move || (work(), permit));
         work.await.map_err(|_| Overloaded)
     }
 
@@ -242,6 +250,22 @@ mod tests {
         assert_eq!(hashing.remembered_hits.load(Ordering::Relaxed), 1);
     }
 
+    #[tokio::test]
+    async fn attempts_that_wait_for_the_same_check_share_it() {
+        let hashing = Arc::new(hashing(HashingLimits::default()));
+        let x = verifier(b"x");
+        let tasks: Vec<_> = (0..20)
+            .map(|_| {
+                let (hashing, x) = (Arc::clone(&hashing), Arc::clone(&x));
+                tokio::spawn(async move { check(&hashing, "ada", b"x", &x).await })
+            })
+            .collect();
+        for task in tasks {
+            assert!(task.await.unwrap());
+        }
+        assert_eq!(hashing.hashed.load(Ordering::Relaxed), 1);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_remembered_is_forgotten_in_time() {
         let hashing =
@@ -275,7 +299,10 @@ mod tests {
         let (go, wait) = mpsc::channel::<()>();
         let spawn = |work: Box<dyn FnOnce() + Send>| {
             let hashing = Arc::clone(&hashing);
-            tokio::spawn(async move { hashing.run(work).await })
+            tokio::spawn(async move {
+                let permit = hashing.permit().await?;
+                hashing.run(permit, work).await.map(|((), _permit)| ())
+            })
         };
         let running = spawn(Box::new(move || wait.recv().unwrap()));
         while hashing.hashed.load(Ordering::Relaxed) == 0 {
@@ -285,7 +312,7 @@ mod tests {
         while hashing.waiting.load(Ordering::Relaxed) < 2 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(hashing.run(|| ()).await, Err(Overloaded));
+        assert!(hashing.permit().await.is_err());
         assert_eq!(hashing.overloads.load(Ordering::Relaxed), 1);
         // One that gives up makes room.
         let [first, second] = waiting;

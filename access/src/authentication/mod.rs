@@ -4,6 +4,7 @@
 //! who it says, or that it is not; the first that is decisive wins. A method that can't decide, because something is broken
 //! or can't be reached, denies. What a client is told never depends on whether a user exists.
 
+mod certificate;
 mod chain;
 mod hashing;
 mod lockout;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use mqtt_protocol::ProtocolVersion;
 
+pub use certificate::{Certificate, CertificateName};
 pub use chain::{Chain, Counters, CountersSnapshot, Method, Named, Verdict};
 pub use hashing::{Hashing, HashingLimits};
 pub use lockout::{Lockout, LockoutLimits};

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::authentication::{
-    Attempt, Chain, Counters, HashError, Hashing, Lockout, Method, Named, PasswordFile, UsersError,
+    Attempt, Certificate, Chain, Counters, HashError, Hashing, Lockout, Method, Named, PasswordFile,
+    UsersError,
 };
 use arc_swap::ArcSwap;
 use broker::{AccessControl, Action, Answer, Decision, Publisher, Verdict};
@@ -119,11 +120,12 @@ impl Access {
 
     fn method(&self, name: &str, config: &AuthenticatorConfig) -> Result<Method, AccessError> {
         match config.kind {
+            AuthenticatorKind::Certificate => {
+                let username = needed(name, "username", config.username)?;
+                Ok(Method::Certificate(Certificate::new(username.place())))
+            }
             AuthenticatorKind::PasswordFile => {
-                let path = config
-                    .file
-                    .as_deref()
-                    .ok_or_else(|| AccessError::Missing { name: name.to_owned(), key: "file" })?;
+                let path = needed(name, "file", config.file.as_deref())?;
                 PasswordFile::open(path, Arc::clone(&self.hashing))
                     .map(Method::PasswordFile)
                     .map_err(|source| AccessError::Users { name: name.to_owned(), source })
@@ -162,6 +164,10 @@ impl Access {
             }
         });
     }
+}
+
+fn needed<T>(name: &str, key: &'static str, value: Option<T>) -> Result<T, AccessError> {
+    value.ok_or_else(|| AccessError::Missing { name: name.to_owned(), key })
 }
 
 impl AccessControl for Access {

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use access::authentication::{HashingLimits, LockoutLimits};
+use access::authentication::{CertificateName, HashingLimits, LockoutLimits};
 use serde::{Deserialize, Serialize};
 
 use super::units::Period;
@@ -20,6 +20,41 @@ pub struct AuthenticatorConfig {
     /// `password_file`: the file of users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
+    /// `certificate`: where the user name stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<CertificateUsername>,
+}
+
+/// Where in a certificate the user name stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateUsername {
+    /// The Common Name of the subject.
+    SubjectCn,
+    /// The whole subject.
+    SubjectDn,
+    /// The one DNS name among the alternative names.
+    SanDns,
+    /// The one e-mail address among the alternative names.
+    SanEmail,
+    /// The one URI among the alternative names.
+    SanUri,
+    /// SHA-256 of the certificate.
+    Fingerprint,
+}
+
+impl CertificateUsername {
+    /// As the method takes it.
+    pub fn place(self) -> CertificateName {
+        match self {
+            Self::SubjectCn => CertificateName::SubjectCn,
+            Self::SubjectDn => CertificateName::SubjectDn,
+            Self::SanDns => CertificateName::SanDns,
+            Self::SanEmail => CertificateName::SanEmail,
+            Self::SanUri => CertificateName::SanUri,
+            Self::Fingerprint => CertificateName::Fingerprint,
+        }
+    }
 }
 
 /// How to tell who a client is.
@@ -28,6 +63,8 @@ pub struct AuthenticatorConfig {
 pub enum AuthenticatorKind {
     /// By user name and password, from a file.
     PasswordFile,
+    /// By the certificate that the client shows.
+    Certificate,
 }
 
 impl AuthenticatorKind {
@@ -35,6 +72,7 @@ impl AuthenticatorKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::PasswordFile => "password_file",
+            Self::Certificate => "certificate",
         }
     }
 
@@ -42,6 +80,7 @@ impl AuthenticatorKind {
     pub(super) fn shows_secrets(self) -> bool {
         match self {
             Self::PasswordFile => true,
+            Self::Certificate => false,
         }
     }
 
@@ -49,6 +88,7 @@ impl AuthenticatorKind {
     fn keys(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::PasswordFile => (&["file"], &[]),
+            Self::Certificate => (&["username"], &[]),
         }
     }
 }
@@ -56,7 +96,7 @@ impl AuthenticatorKind {
 impl AuthenticatorConfig {
     /// The keys that are there.
     fn given(&self) -> Vec<&'static str> {
-        let keys = [("file", self.file.is_some())];
+        let keys = [("file", self.file.is_some()), ("username", self.username.is_some())];
         keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect()
     }
 

@@ -31,7 +31,9 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use self::authentication::{AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, LockoutConfig};
+pub use self::authentication::{
+    AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, LockoutConfig,
+};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub use self::listeners::{ClientCertificates, ListenerTls, ListenerWebSocket, NamedCertificate, TlsVersion};
 pub(crate) use self::load::suggest;

@@ -662,6 +662,12 @@ fn each_way_to_tell_who_a_client_is_has_keys_of_its_own() {
         ("file = 'passwd'", "key `type` is missing in [authentication.x]"),
         ("type = 'guess'", "authentication.x.type: unknown value \"guess\""),
         ("type = 'password_file'", "authentication.x: type \"password_file\" needs the key `file`"),
+        ("type = 'certificate'", "authentication.x: type \"certificate\" needs the key `username`"),
+        ("type = 'certificate'\nusername = 'cn'", "authentication.x.username: unknown value \"cn\""),
+        (
+            "type = 'certificate'\nusername = 'subject_cn'\nfile = 'f'",
+            "authentication.x: type \"certificate\" has no key `file`",
+        ),
         ("type = 'password_file'\nfile = 'f'\npath = 's3cret'", "unknown key `path` in [authentication.x]"),
     ] {
         let text = refused(&of(lines), &none());
