@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use mqtt_protocol::topic::{self, TopicError};
 use mqtt_protocol::{QoS, ReasonCode};
+use parking_lot::Mutex;
 use store::{MessageId, QueueKey, Record, SessionKey, Store};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::access::{AccessControl, OpenAccess};
 use crate::authorise::Denials;
 use crate::clock::{Clock, Now};
-use crate::config::{BrokerConfig, ListenerConfig};
+use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, Fanout};
 use crate::hook::MessageHook;
-use crate::listeners;
+use crate::listeners::{self, Arrivals, Endpoint, Listener, ListenerConfig};
 use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
 use crate::records::{Before, READS_MAX};
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) subscription_count: AtomicU64,
     pub(crate) retained: Retained,
     pub(crate) timers: Timers,
+    pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
+    pub(crate) arrivals: Arrivals,
     pub(crate) connections: AtomicU32,
     pub(crate) clients: AtomicU64,
     pub(crate) all_closed: Notify,
@@ -89,7 +92,15 @@ pub struct BoundListener {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens; the port is the real one.
-    pub local_addr: SocketAddr,
+    pub endpoint: Endpoint,
+}
+
+impl BoundListener {
+    /// Its IP address and port, unless it is a Unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.address()
+    }
 }
 
 /// A message that the embedding program publishes.
@@ -181,6 +192,8 @@ impl Broker {
             subscription_count: AtomicU64::new(0),
             retained: Retained::new(),
             timers: Timers::new(),
+            listeners: Mutex::new(Vec::new()),
+            arrivals: Arrivals::default(),
             connections: AtomicU32::new(0),
             clients: AtomicU64::new(0),
             all_closed: Notify::new(),

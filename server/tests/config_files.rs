@@ -73,7 +73,7 @@ fn every_rule_is_compiled() {
 fn only_the_examples_that_say_so_are_open_to_the_network() {
     for path in toml_files(&folder().join("examples")) {
         let loaded = load(Some(&path), &environment()).unwrap();
-        let open = loaded.config.listeners.iter().any(|listener| !listener.address.ip().is_loopback());
+        let open = loaded.config.listeners.iter().any(|listener| !listener.is_local());
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(open, ["lan.toml", "container.toml"].contains(&name.as_str()), "{name}");
         assert_eq!(open, !loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
