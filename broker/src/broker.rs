@@ -120,6 +120,8 @@ pub struct InternalPublish {
     pub message_expiry_interval_s: Option<u32>,
     /// Rules that led to it; they won't see it again.
     pub trail: Trail,
+    /// User name whose rights it needs; `None`: the program may publish what it likes.
+    pub run_as: Option<Arc<str>>,
 }
 
 /// Why a topic is refused.
@@ -226,6 +228,9 @@ impl Broker {
         self.shared
             .check_topic_name(&publish.topic)
             .map_err(|cause| PublishError::Topic { topic: publish.topic.clone(), cause })?;
+        if !self.shared.may_run_as(publish.run_as.as_ref(), &publish.topic, publish.qos, publish.retain) {
+            return Err(PublishError::Refused(ReasonCode::NotAuthorized));
+        }
         let message = self.shared.internal_message(&publish);
         publish_message(&self.shared, Dispatch::internal(&self.shared, message))
             .await
