@@ -85,6 +85,8 @@ class Client:
         """Breaks the connection without DISCONNECT, and does not come back."""
         self.client.on_socket_close = None
         connection = self.client.socket()
+        # Below Paho's WebSocket there is a socket, too.
+        connection = getattr(connection, "_socket", connection)
         self.client._thread_terminate = True
         connection.shutdown(socket.SHUT_RDWR)
         self.client.loop_stop()

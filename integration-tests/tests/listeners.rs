@@ -207,7 +207,8 @@ fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::
     let session =
         ClientConnection::new(Arc::clone(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap();
     let mut stream = StreamOwned::new(session, socket);
-    stream.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01t")?;
+    // Without a Client Identifier: no connection takes over from another.
+    stream.write_all(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00")?;
     let mut connack = [0; 4];
     stream.read_exact(&mut connack)?;
     assert_eq!(connack, [0x20, 2, 0, 0]);

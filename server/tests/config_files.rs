@@ -150,6 +150,7 @@ fn every_example_in_the_documentation_is_read() {
         "rules.md",
         "actions.md",
         "connectors.md",
+        "listeners.md",
         "testing-rules.md",
     ];
     for page in pages {

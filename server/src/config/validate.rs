@@ -128,9 +128,9 @@ impl Check {
                 });
             }
             let place = listener.place();
-            if listener.address.is_none_or(|address| address.port() != 0)
-                && let Some(other) = addresses.insert(place.clone(), name)
-            {
+            let is_somewhere =
+                listener.address.map_or(listener.path.is_some(), |address| address.port() != 0);
+            if is_somewhere && let Some(other) = addresses.insert(place.clone(), name) {
                 let key = if listener.address.is_some() { "address" } else { "path" };
                 self.error(
                     at.clone().key(key),
