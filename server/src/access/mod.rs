@@ -3,13 +3,15 @@
 //! Each listener has a chain of methods. All of them are made before any takes effect, at a start as at a reload: what can't be
 //! made leaves everything as it was. What was counted against guessing and what is remembered of passwords outlives a reload.
 
+mod acl;
 mod convert;
 mod token;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use access::authentication::{
@@ -21,6 +23,10 @@ use broker::{AccessControl, Action, Answer, Decision, Publisher, Verdict};
 use mqtt_protocol::ReasonCode;
 
 use crate::config::{AuthenticatorConfig, AuthenticatorKind, Config, Period};
+
+use self::acl::Acl;
+pub use self::acl::AclLoadError;
+pub(crate) use self::acl::load_rules;
 
 /// How often files are looked at for changes.
 const LOOK: Duration = Duration::from_secs(2);
@@ -72,6 +78,9 @@ pub enum AccessError {
     /// Passwords can't be checked.
     #[error("passwords can't be checked")]
     Hashing(#[source] HashError),
+    /// The access rules aren't taken.
+    #[error("the access rules are refused")]
+    Acl(#[source] AclLoadError),
     /// A key is missing: the configuration wasn't checked.
     #[error("authentication \"{name}\": `{key}` is missing")]
     Missing {
@@ -88,13 +97,21 @@ pub struct Access {
     hashing: Arc<Hashing>,
     counters: Arc<Counters>,
     current: ArcSwap<Prepared>,
+    /// Raised when a decision may have changed.
+    version: AtomicU64,
+    /// Who has to look again then.
+    listener: OnceLock<Listener>,
 }
+
+/// Told when a decision may have changed.
+type Listener = Box<dyn Fn() + Send + Sync>;
 
 /// What a reload changes.
 #[derive(Debug)]
 pub struct Prepared {
     methods: Vec<Named>,
     by_listener: HashMap<Arc<str>, Arc<Chain>>,
+    acl: Option<Acl>,
 }
 
 impl std::fmt::Debug for Access {
@@ -115,7 +132,13 @@ impl Access {
                 Hashing::new(config.limits.authentication.hashing()).map_err(AccessError::Hashing)?,
             ),
             counters: Arc::default(),
-            current: ArcSwap::from_pointee(Prepared { methods: Vec::new(), by_listener: HashMap::new() }),
+            current: ArcSwap::from_pointee(Prepared {
+                methods: Vec::new(),
+                by_listener: HashMap::new(),
+                acl: None,
+            }),
+            version: AtomicU64::new(1),
+            listener: OnceLock::new(),
         };
         let prepared = access.prepare(config)?;
         access.apply(prepared);
@@ -125,6 +148,19 @@ impl Access {
     /// Puts what was prepared in place of what is there. Limits stay as they were at the start.
     pub fn apply(&self, prepared: Prepared) {
         self.current.store(Arc::new(prepared));
+        self.changed();
+    }
+
+    /// Has the broker look again at what its clients receive whenever that may have changed.
+    pub fn attach(&self, listener: impl Fn() + Send + Sync + 'static) {
+        drop(self.listener.set(Box::new(listener)));
+    }
+
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+        if let Some(listener) = self.listener.get() {
+            listener();
+        }
     }
 
     /// Makes the methods of a configuration, without any effect yet.
@@ -150,7 +186,8 @@ impl Access {
             );
             by_listener.insert(listener.name.as_str().into(), Arc::new(chain));
         }
-        Ok(Prepared { methods: methods.into_values().collect(), by_listener })
+        let acl = Acl::load(&config.acl).map_err(AccessError::Acl)?;
+        Ok(Prepared { methods: methods.into_values().collect(), by_listener, acl })
     }
 
     fn method(&self, name: &str, config: &AuthenticatorConfig) -> Result<Method, AccessError> {
@@ -205,6 +242,31 @@ impl Access {
                 }
             }
         }
+        self.refresh_acl();
+    }
+
+    fn refresh_acl(&self) {
+        let before = self.current.load_full();
+        let Some(mut acl) = before.acl.clone() else { return };
+        let result = acl.refresh();
+        let is_changed = matches!(result, Ok(true));
+        match result {
+            Ok(false) => return,
+            Ok(true) => tracing::info!(rules = acl.rules.len(), "access rules read again"),
+            Err(error) => {
+                tracing::error!(error = crate::cli::chain(&error), "the access rules of before go on");
+            }
+        }
+        let after = Prepared {
+            methods: before.methods.clone(),
+            by_listener: before.by_listener.clone(),
+            acl: Some(acl),
+        };
+        // Whatever was put there meanwhile is newer than this.
+        let replaced = self.current.compare_and_swap(&before, Arc::new(after));
+        if Arc::ptr_eq(&replaced, &before) && is_changed {
+            self.changed();
+        }
     }
 
     /// Looks after files for as long as somebody uses this.
@@ -242,11 +304,15 @@ impl AccessControl for Access {
         })
     }
 
-    fn decide(&self, _who: &Publisher, _action: Action<'_>) -> Decision {
-        Decision::Allow
+    fn is_open(&self, who: &Publisher) -> bool {
+        acl::is_open(self.current.load().acl.as_ref(), who)
+    }
+
+    fn decide(&self, who: &Publisher, action: Action<'_>) -> Decision {
+        acl::decide(self.current.load().acl.as_ref(), who, action)
     }
 
     fn version(&self) -> u64 {
-        0
+        self.version.load(Ordering::Acquire)
     }
 }

@@ -36,8 +36,8 @@ pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};
 pub use self::model::{
-    Actions, Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy,
-    RuleLimits, Store, Sys,
+    AclConfig, Actions, Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat,
+    QueuePolicy, RuleLimits, Store, Sys,
 };
 pub use self::units::{ByteSize, Period, UnitError};
 
