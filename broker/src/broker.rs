@@ -11,6 +11,7 @@ use store::{MessageId, QueueKey, Record, SessionKey, Store};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::access::{AccessControl, OpenAccess};
+use crate::authorise::Denials;
 use crate::clock::{Clock, Now};
 use crate::config::{BrokerConfig, ListenerConfig};
 use crate::dispatch::{Dispatch, Fanout};
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hook: Option<Arc<dyn MessageHook>>,
     pub(crate) access: Arc<dyn AccessControl>,
+    pub(crate) denials: Denials,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) sessions: Registry,
@@ -171,6 +173,7 @@ impl Broker {
             store,
             hook,
             access,
+            denials: Denials::default(),
             clock: Clock::new(),
             metrics: Metrics::default(),
             sessions: Registry::new(),
@@ -214,6 +217,19 @@ impl Broker {
         publish_message(&self.shared, Dispatch::internal(&self.shared, message))
             .await
             .map_err(PublishError::Refused)
+    }
+
+    /// To be called when decisions may have changed ([`AccessControl::version`]): looks again at what every connected client
+    /// subscribes to. When it returns, nobody receives what they may not have any more. Subscriptions stay, whatever they
+    /// receive. It doesn't keep the broker alive.
+    pub fn access_listener(&self) -> impl Fn() + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            let Some(shared) = shared.upgrade() else { return };
+            for session in shared.sessions.all() {
+                shared.watch_receiver(&mut session.lock());
+            }
+        }
     }
 
     /// Counters and totals.
@@ -490,6 +506,11 @@ impl Shared {
 
     /// Publishes a will, in the background.
     pub(crate) fn publish_will(self: &Arc<Self>, will: WillMessage) {
+        if !self.author_may(&will.message) {
+            self.metrics.wills_denied.add(1);
+            self.forget_will(&will);
+            return;
+        }
         let shared = Arc::clone(self);
         let now = self.clock.now();
         let publication = will.message.publication();

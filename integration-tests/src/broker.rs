@@ -356,6 +356,12 @@ impl Broker {
         }
     }
 
+    /// All that was logged until now.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.text()
+    }
+
     /// Runs another command of the program with this broker's configuration; returns its exit code and what it printed.
     #[track_caller]
     #[must_use]

@@ -318,3 +318,34 @@ async fn the_gateway_is_found_as_serve_finds_its_data() {
     gateway.fails(4, &["list"], "no gateway runs with a store on disk in the data directory");
     assert!(!gateway.data_dir().join("admin.sock").exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_tell_of_what_was_sent_again() {
+    let gateway = Gateway::start().await;
+    gateway.ok(&["redrive", "hot/ops:2"]);
+    gateway.next_request();
+    let data_dir = gateway.data_dir();
+    let counters = |more: &[&str]| {
+        let arguments = [&["rules", "counters", "--data-dir", data_dir.to_str().unwrap()], more].concat();
+        tidegate(&arguments)
+    };
+    // The answer is on its way.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let delivery = loop {
+        let rule: Value = serde_json::from_str(&out(&counters(&["hot", "--json"]))).unwrap();
+        let delivery = rule["actions"][0]["delivery"].clone();
+        if delivery["delivered"] == 1 {
+            break delivery;
+        }
+        assert!(std::time::Instant::now() < deadline, "{delivery}");
+    };
+    let figures = ["queued_at_start", "received", "queued", "in_flight", "attempts"];
+    assert_eq!(figures.map(|member| delivery[member].as_u64().unwrap()), [0, 1, 0, 0, 1]);
+    let table = out(&counters(&[]));
+    let line = table.lines().find(|line| line.starts_with("hot/ops ")).unwrap();
+    let cells: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(cells, ["hot/ops", "http", "0", "1", "1", "0", "0", "0", "1", "closed"]);
+    let unknown = counters(&["cold"]);
+    assert_eq!(unknown.status.code(), Some(5));
+    assert!(err(&unknown).contains("no rule runs that is called \"cold\""), "{}", err(&unknown));
+}

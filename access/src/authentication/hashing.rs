@@ -5,17 +5,14 @@
 //! the verifier that it fitted; so a changed file makes what was remembered void by itself. After a broker's restart
 //! thousands of devices come back at once, often several times: that is whom it is for.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use ring::hmac;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::verifier::{HashError, Verifier, random};
+use super::cache::Cache;
+use super::verifier::{HashError, Verifier};
 
 /// What hashing may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +42,7 @@ pub struct Hashing {
     limits: HashingLimits,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
-    key: hmac::Key,
-    remembered: Mutex<Remembered>,
+    remembered: Cache<()>,
     pub(crate) hashed: AtomicU64,
     pub(crate) remembered_hits: AtomicU64,
     pub(crate) overloads: AtomicU64,
@@ -58,28 +54,17 @@ impl std::fmt::Debug for Hashing {
     }
 }
 
-type Tag = [u8; 32];
-
-/// Two generations, each of half the size: the older one goes when the younger is full or half the time is over.
-struct Remembered {
-    young: HashSet<Tag>,
-    old: HashSet<Tag>,
-    turned: Instant,
-}
-
 impl Hashing {
     /// Makes one.
     ///
     /// # Errors
     /// [`HashError::NoRandomness`].
     pub fn new(limits: HashingLimits) -> Result<Self, HashError> {
-        let remembered = Remembered { young: HashSet::new(), old: HashSet::new(), turned: Instant::now() };
         Ok(Self {
             limits,
             permits: Arc::new(Semaphore::new(limits.concurrent)),
             waiting: AtomicUsize::new(0),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?),
-            remembered: Mutex::new(remembered),
+            remembered: Cache::new(limits.cached)?,
             hashed: AtomicU64::new(0),
             remembered_hits: AtomicU64::new(0),
             overloads: AtomicU64::new(0),
@@ -94,15 +79,22 @@ impl Hashing {
         verifier: &Arc<Verifier>,
         costliest: &Arc<Verifier>,
     ) -> Result<bool, Overloaded> {
-        let tag = self.tag(user, password, verifier);
-        if self.is_remembered(&tag) {
+        let tag = self.remembered.tag(&[user.as_bytes(), password, verifier.fingerprint()]);
+        if self.remembered.find(&tag).is_some() {
             self.remembered_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(true);
         }
         let (verifier, costliest) = (Arc::clone(verifier), Arc::clone(costliest));
         let password: Box<[u8]> = password.into();
-        let is_right = self
-            .run(move || {
+        let permit = self.permit().await?;
+        // The same client may have been checked while this one waited: a device that comes back tries more than once.
+        if self.remembered.find(&tag).is_some() {
+            self.remembered_hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(true);
+        }
+        // The permit comes back, so that the next one finds what is remembered.
+        let (is_right, _permit) = self
+            .run(permit, move || {
                 let is_right = verifier.verify(&password);
                 if !is_right && verifier.cost() < costliest.cost() {
                     std::hint::black_box(costliest.verify(&password));
@@ -111,7 +103,7 @@ impl Hashing {
             })
             .await?;
         if is_right {
-            self.remember(tag);
+            self.remembered.keep(tag, (), self.limits.cached_for);
         }
         Ok(is_right)
     }
@@ -119,70 +111,25 @@ impl Hashing {
     /// Costs what a check costs, for a user who doesn't exist.
     pub(crate) async fn pretend(&self, password: &[u8], costliest: &Arc<Verifier>) -> Result<(), Overloaded> {
         let (costliest, password): (_, Box<[u8]>) = (Arc::clone(costliest), password.into());
-        self.run(move || std::hint::black_box(costliest.verify(&password))).await.map(|_| ())
+        let permit = self.permit().await?;
+        self.run(permit, move || std::hint::black_box(costliest.verify(&password))).await.map(|_| ())
+    }
+
+    /// Waits for its turn.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Overloaded> {
+        let _place = Place::take(self)?;
+        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Overloaded)
     }
 
     async fn run<T: Send + 'static>(
         &self,
+        permit: OwnedSemaphorePermit,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Overloaded> {
-        let place = Place::take(self)?;
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Overloaded)?;
-        drop(place);
+    ) -> Result<(T, OwnedSemaphorePermit), Overloaded> {
         self.hashed.fetch_add(1, Ordering::Relaxed);
         // The permit goes along: what has begun counts to its end, though nobody waits for it any more.
-        let work = tokio::task::spawn_blocking(move || {
-            let result = work();
-            drop(permit);
-            result
-        });
+        let work = tokio::task::spawn_blocking(move || (work(), permit));
         work.await.map_err(|_| Overloaded)
-    }
-
-    fn tag(&self, user: &str, password: &[u8], verifier: &Verifier) -> Tag {
-        let mut context = hmac::Context::with_key(&self.key);
-        for part in [user.as_bytes(), password, verifier.fingerprint()] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        let mut tag = Tag::default();
-        super::verifier::copy(&mut tag, context.sign().as_ref());
-        tag
-    }
-
-    fn is_remembered(&self, tag: &Tag) -> bool {
-        let mut remembered = self.remembered.lock();
-        remembered.turn_if_due(&self.limits);
-        remembered.young.contains(tag) || remembered.old.contains(tag)
-    }
-
-    fn remember(&self, tag: Tag) {
-        if self.limits.cached < 2 {
-            return;
-        }
-        let mut remembered = self.remembered.lock();
-        remembered.turn_if_due(&self.limits);
-        if remembered.young.len() >= self.limits.cached / 2 {
-            remembered.turn();
-        }
-        remembered.young.insert(tag);
-    }
-}
-
-impl Remembered {
-    fn turn_if_due(&mut self, limits: &HashingLimits) {
-        let age = self.turned.elapsed();
-        if age >= limits.cached_for {
-            self.turn();
-            self.turn();
-        } else if age >= limits.cached_for / 2 {
-            self.turn();
-        }
-    }
-
-    fn turn(&mut self) {
-        self.old = std::mem::take(&mut self.young);
-        self.turned = Instant::now();
     }
 }
 
@@ -242,31 +189,20 @@ mod tests {
         assert_eq!(hashing.remembered_hits.load(Ordering::Relaxed), 1);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_is_remembered_is_forgotten_in_time() {
-        let hashing =
-            hashing(HashingLimits { cached_for: Duration::from_secs(10), ..HashingLimits::default() });
-        let tag = [1; 32];
-        hashing.remember(tag);
-        tokio::time::advance(Duration::from_secs(9)).await;
-        assert!(hashing.is_remembered(&tag));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(!hashing.is_remembered(&tag));
-    }
-
     #[tokio::test]
-    async fn no_more_is_remembered_than_the_limit() {
-        let hashing = hashing(HashingLimits { cached: 10, ..HashingLimits::default() });
-        for number in 0..100 {
-            hashing.remember([number; 32]);
-            let remembered = hashing.remembered.lock();
-            assert!(remembered.young.len() + remembered.old.len() <= 10);
+    async fn attempts_that_wait_for_the_same_check_share_it() {
+        let hashing = Arc::new(hashing(HashingLimits::default()));
+        let x = verifier(b"x");
+        let tasks: Vec<_> = (0..20)
+            .map(|_| {
+                let (hashing, x) = (Arc::clone(&hashing), Arc::clone(&x));
+                tokio::spawn(async move { check(&hashing, "ada", b"x", &x).await })
+            })
+            .collect();
+        for task in tasks {
+            assert!(task.await.unwrap());
         }
-        assert!(hashing.is_remembered(&[99; 32]) && hashing.is_remembered(&[95; 32]));
-        assert!(!hashing.is_remembered(&[0; 32]));
-        let none = self::hashing(HashingLimits { cached: 0, ..HashingLimits::default() });
-        none.remember([1; 32]);
-        assert!(!none.is_remembered(&[1; 32]));
+        assert_eq!(hashing.hashed.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
@@ -275,7 +211,10 @@ mod tests {
         let (go, wait) = mpsc::channel::<()>();
         let spawn = |work: Box<dyn FnOnce() + Send>| {
             let hashing = Arc::clone(&hashing);
-            tokio::spawn(async move { hashing.run(work).await })
+            tokio::spawn(async move {
+                let permit = hashing.permit().await?;
+                hashing.run(permit, work).await.map(|((), _permit)| ())
+            })
         };
         let running = spawn(Box::new(move || wait.recv().unwrap()));
         while hashing.hashed.load(Ordering::Relaxed) == 0 {
@@ -285,7 +224,7 @@ mod tests {
         while hashing.waiting.load(Ordering::Relaxed) < 2 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(hashing.run(|| ()).await, Err(Overloaded));
+        assert!(hashing.permit().await.is_err());
         assert_eq!(hashing.overloads.load(Ordering::Relaxed), 1);
         // One that gives up makes room.
         let [first, second] = waiting;

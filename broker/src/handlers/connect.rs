@@ -12,6 +12,7 @@ use store::{CommitToken, Record};
 
 use super::Client;
 use super::authenticate::{Authentication, Known};
+use crate::authorise::PublishRights;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::Limits;
@@ -189,6 +190,8 @@ impl Connecting {
                 return Err("another connection took the session over before the CONNACK");
             }
             inner.state.connect(self.client, limits);
+            inner.client = Some(Arc::clone(&self.publisher));
+            shared.watch_receiver(&mut inner);
             if !self.encode_connack(limits, inner.state.out.buffer()) {
                 drop(inner);
                 self.abandon(shared);
@@ -221,6 +224,7 @@ impl Connecting {
             generation: self.generation,
             version: self.client.version,
             publisher: self.publisher,
+            rights: PublishRights::default(),
             wants_problem_information: self.wants_problem_information,
             maximum_packet_size: self.client.maximum_packet_size,
             is_bridge: self.is_bridge,
@@ -374,6 +378,14 @@ fn will_message(
     }
     if will.topic.starts_with('$') && !(is_bridge && will.topic.starts_with(BRIDGE_STATE)) {
         return Err(Refusal { reason: ReasonCode::NotAuthorized, why: "the Will Topic begins with $" });
+    }
+    if !shared.access.is_open(publisher) && !shared.may_publish(publisher, will.topic, will.qos, will.retain)
+    {
+        shared.metrics.wills_denied.add(1);
+        return Err(Refusal {
+            reason: ReasonCode::NotAuthorized,
+            why: "the client may not publish its will",
+        });
     }
     let properties = will.publish.forward_bytes();
     let message = Publication {

@@ -23,6 +23,7 @@ use parking_lot::MutexGuard;
 use store::{CommitToken, Record};
 use tokio::time::Sleep;
 
+use crate::authorise::PublishRights;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
@@ -70,6 +71,8 @@ pub(crate) struct Client {
     generation: u32,
     pub(crate) version: ProtocolVersion,
     publisher: Arc<Publisher>,
+    /// What it may publish.
+    rights: PublishRights,
     authentication: Authentication,
     /// Whether Reason Strings and User Properties may be sent with every packet [MQTT-3.1.2-29, v5].
     wants_problem_information: bool,

@@ -85,8 +85,9 @@ impl Client {
         let mut suback = SubAck::new(subscribe.packet_id, &codes);
         if refused && self.wants_problem_information && self.maximum_packet_size as usize > 128 + codes.len()
         {
-            suback.reason_string =
-                Some("a filter is malformed, has too many levels, or is one more than the limit");
+            suback.reason_string = Some(
+                "a filter is malformed, not allowed, has too many levels, or is one more than the limit",
+            );
         }
         self.reply(&Packet::SubAck(suback), token)?;
         let mut repeated = std::collections::HashSet::new();
@@ -157,6 +158,10 @@ impl Client {
             }
             existed
         };
+        // Read before the question: rules that change meanwhile are asked again.
+        let version = shared.access.version();
+        let mut is_partial = !shared.access.is_open(&self.publisher)
+            && shared.may_subscribe(&self.publisher, filter, options.qos).ok_or(ReasonCode::NotAuthorized)?;
         let (stored, group) = shared
             .add_subscription(&self.session, text, options, identifier)
             .ok_or(ReasonCode::TopicFilterInvalid)?;
@@ -179,6 +184,10 @@ impl Client {
                 return Err(ReasonCode::UnspecifiedError);
             }
             inner.subscriptions.insert(SessionSubscription { filter: stored, group });
+            is_partial |= shared.access.version() != version;
+            if is_partial && inner.state.guard.is_none() {
+                inner.state.guard = Some(shared.guard(&self.publisher));
+            }
         }
         if !existed {
             shared.subscription_count.fetch_add(1, Ordering::Relaxed);
@@ -254,6 +263,10 @@ impl Client {
                 CHUNK,
                 now.mono_ms,
                 |message| {
+                    if !shared.author_may(message) {
+                        shared.metrics.dropped_not_authorized.add(1);
+                        return true;
+                    }
                     let mut fanout = Fanout::of_message(message, 1, now.mono_ms);
                     let identifiers = [identifier];
                     let identifiers = if identifier == 0 { &[][..] } else { &identifiers[..] };

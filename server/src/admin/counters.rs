@@ -45,7 +45,7 @@ impl Services {
     }
 }
 
-fn rule(stats: &RuleStats) -> Value {
+pub(super) fn rule(stats: &RuleStats) -> Value {
     json!({
         "name": stats.name,
         "matched": stats.matched,

@@ -7,6 +7,7 @@ use actions::config::OrderBy;
 use actions::delivery::outbox::Body;
 use actions::{DeadLetter, DropReason, ItemId};
 use parking_lot::Mutex;
+use rules_sql::Limits;
 use serde_json::{Value, json};
 use store::{FaultDisk, MessageId, MessageRecord, Position, QueueKey, Record, Store as _, StoreOptions};
 use tempfile::TempDir;
@@ -14,10 +15,15 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::rules::{ActionStats, PipelineSettings, RuleSet};
 
 /// Actions that are told of what arrives.
 #[derive(Default)]
-struct Actions(Mutex<Vec<(String, Position)>>);
+struct Actions {
+    arrived: Mutex<Vec<(String, Position)>>,
+    /// How many each rule has.
+    per_rule: usize,
+}
 
 impl Outlets for Actions {
     fn has(&self, outbox: &str) -> bool {
@@ -25,7 +31,46 @@ impl Outlets for Actions {
     }
 
     fn arrived(&self, outbox: &str, position: Position) {
-        self.0.lock().push((outbox.to_owned(), position));
+        self.arrived.lock().push((outbox.to_owned(), position));
+    }
+}
+
+/// Rules that have done something, by name.
+const RULES: [&str; 3] = ["cold", "hot", "warm"];
+
+impl RunningRules for Actions {
+    fn stats_after(
+        &self,
+        after: Option<&str>,
+        visit: &mut dyn FnMut(RuleStats) -> ControlFlow<()>,
+    ) -> Option<String> {
+        let mut rules = RULES.iter().filter(|name| after.is_none_or(|after| **name > after)).peekable();
+        while let Some(name) = rules.next() {
+            let is_enough = visit(counted(name, self.per_rule)).is_break();
+            if is_enough && rules.peek().is_some() {
+                return Some((*name).to_owned());
+            }
+        }
+        None
+    }
+}
+
+/// The counters of a rule with so many actions.
+fn counted(name: &str, actions: usize) -> RuleStats {
+    let action = |number| ActionStats {
+        name: format!("a{number}"),
+        kind: "republish",
+        requests: 4,
+        failed_render: 1,
+        ..ActionStats::default()
+    };
+    RuleStats {
+        name: name.to_owned(),
+        matched: 9,
+        passed: 5,
+        no_match: 4,
+        actions: (0..actions).map(action).collect(),
+        ..RuleStats::default()
     }
 }
 
@@ -42,9 +87,13 @@ impl Gateway {
     }
 
     fn start_on(disk: &FaultDisk) -> Self {
+        Self::start_with(disk, Actions::default())
+    }
+
+    fn start_with(disk: &FaultDisk, actions: Actions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = DurableStore::open_on(Arc::new(disk.clone()), StoreOptions::default()).unwrap().0;
-        let (store, actions) = (Arc::new(store), Arc::new(Actions::default()));
+        let (store, actions) = (Arc::new(store), Arc::new(actions));
         let services = Services::new(&store, Arc::<Actions>::clone(&actions));
         let socket = AdminSocket::open(folder.path(), services).unwrap();
         Self { folder, store, actions, socket }
@@ -194,7 +243,7 @@ async fn letters_are_listed_in_pages_shown_sent_again_and_dropped() {
     );
     let one = guest.call("dead_letters.redrive", json!({ "name": "hot/ops:2" })).await;
     assert_eq!(one, json!({ "done": 1, "refused": [], "next": null }));
-    assert_eq!(gateway.actions.0.lock().len(), 1);
+    assert_eq!(gateway.actions.arrived.lock().len(), 1);
     let many = guest.call("dead_letters.redrive", json!({ "filter": {} })).await;
     assert_eq!((many["done"].as_u64(), many["refused"][0]["name"].as_str()), (Some(2), Some("cold/log:1")));
     assert!(many["refused"][0]["message"].as_str().unwrap().contains("no action \"cold/log\" runs"));
@@ -203,6 +252,49 @@ async fn letters_are_listed_in_pages_shown_sent_again_and_dropped() {
     let dropped = guest.call("dead_letters.drop", json!({ "filter": { "action": "log" } })).await;
     assert_eq!(dropped["done"], 1);
     assert_eq!(names(&guest.call("dead_letters.list", json!({})).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn counters_are_told_by_rule_in_parts_that_fit_an_answer() {
+    let gateway = Gateway::start_with(&FaultDisk::default(), Actions { per_rule: 1, ..Actions::default() });
+    let mut guest = gateway.connect().await;
+    let all = guest.call("rules.counters", json!({})).await;
+    assert_eq!((all["rules"].as_array().unwrap().len(), &all["next"]), (3, &Value::Null));
+    assert!(all["since_ms"].as_i64().unwrap() <= now_ms());
+    let expected = json!({
+        "name": "cold", "matched": 9, "passed": 5, "no_match": 4, "no_output": 0, "failed_evaluation": 0,
+        "failed_steps": 0, "failed_array_steps": 0, "failed_output_bytes": 0, "looped": 0, "error_actions": 0,
+        "error_actions_failed": 0, "actions": [{
+            "name": "a0", "type": "republish", "requests": 4, "failed_render": 1, "hop_limited": 0, "refused": 0,
+            "backpressure": 0, "delivery": null,
+        }],
+    });
+    assert_eq!(all["rules"][0], expected);
+    let one = guest.call("rules.counters", json!({ "rule": "hot" })).await;
+    assert_eq!((one["rules"].as_array().unwrap().len(), &one["rules"][0]["name"]), (1, &json!("hot")));
+    for (params, code) in
+        [(r#"{"rule":"cool"}"#, "missing"), (r#"{"name":"hot"}"#, "params"), ("[]", "params")]
+    {
+        let line = format!(r#"{{"version":1,"command":"rules.counters","params":{params}}}"#);
+        assert_eq!(guest.refused(&line).await, code, "{line}");
+    }
+
+    let gateway =
+        Gateway::start_with(&FaultDisk::default(), Actions { per_rule: 6_000, ..Actions::default() });
+    let mut guest = gateway.connect().await;
+    let (mut after, mut pages) = (Value::Null, Vec::new());
+    loop {
+        let page = guest.call("rules.counters", json!({ "after": after })).await;
+        assert!(page.to_string().len() < ANSWER_BYTES_MAX);
+        let names =
+            page["rules"].as_array().unwrap().iter().map(|rule| rule["name"].as_str().unwrap().to_owned());
+        pages.push(names.collect::<Vec<_>>());
+        after = page["next"].clone();
+        if after.is_null() {
+            break;
+        }
+    }
+    assert_eq!(pages, [vec!["cold", "hot"], vec!["warm"]]);
 }
 
 /// docs/admin-socket.md: its example is answered, and it has every code and every limit.
@@ -220,6 +312,15 @@ async fn the_documentation_is_right() {
         guest.refused(&blocks[0].replace("rule", "rul")).await,
         error["error"]["code"].as_str().unwrap()
     );
+    let text = "[rules.r]\nsql = \"SELECT * FROM 'in'\"\n\
+                [[rules.r.actions]]\nname = \"ops\"\ntype = \"http\"\nurl = \"https://ops.example\"\n";
+    let rules = RuleSet::from_texts([(Path::new("r.toml"), text)], &Limits::default()).unwrap();
+    let pipeline = RulePipeline::new(&rules, &PipelineSettings::default()).unwrap();
+    let counted = counters::rule(&pipeline.stats()[0]);
+    assert!(counted["actions"][0]["delivery"].is_object());
+    for member in members(&counted) {
+        assert!(page.contains(&format!("`{member}`")), "{member}");
+    }
     for code in protocol::Code::ALL {
         assert!(page.contains(&format!("`{}`", code.as_str())), "{code:?}");
     }
@@ -230,6 +331,18 @@ async fn the_documentation_is_right() {
         format!("not taken | {} s |", IDLE_TIMEOUT.as_secs()),
     ] {
         assert!(page.contains(&row), "{row}");
+    }
+}
+
+/// The names of all members of an answer, at any depth.
+fn members(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(object) => object
+            .iter()
+            .flat_map(|(name, value)| std::iter::once(name.clone()).chain(members(value)))
+            .collect(),
+        Value::Array(values) => values.iter().flat_map(members).collect(),
+        _ => Vec::new(),
     }
 }
 

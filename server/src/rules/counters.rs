@@ -125,7 +125,7 @@ pub(super) struct ActionCounters {
 }
 
 /// The counters of one rule since it was first loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RuleStats {
     /// Name of the rule.
@@ -157,7 +157,7 @@ pub struct RuleStats {
 }
 
 /// The counters of one action since it was first loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ActionStats {
     /// Name of the action.

@@ -151,7 +151,7 @@ mod tests {
                 { "name": "alarm", "type": "republish", "requests": 9, "delivery": null },
                 { "name": "ops", "type": "http", "requests": 9, "delivery": {
                     "queued_at_start": 2, "received": 9, "delivered": 5, "queued": 2, "in_flight": 1, "attempts": 12,
-                    "dead_lettered": { "refused": 2 }, "dropped": { "expired": 0, "queue_full": 1 }, "circuit": "open",
+                    "dead_lettered": { "refused": 2 }, "dropped": { "queue_full": 1 }, "circuit": "open",
                 } },
             ],
         })];
@@ -159,9 +159,9 @@ mod tests {
 RULE      MATCHED  PASSED  NO MATCH  NO OUTPUT  FAILED  LOOPED  ERROR ACTIONS
 overheat  70       9       60        1          0       0       3
 
-ACTION          TYPE       AT START  RECEIVED  DELIVERED  QUEUED  DEAD LETTERS   DROPPED                    ATTEMPTS  CIRCUIT
-overheat/alarm  republish  -         9         -          -       -              -                          -         -
-overheat/ops    http       2         9         5          3       2 (refused 2)  1 (expired 0, queue_full 1)  12        open
+ACTION          TYPE       AT START  RECEIVED  DELIVERED  QUEUED  DEAD LETTERS   DROPPED           ATTEMPTS  CIRCUIT
+overheat/alarm  republish  -         9         -          -       -              -                 -         -
+overheat/ops    http       2         9         5          3       2 (refused 2)  1 (queue_full 1)  12        open
 ";
         assert_eq!(text(&rules), expected);
     }
