@@ -80,7 +80,7 @@ fn the_example_of_access_rules_says_what_it_says() {
 fn only_the_examples_that_say_so_are_open_to_the_network() {
     for path in toml_files(&folder().join("examples")) {
         let loaded = load(Some(&path), &environment()).unwrap();
-        let open = loaded.config.listeners.iter().any(|listener| !listener.address.ip().is_loopback());
+        let open = loaded.config.listeners.iter().any(|listener| !listener.is_local());
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(open, ["lan.toml", "container.toml"].contains(&name.as_str()), "{name}");
         assert_eq!(open, !loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
@@ -150,6 +150,7 @@ fn every_example_in_the_documentation_is_read() {
         "rules.md",
         "actions.md",
         "connectors.md",
+        "listeners.md",
         "testing-rules.md",
     ];
     for page in pages {
