@@ -14,3 +14,4 @@ pub mod log;
 pub mod rules;
 pub mod server;
 pub mod storage;
+pub mod tls;
