@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use integration_tests::tools::{self, Program, mosquitto_pub, mosquitto_sub};
-use integration_tests::{Broker, BrokerBuilder, Client, Version};
+use integration_tests::{Broker, BrokerBuilder, Client, HttpReceiver, Version};
 
 /// "wonderland", made by mosquitto_passwd 2.0.11.
 const ADA: &str = "ada:$7$101$UsXfrsPcVjpjTi+n$QyxYvJkC/35ogZI3b/2wPSd3if6wmKgK8gPHD7LuPrKbZ3chVNbcv2+GT06vZfwadP1fct4lS6kAHUC1QN1F8Q==";
@@ -465,4 +465,72 @@ fn scram_file_of_another_kind() {
         .section(&format!("[authentication.scram]\ntype = \"scram\"\nfile = {users:?}\n"))
         .fails_to_start();
     assert!(said.contains("line 2: SCRAM needs lines that `tidegate passwd --scram` makes"), "{said}");
+}
+
+fn with_server(server: &HttpReceiver) -> BrokerBuilder {
+    closed().section(&format!(
+        "[authentication.ours]\ntype = \"http\"\nurl = \"http://{}/mqtt\"\ntimeout = \"60s\"\n",
+        server.address()
+    ))
+}
+
+/// What a client is told whose server gives this answer.
+#[track_caller]
+fn told(broker: &Broker, server: &HttpReceiver, version: Version, status: &str, body: &str) -> u8 {
+    let mut client = Client::open(broker, version);
+    client.send(&connect(version, Some("ada"), Some("wonderland")));
+    server.next_request().answer_with(status, body);
+    client.connack().code
+}
+
+#[test]
+fn http_server_allows() {
+    let server = HttpReceiver::start();
+    let broker = with_server(&server).start();
+    for version in Version::BOTH {
+        assert_eq!(told(&broker, &server, version, "200 OK", "{\"result\":\"allow\"}"), 0);
+    }
+    assert_eq!(told(&broker, &server, Version::V5, "200 OK", ""), 0);
+    // What is asked.
+    let mut client = Client::open(&broker, Version::V5);
+    client.send("10 ['MQTT' 05 c2 003c [] 'pump' 'ada' 'wonderland']");
+    let request = server.next_request();
+    for part in [
+        "\"client_id\":\"pump\"",
+        "\"username\":\"ada\"",
+        "\"password\":\"wonderland\"",
+        "\"listener\":\"tcp\"",
+    ] {
+        assert!(request.text().contains(part), "{}", request.text());
+    }
+    // An end in the past.
+    request.answer_with("200 OK", "{\"result\":\"allow\",\"expires_at\":1}");
+    assert_eq!(client.connack().code, 0x87);
+}
+
+#[test]
+fn http_server_denies() {
+    let server = HttpReceiver::start();
+    let broker = with_server(&server).start();
+    for (version, code) in Version::BOTH.into_iter().zip(WRONG) {
+        assert_eq!(told(&broker, &server, version, "200 OK", "{\"result\":\"deny\"}"), code);
+        assert_eq!(told(&broker, &server, version, "200 OK", "{\"result\":\"ignore\"}"), code);
+    }
+    assert_eq!(answers_to(&broker, None, None), UNKNOWN);
+}
+
+#[test]
+fn http_server_gives_no_verdict() {
+    let server = HttpReceiver::start();
+    let broker = with_server(&server).expect_error("the authentication server gives no verdict").start();
+    for (version, code) in Version::BOTH.into_iter().zip([3, 0x88]) {
+        for (status, body) in [
+            ("500 Down", "{\"result\":\"allow\"}"),
+            ("401 No", "{\"result\":\"allow\"}"),
+            ("200 OK", "{\"result\":\"perhaps\"}"),
+            ("200 OK", "<html>"),
+        ] {
+            assert_eq!(told(&broker, &server, version, status, body), code, "{status} {body}");
+        }
+    }
 }
