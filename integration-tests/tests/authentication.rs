@@ -4,9 +4,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use integration_tests::tools::{self, Program, mosquitto_pub, mosquitto_sub};
-use integration_tests::{Broker, BrokerBuilder, Client, HttpReceiver, Version};
+use integration_tests::{Authority, Broker, BrokerBuilder, Client, HttpReceiver, Identity, Version};
 
 /// "wonderland", made by mosquitto_passwd 2.0.11.
 const ADA: &str = "ada:$7$101$UsXfrsPcVjpjTi+n$QyxYvJkC/35ogZI3b/2wPSd3if6wmKgK8gPHD7LuPrKbZ3chVNbcv2+GT06vZfwadP1fct4lS6kAHUC1QN1F8Q==";
@@ -533,4 +534,74 @@ fn http_server_gives_no_verdict() {
             assert_eq!(told(&broker, &server, version, status, body), code, "{status} {body}");
         }
     }
+}
+
+/// A broker that asks for certificates and takes user names from them.
+fn with_certificates(authority: &Authority, username: &str) -> Broker {
+    let server = authority.issue("server", "localhost", 1);
+    let section = format!(
+        "[[listeners]]\nname = \"tls\"\nkind = \"tls\"\naddress = \"127.0.0.1:0\"\n\
+         [listeners.tls]\ncertificate = {:?}\nkey = {:?}\nclient_certificates = \"optional\"\nclient_ca = {:?}\n\
+         [authentication.devices]\ntype = \"certificate\"\nusername = \"{username}\"\n",
+        server.certificate,
+        server.key,
+        authority.certificate()
+    );
+    Broker::builder().section(&section).start()
+}
+
+/// What mosquitto_pub says that shows this certificate and gives this user name; empty: it came in.
+#[track_caller]
+fn said_to(broker: &Broker, authority: &Authority, shows: Option<&Identity>, user: Option<&str>) -> String {
+    let mut command = Command::new("mosquitto_pub");
+    command.args(["-h", "localhost", "-V", "mqttv311", "-t", "t", "-m", "x", "-p"]);
+    command.arg(broker.listener("tls").port().to_string()).arg("--cafile").arg(authority.certificate());
+    if let Some(Identity { certificate, key, .. }) = shows {
+        command.arg("--cert").arg(certificate).arg("--key").arg(key);
+    }
+    if let Some(user) = user {
+        command.args(["-u", user]);
+    }
+    let output = command.output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.success(), said.is_empty(), "{said}");
+    said
+}
+
+#[test]
+fn certificate_shown() {
+    let folder = Folder::new("certificate-shown");
+    let authority = Authority::new(&folder.0);
+    let pump = authority.issue("pump", "pump", 2);
+    for username in ["subject_cn", "san_dns"] {
+        let broker = with_certificates(&authority, username);
+        for user in [None, Some("pump")] {
+            assert_eq!(said_to(&broker, &authority, Some(&pump), user), "", "{username}");
+        }
+        // Who claims to be somebody else is refused.
+        let other = said_to(&broker, &authority, Some(&pump), Some("admin"));
+        assert!(other.contains("not authorised"), "{other}");
+    }
+}
+
+#[test]
+fn certificate_without_such_a_name() {
+    let folder = Folder::new("certificate-nameless");
+    let authority = Authority::new(&folder.0);
+    let pump = authority.issue("pump", "pump", 2);
+    let broker = with_certificates(&authority, "san_email");
+    let said = said_to(&broker, &authority, Some(&pump), None);
+    assert!(said.contains("not authorised"), "{said}");
+}
+
+#[test]
+fn certificate_not_shown() {
+    let folder = Folder::new("certificate-none");
+    let authority = Authority::new(&folder.0);
+    let broker = with_certificates(&authority, "subject_cn");
+    let nothing = said_to(&broker, &authority, None, None);
+    assert!(nothing.contains("not authorised"), "{nothing}");
+    let name = said_to(&broker, &authority, None, Some("pump"));
+    assert!(name.contains("bad user name or password"), "{name}");
 }
