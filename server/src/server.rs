@@ -111,7 +111,6 @@ impl Server {
         let control: Arc<dyn AccessControl> = Arc::clone(&access) as _;
         let broker = Broker::with_access(broker_config(config), storage.store(), Some(hook), control);
         access.attach(broker.access_listener());
-        pipeline.attach(Arc::new(broker.clone()));
         if let Some(store) = storage.durable() {
             let restored = broker.restore(Arc::clone(store)).await.map_err(StartError::Restore)?;
             tracing::info!(
@@ -122,6 +121,8 @@ impl Server {
                 "taken up from the store"
             );
         }
+        // What error actions say goes to sessions of before too, so not sooner.
+        pipeline.attach(Arc::new(broker.clone()));
         let admin = admin_socket(storage, &pipeline);
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
