@@ -21,6 +21,7 @@ use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
 use crate::records::{Before, READS_MAX};
 use crate::restore::settled_for_group;
+use crate::session::memory::QueuedMemory;
 use crate::session::registry::Registry;
 use crate::session::{Session, SessionInner, WillMessage};
 use crate::subscriptions::index::FilterIndex;
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) subscription_count: AtomicU64,
     pub(crate) retained: Retained,
     pub(crate) timers: Timers,
+    /// What waits in queues in memory.
+    pub(crate) queued_memory: Arc<QueuedMemory>,
     pub(crate) connections: AtomicU32,
     pub(crate) clients: AtomicU64,
     pub(crate) all_closed: Notify,
@@ -163,6 +166,7 @@ impl Broker {
         let identity = store.identity();
         let no_session = QueueKey::Session(SessionKey { namespace: 0, client_id: "" });
         let can_stream = store.queue_reader(no_session).is_some();
+        let max_queued_memory = config.limits.max_queued_memory;
         let shared = Arc::new_cyclic(|this| Shared {
             this: Weak::clone(this),
             can_stream,
@@ -181,6 +185,7 @@ impl Broker {
             subscription_count: AtomicU64::new(0),
             retained: Retained::new(),
             timers: Timers::new(),
+            queued_memory: QueuedMemory::new(max_queued_memory),
             connections: AtomicU32::new(0),
             clients: AtomicU64::new(0),
             all_closed: Notify::new(),
@@ -347,6 +352,7 @@ impl Shared {
         stats.subscriptions = self.subscription_count.load(Ordering::Relaxed);
         stats.retained_messages = retained_messages;
         stats.retained_bytes = retained_bytes;
+        stats.queued_memory_bytes = self.queued_memory.used();
         stats
     }
 
@@ -501,7 +507,7 @@ impl Shared {
         for group in groups {
             self.metrics.dropped_expired.add(group.pump(self, now.mono_ms));
         }
-        session.lock().state = crate::session::state::SessionState::new();
+        session.lock().state = crate::session::state::SessionState::new(&self.queued_memory);
     }
 
     /// Publishes a will, in the background.
