@@ -255,6 +255,10 @@ fn broker_limits(limits: &Limits) -> broker::Limits {
         max_session_expiry: limits.max_session_expiry.as_duration(),
         max_queued_bytes: limits.max_queued_bytes.as_u64(),
         max_queued_messages: limits.max_queued_messages,
+        max_queued_memory: match limits.max_queued_memory.as_u64() {
+            0 => crate::memory::quarter(),
+            bytes => bytes,
+        },
         max_queued_policy: match limits.max_queued_policy {
             QueuePolicy::DropOldest => broker::QueuePolicy::DropOldest,
             QueuePolicy::Refuse => broker::QueuePolicy::Refuse,
