@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::broker::{BoundListener, Shared};
-use crate::config::ListenerConfig;
+use crate::config::{Limits, ListenerConfig};
 use crate::connection::Connection;
+use crate::limits::{Flow, ListenerLimits, Place, SharedBucket};
 
 pub use self::peer::PeerAddress;
 pub(crate) use self::transport::Transport;
@@ -25,34 +26,37 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Listener {
     pub(crate) name: Arc<str>,
     pub(crate) allow_anonymous: bool,
-    max_connections: u32,
-    connections: AtomicU32,
+    pub(crate) max_connections: u32,
+    pub(crate) connections: AtomicU32,
+    pub(crate) limits: ListenerLimits,
+    connect_rate: SharedBucket,
 }
 
-/// One connection's place in the counts; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    shared: Arc<Shared>,
-    pub(crate) listener: Arc<Listener>,
-}
-
-impl Place {
-    /// Takes a place, if both the listener and the broker have one.
-    fn take(shared: &Arc<Shared>, listener: &Arc<Listener>) -> Option<Self> {
-        listener.connections.fetch_add(1, Ordering::AcqRel);
-        shared.connections.fetch_add(1, Ordering::AcqRel);
-        let place = Self { shared: Arc::clone(shared), listener: Arc::clone(listener) };
-        let fits = listener.connections.load(Ordering::Acquire) <= listener.max_connections
-            && shared.connections.load(Ordering::Acquire) <= shared.config.limits.max_connections;
-        fits.then_some(place)
+impl Listener {
+    /// Largest packet accepted here, in bytes.
+    pub(crate) fn max_packet_size(&self, limits: &Limits) -> u32 {
+        self.limits.max_packet_size.unwrap_or(limits.max_packet_size)
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.listener.connections.fetch_sub(1, Ordering::AcqRel);
-        if self.shared.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.all_closed.notify_waiters();
+    /// What watches how fast one client publishes here.
+    pub(crate) fn flow(&self, limits: &Limits) -> Option<Box<Flow>> {
+        Flow::new(
+            self.limits.max_publish_rate.unwrap_or(limits.max_publish_rate),
+            self.limits.max_publish_bytes_rate.unwrap_or(limits.max_publish_bytes_rate),
+        )
+    }
+
+    /// Waits as long as connections came faster than they may; those that come meanwhile wait in the system's accept queue.
+    async fn keep_rate(&self, shared: &Shared) {
+        let now_ms = shared.clock.now().mono_ms;
+        let wait = self.connect_rate.take(now_ms).max(shared.connect_rate.take(now_ms));
+        if wait.is_zero() {
+            return;
+        }
+        shared.metrics.limit_connect_rate.add(1);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.shutdown_started.notified() => {}
         }
     }
 }
@@ -66,6 +70,8 @@ pub(crate) async fn open(shared: Arc<Shared>, config: ListenerConfig) -> std::io
         allow_anonymous: config.allow_anonymous,
         max_connections: config.max_connections,
         connections: AtomicU32::new(0),
+        limits: config.limits,
+        connect_rate: SharedBucket::new(config.limits.max_connect_rate),
     });
     tracing::info!(listener = %name, address = %local_addr, "listening");
     tokio::spawn(accept(shared, listener, socket));
@@ -83,7 +89,10 @@ async fn accept(shared: Arc<Shared>, listener: Arc<Listener>, socket: TcpListene
             () = shutdown => return,
         };
         match accepted {
-            Ok((stream, peer)) => serve(&shared, &listener, stream, peer),
+            Ok((stream, peer)) => {
+                serve(&shared, &listener, stream, peer);
+                listener.keep_rate(&shared).await;
+            }
             Err(error) => {
                 tracing::warn!(listener = %listener.name, %error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -93,7 +102,7 @@ async fn accept(shared: Arc<Shared>, listener: Arc<Listener>, socket: TcpListene
 }
 
 fn serve(shared: &Arc<Shared>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
-    let Some(place) = Place::take(shared, listener) else {
+    let Some(place) = Place::take(shared, listener, Some(peer.ip())) else {
         tracing::debug!(listener = %listener.name, %peer, "connection closed: no more are allowed");
         return;
     };
