@@ -379,3 +379,75 @@ async fn the_levels_of_a_topic_hold_on_every_way() {
     }
     assert_eq!(harness.broker.stats().limit_topic_levels, 2);
 }
+
+#[tokio::test]
+async fn a_client_has_a_number_of_messages_under_way() {
+    let harness = start(limits(Limits { max_inflight: 2, ..Limits::default() })).await;
+    let mut subscriber = harness.client("subscriber").await;
+    subscriber.subscribe("t", QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    for number in 1..=3u16 {
+        publisher.publish("t", &number.to_be_bytes(), QoS::AtLeastOnce, false, number).await;
+        publisher.receive().await;
+    }
+    let mut first = None;
+    for _ in 0..2 {
+        let Got::Publish { id, .. } = subscriber.receive().await else { panic!("a message is due") };
+        first = first.or(id);
+    }
+    // One past it waits.
+    subscriber.send(&Packet::PingReq).await;
+    assert_eq!(subscriber.receive().await, Got::PingResp);
+    subscriber.puback(first.unwrap()).await;
+    assert_eq!(subscriber.payload().await, 3u16.to_be_bytes());
+}
+
+#[tokio::test]
+async fn a_publisher_pauses_for_a_receiver_that_is_behind_where_it_may() {
+    for (pause, pauses) in [(Duration::from_millis(20), true), (Duration::ZERO, false)] {
+        let harness = start(limits(Limits { max_publish_pause: pause, ..Limits::default() })).await;
+        let mut stuck = harness.client("stuck").await;
+        stuck.subscribe("t", QoS::AtMostOnce).await;
+        let mut publisher = harness.client("publisher").await;
+        // Far more than what sockets hold.
+        for _ in 0..32 {
+            burst(&mut publisher, 1, 1_000_000).await;
+            assert_eq!(publisher.receive().await, Got::PingResp);
+        }
+        let stats = harness.broker.stats();
+        assert_eq!(stats.limit_publish_pause > 0, pauses, "{pause:?}: {}", stats.limit_publish_pause);
+        assert!(stats.dropped_slow_consumer > 0);
+    }
+}
+
+#[tokio::test]
+async fn user_properties_have_a_number_of_bytes() {
+    let config = limits(Limits { max_user_properties_bytes: 20, ..Limits::default() });
+    let harness = start(config).await;
+    let mut client = harness.client("c").await;
+    // Identifier, two lengths and a name of one byte: six bytes beside the value.
+    for (value_bytes, reason) in [(14, ReasonCode::NoMatchingSubscribers), (15, ReasonCode::QuotaExceeded)] {
+        let mut property = Vec::from(*b"\x26\0\x01n\0");
+        property.push(value_bytes);
+        property.resize(6 + usize::from(value_bytes), b'v');
+        let mut publish = vec![0x32, 6 + 6 + value_bytes, 0, 1, b't', 0, 1, 6 + value_bytes];
+        publish.extend(property);
+        client.send_bytes(&publish).await;
+        assert_eq!(client.receive().await, Got::Ack("PUBACK", id(1), reason), "{value_bytes} bytes");
+    }
+    assert_eq!(harness.broker.stats().limit_user_properties, 1);
+}
+
+#[tokio::test]
+async fn a_connect_has_a_largest_size() {
+    let config = limits(Limits { max_connect_packet_size: 1_024, ..Limits::default() });
+    let harness = start(config).await;
+    // Three bytes of the fixed header and sixteen beside the user name.
+    for (username_bytes, expected) in [(1_005, refused(ReasonCode::Success)), (1_006, Got::Closed)] {
+        let username = "u".repeat(username_bytes);
+        let connect = Connect { username: Some(&username), ..Connect::new(V5, "c") };
+        let (_client, got) = answer(&harness, &connect).await;
+        assert_eq!(got, expected, "a user name of {username_bytes} bytes");
+    }
+    assert_eq!(harness.broker.stats().limit_packet_size, 1);
+}

@@ -137,6 +137,7 @@ fn every_example_in_the_documentation_is_read() {
     let mut seen = 0;
     let pages = [
         "configuration.md",
+        "limits.md",
         "cli.md",
         "getting-started.md",
         "rules.md",
