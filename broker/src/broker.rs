@@ -17,6 +17,7 @@ use crate::clock::{Clock, Now};
 use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, Fanout};
 use crate::hook::MessageHook;
+use crate::limits::{Addresses, SharedBucket, Users};
 use crate::listeners::{self, Arrivals, Endpoint, Listener, ListenerConfig};
 use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
@@ -64,6 +65,11 @@ pub(crate) struct Shared {
     pub(crate) queued_memory: Arc<QueuedMemory>,
     pub(crate) connections: AtomicU32,
     pub(crate) clients: AtomicU64,
+    /// Connections that are to be told that there is no place for them.
+    pub(crate) refused: AtomicU32,
+    pub(crate) addresses: Addresses,
+    pub(crate) users: Users,
+    pub(crate) connect_rate: SharedBucket,
     pub(crate) all_closed: Notify,
     pub(crate) shutting_down: AtomicBool,
     pub(crate) shutdown_started: Notify,
@@ -180,6 +186,7 @@ impl Broker {
         let no_session = QueueKey::Session(SessionKey { namespace: 0, client_id: "" });
         let can_stream = store.queue_reader(no_session).is_some();
         let max_queued_memory = config.limits.max_queued_memory;
+        let connect_rate = SharedBucket::new(config.limits.max_connect_rate);
         let shared = Arc::new_cyclic(|this| Shared {
             this: Weak::clone(this),
             can_stream,
@@ -203,6 +210,10 @@ impl Broker {
             queued_memory: QueuedMemory::new(max_queued_memory),
             connections: AtomicU32::new(0),
             clients: AtomicU64::new(0),
+            refused: AtomicU32::new(0),
+            addresses: Addresses::default(),
+            users: Users::default(),
+            connect_rate,
             all_closed: Notify::new(),
             shutting_down: AtomicBool::new(false),
             shutdown_started: Notify::new(),
@@ -236,6 +247,9 @@ impl Broker {
         if !self.shared.may_run_as(publish.run_as.as_ref(), &publish.topic, publish.qos, publish.retain) {
             return Err(PublishError::Refused(ReasonCode::NotAuthorized));
         }
+        self.shared
+            .check_size(&publish.topic, &publish.payload, &publish.properties)
+            .map_err(PublishError::Refused)?;
         let message = self.shared.internal_message(&publish);
         publish_message(&self.shared, Dispatch::internal(&self.shared, message))
             .await
@@ -322,11 +336,39 @@ impl Shared {
         self.check_levels(name)
     }
 
+    /// Whether a message that no client's packet brought would fit one.
+    pub(crate) fn check_size(
+        &self,
+        topic: &str,
+        payload: &[u8],
+        properties: &[u8],
+    ) -> Result<(), ReasonCode> {
+        let size = topic.len() + payload.len() + properties.len();
+        if size <= self.config.limits.max_packet_size as usize {
+            return Ok(());
+        }
+        self.metrics.limit_packet_size.add(1);
+        Err(ReasonCode::PacketTooLarge)
+    }
+
     /// Whether a topic or filter has few enough levels.
     pub(crate) fn check_levels(&self, text: &str) -> Result<(), TopicRefused> {
         let limit = usize::from(self.config.limits.max_topic_levels);
         let levels = text.bytes().filter(|byte| *byte == b'/').count() + 1;
-        if levels > limit { Err(TopicRefused::TooManyLevels { levels, limit }) } else { Ok(()) }
+        if levels <= limit {
+            return Ok(());
+        }
+        self.metrics.limit_topic_levels.add(1);
+        Err(TopicRefused::TooManyLevels { levels, limit })
+    }
+
+    /// Whether there is room to retain a message of this size.
+    pub(crate) fn may_retain(&self, topic: &str, size: usize) -> bool {
+        let fits = self.retained.has_room(topic, size, &self.config.limits).is_ok();
+        if !fits {
+            self.metrics.limit_retained.add(1);
+        }
+        fits
     }
 
     /// Stores or clears the Retained Message of the topic. The caller holds the turn.
@@ -337,9 +379,9 @@ impl Shared {
             return Ok(());
         }
         let message = Arc::clone(fanout.message());
-        self.retained
-            .has_room(message.topic(), message.size(), &self.config.limits)
-            .map_err(|_| ReasonCode::QuotaExceeded)?;
+        if !self.may_retain(message.topic(), message.size()) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         self.retained.set(message);
         Ok(())
     }

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+pub use crate::limits::ListenerLimits;
+
 /// What happens to a message that a session's full queue can't take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueuePolicy {
@@ -58,6 +60,16 @@ pub struct Limits {
     pub max_retained_messages: u64,
     /// Bytes of all Retained Messages: topic, properties and payload.
     pub max_retained_bytes: u64,
+    /// Network Connections at a time of one address (of one /64 in IPv6); zero: any number.
+    pub max_connections_per_address: u32,
+    /// Clients connected at a time under one user name; zero: any number.
+    pub max_connections_per_user: u32,
+    /// Network Connections accepted in a second; zero: any number. Those beyond wait to be accepted.
+    pub max_connect_rate: u32,
+    /// PUBLISH packets of one client in a second; zero: any number. A client that is faster isn't read for a while.
+    pub max_publish_rate: u32,
+    /// Bytes of the PUBLISH packets of one client in a second; zero: any number. The same.
+    pub max_publish_bytes_rate: u64,
     /// Time from the first byte of a connection to its CONNECT.
     pub connect_timeout: Duration,
     /// Network Connections at a time.
@@ -95,6 +107,11 @@ impl Default for Limits {
             max_subscriptions: 10_000,
             max_retained_messages: 1_000_000,
             max_retained_bytes: 1024 * 1024 * 1024,
+            max_connections_per_address: 0,
+            max_connections_per_user: 0,
+            max_connect_rate: 0,
+            max_publish_rate: 0,
+            max_publish_bytes_rate: 0,
             connect_timeout: Duration::from_secs(10),
             max_connections: 1_000_000,
             max_handshakes: 4_096,

@@ -37,7 +37,7 @@ pub use access::{
     AccessControl, Action, Answer, Attempt, Decision, Exchange, Grants, Identity, OpenAccess, Verdict,
 };
 pub use broker::{BoundListener, Broker, InternalPublish, PublishError, TopicRefused};
-pub use config::{BrokerConfig, Limits, QueuePolicy};
+pub use config::{BrokerConfig, Limits, ListenerLimits, QueuePolicy};
 pub use hook::{
     ActionQueue, Admitted, HookEffects, MessageHandler, MessageHook, OwedToAction, Placed, Progress,
     Republish,

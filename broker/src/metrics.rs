@@ -31,6 +31,14 @@ macro_rules! counters {
         }
 
         impl Metrics {
+            /// Names and values of the counters of limits, as `$SYS/broker/limits/NAME`.
+            pub(crate) fn limits(&self) -> Vec<(&'static str, u64)> {
+                [$((stringify!($name), self.$name.get())),*]
+                    .into_iter()
+                    .filter_map(|(name, count)| Some((name.strip_prefix("limit_")?, count)))
+                    .collect()
+            }
+
             pub(crate) fn snapshot(&self) -> Stats {
                 Stats { $($name: self.$name.get(),)* ..Stats::default() }
             }
@@ -103,6 +111,42 @@ counters! {
     takeovers,
     /// Connections closed for silence beyond the Keep Alive.
     keep_alive_timeouts,
+    /// Connections that found no place in the broker or on their listener (`max_connections`).
+    limit_connections,
+    /// Connections that found no place among those of their address (`max_connections_per_address`).
+    limit_connections_per_address,
+    /// Clients that found no place among those of their user (`max_connections_per_user`).
+    limit_connections_per_user,
+    /// Times that a listener waited before it accepted the next connection (`max_connect_rate`).
+    limit_connect_rate,
+    /// Times that a client wasn't read for the number of its publishes (`max_publish_rate`).
+    limit_publish_rate,
+    /// Times that a client wasn't read for the bytes of its publishes (`max_publish_bytes_rate`).
+    limit_publish_bytes_rate,
+    /// Times that a publisher wasn't read because a receiver was behind (`max_publish_pause`).
+    limit_publish_pause,
+    /// Connections closed for want of a CONNECT (`connect_timeout`).
+    limit_connect_timeout,
+    /// Packets larger than the largest (`max_packet_size`, `max_connect_packet_size`).
+    limit_packet_size,
+    /// Publishes beyond the Receive Maximum (`receive_maximum`).
+    limit_receive_maximum,
+    /// Topic Aliases above the maximum (`topic_alias_maximum`).
+    limit_topic_alias,
+    /// Keep Alives that were cut (`max_keep_alive`).
+    limit_keep_alive,
+    /// Session Expiry Intervals that were cut (`max_session_expiry`).
+    limit_session_expiry,
+    /// Topics and filters with too many levels (`max_topic_levels`).
+    limit_topic_levels,
+    /// Client Identifiers that were too long (`max_client_id_bytes`).
+    limit_client_id,
+    /// Packets with too many or too large User Properties (`max_user_properties`, `max_user_properties_bytes`).
+    limit_user_properties,
+    /// Subscriptions beyond those of a session (`max_subscriptions_per_session`).
+    limit_subscriptions,
+    /// Messages for which the retained messages had no room (`max_retained_messages`, `max_retained_bytes`).
+    limit_retained,
     /// Connection tasks that panicked; each closed its own connection only.
     connection_panics,
     /// Bytes read from sockets.

@@ -25,6 +25,8 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
         history.push(uptime_ms, stats);
         topics.extend(history.loads());
         topics.extend(certificates(&shared));
+        let limits = shared.metrics.limits().into_iter();
+        topics.extend(limits.map(|(name, count)| (format!("limits/{name}"), count.to_string())));
         for (topic, value) in topics {
             let publish = InternalPublish {
                 topic: format!("$SYS/broker/{topic}"),

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Services};
-use crate::config::{Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
+use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
 use crate::tls::{Certificates, TlsError};
@@ -272,6 +272,11 @@ fn broker_limits(limits: &Limits) -> broker::Limits {
         max_subscriptions: limits.max_subscriptions_per_session,
         max_retained_messages: u64::from(limits.max_retained_messages),
         max_retained_bytes: limits.max_retained_bytes.as_u64(),
+        max_connections_per_address: limits.max_connections_per_address,
+        max_connections_per_user: limits.max_connections_per_user,
+        max_connect_rate: limits.max_connect_rate,
+        max_publish_rate: limits.max_publish_rate,
+        max_publish_bytes_rate: limits.max_publish_bytes_rate.as_u64(),
         connect_timeout: limits.connect_timeout.as_duration(),
         max_connections: limits.max_connections,
         max_handshakes: limits.max_handshakes,
@@ -335,6 +340,12 @@ fn listener_config(
         max_connections: listener.max_connections,
         proxies: (!ranges.is_empty())
             .then(|| Proxies::new(move |address| ranges.iter().any(|range| range.contains(address)))),
+        limits: broker::ListenerLimits {
+            max_packet_size: listener.limits.max_packet_size.map(ByteSize::as_u32_saturating),
+            max_connect_rate: listener.limits.max_connect_rate,
+            max_publish_rate: listener.limits.max_publish_rate,
+            max_publish_bytes_rate: listener.limits.max_publish_bytes_rate.map(ByteSize::as_u64),
+        },
     })
 }
 

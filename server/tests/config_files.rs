@@ -145,6 +145,7 @@ fn every_example_in_the_documentation_is_read() {
     let pages = [
         "authorisation.md",
         "configuration.md",
+        "limits.md",
         "cli.md",
         "getting-started.md",
         "rules.md",

@@ -59,10 +59,7 @@ impl Dispatch {
             let publication = step.message.publication();
             let fits = !publication.retain
                 || publication.payload.is_empty()
-                || shared
-                    .retained
-                    .has_room(publication.topic, step.message.size(), &shared.config.limits)
-                    .is_ok();
+                || shared.may_retain(publication.topic, step.message.size());
             if !fits && place == 0 {
                 return Err(ReasonCode::QuotaExceeded);
             }

@@ -476,6 +476,7 @@ fn made_by_rule(shared: &Shared, source: &Message, republish: Republish, now: No
         return None;
     }
     shared.check_topic_name(&republish.topic).ok()?;
+    shared.check_size(&republish.topic, &republish.payload, &republish.properties).ok()?;
     let trail = source.trail.with(republish.rule);
     let publication = Publication {
         id: shared.next_message_id(),

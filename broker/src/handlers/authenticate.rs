@@ -87,6 +87,16 @@ pub(crate) struct Known {
     pub(super) data: Option<Box<[u8]>>,
 }
 
+impl Known {
+    pub(crate) fn username(&self) -> Option<&str> {
+        self.publisher.identity.username.as_deref()
+    }
+
+    pub(crate) fn client_id(&self) -> &str {
+        &self.publisher.client_id
+    }
+}
+
 /// What came of asking about a CONNECT.
 pub(crate) enum Decided {
     Known(Known),

@@ -16,6 +16,8 @@ use crate::authorise::PublishRights;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::Limits;
+use crate::limits::UserPlace;
+use crate::listeners::Listener;
 use crate::message::{Publication, Publisher, Trail};
 use crate::restore::settled_for_group;
 use crate::session::{ClientLimits, Session, WillMessage};
@@ -95,6 +97,8 @@ pub(crate) struct Connecting {
     keep_alive_s: u16,
     wants_problem_information: bool,
     is_bridge: bool,
+    /// Its place among the clients of its user.
+    user: Option<UserPlace>,
     method: Option<Box<str>>,
     /// Last Authentication Data, for the CONNACK.
     data: Option<Box<[u8]>>,
@@ -105,6 +109,7 @@ impl Connecting {
     pub(crate) fn begin(
         shared: &Arc<Shared>,
         known: Known,
+        user: Option<UserPlace>,
         connect: &Connect<'_>,
         now: Now,
     ) -> Result<Self, Refusal> {
@@ -116,6 +121,9 @@ impl Connecting {
             .map(|will| will_message(shared, will, connect.is_bridge, &publisher, now))
             .transpose()?;
         let (requested_expiry_s, expiry_s) = session_expiry(connect, limits);
+        if expiry_s < requested_expiry_s {
+            shared.metrics.limit_session_expiry.add(1);
+        }
         let mut attached = attach(shared, &publisher.client_id, connect.clean_start, expiry_s, will);
         let token = record_session(shared, &mut attached, expiry_s, now);
         if let Some(ended) = attached.ended {
@@ -125,6 +133,9 @@ impl Connecting {
             shared.publish_will(*will);
         }
         let keep_alive_s = keep_alive(connect.keep_alive_s, limits);
+        if keep_alive_s != connect.keep_alive_s {
+            shared.metrics.limit_keep_alive.add(1);
+        }
         let mut connecting = Self {
             session: attached.session,
             generation: attached.generation,
@@ -144,6 +155,7 @@ impl Connecting {
             keep_alive_s,
             wants_problem_information: connect.properties.request_problem_information,
             is_bridge: connect.is_bridge,
+            user,
             method,
             data,
         };
@@ -182,7 +194,12 @@ impl Connecting {
     }
 
     /// Takes the session online: CONNACK first, then what it was owed.
-    pub(crate) fn finish(self, shared: &Arc<Shared>, now: Now) -> Result<Client, &'static str> {
+    pub(crate) fn finish(
+        self,
+        shared: &Arc<Shared>,
+        listener: &Listener,
+        now: Now,
+    ) -> Result<Client, &'static str> {
         let limits = &shared.config.limits;
         let groups: Vec<_> = {
             let mut inner = self.session.lock();
@@ -192,7 +209,7 @@ impl Connecting {
             inner.state.connect(self.client, limits);
             inner.client = Some(Arc::clone(&self.publisher));
             shared.watch_receiver(&mut inner);
-            if !self.encode_connack(limits, inner.state.out.buffer()) {
+            if !self.encode_connack(limits, listener, inner.state.out.buffer()) {
                 drop(inner);
                 self.abandon(shared);
                 return Err("the CONNACK is larger than the client's Maximum Packet Size");
@@ -228,6 +245,8 @@ impl Connecting {
             wants_problem_information: self.wants_problem_information,
             maximum_packet_size: self.client.maximum_packet_size,
             is_bridge: self.is_bridge,
+            flow: listener.flow(limits),
+            _user: self.user,
             output_is_full: false,
             began_with_expiry: self.requested_expiry_s > 0,
             replies: Vec::new(),
@@ -249,7 +268,7 @@ impl Connecting {
 
     /// Encodes the CONNACK; `false` if the client doesn't take one of this size. Nothing in it can be left out: without
     /// its limits the client would go beyond them.
-    fn encode_connack(&self, limits: &Limits, out: &mut Vec<u8>) -> bool {
+    fn encode_connack(&self, limits: &Limits, listener: &Listener, out: &mut Vec<u8>) -> bool {
         let mut plain = ConnAck::new(ReasonCode::Success);
         plain.session_present = self.session_present && self.client.version != ProtocolVersion::V3_1;
         let mut full = plain;
@@ -258,7 +277,7 @@ impl Connecting {
                 session_expiry_interval_s: (self.expiry_s != self.requested_expiry_s)
                     .then_some(self.expiry_s),
                 receive_maximum: Some(limits.receive_maximum),
-                maximum_packet_size: Some(limits.max_packet_size),
+                maximum_packet_size: Some(listener.max_packet_size(limits)),
                 topic_alias_maximum: Some(limits.topic_alias_maximum),
                 assigned_client_identifier: self.assigned_client_id.then_some(&self.session.client_id),
                 server_keep_alive_s: (self.keep_alive_s != self.requested_keep_alive_s)
@@ -330,6 +349,7 @@ pub(super) fn check(shared: &Shared, connect: &Connect<'_>) -> Result<(), Refusa
         return refuse(ReasonCode::ServerUnavailable, "the server is shutting down");
     }
     if connect.client_id.len() > usize::from(limits.max_client_id_bytes) {
+        shared.metrics.limit_client_id.add(1);
         return refuse(
             ReasonCode::ClientIdentifierNotValid,
             "the Client Identifier is longer than the limit",
@@ -348,6 +368,7 @@ pub(super) fn check(shared: &Shared, connect: &Connect<'_>) -> Result<(), Refusa
     if !limits.allow(&connect.properties.user_properties)
         || of_will.is_some_and(|properties| !limits.allow(properties))
     {
+        shared.metrics.limit_user_properties.add(1);
         return refuse(ReasonCode::QuotaExceeded, "more User Properties than the limit");
     }
     Ok(())

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use mqtt_protocol::{
-    Ack, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_pingresp,
+    Ack, Disconnect, Frame, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_pingresp,
 };
 use parking_lot::MutexGuard;
 use store::{CommitToken, Record};
@@ -28,6 +28,7 @@ use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
 use crate::dispatch::{Dispatch, Turn};
+use crate::limits::UserPlace;
 use crate::message::Publisher;
 use crate::outbound::Writing;
 use crate::session::state::{CONGESTED_BYTES, Received};
@@ -80,6 +81,10 @@ pub(crate) struct Client {
     maximum_packet_size: u32,
     /// It said so in its Protocol Level, as Mosquitto's bridges do: it wants no own messages back, and RETAIN as published.
     is_bridge: bool,
+    /// How fast it may publish, where there is a limit.
+    flow: Option<Box<crate::limits::Flow>>,
+    /// Its place among the clients of its user; given back with the connection.
+    _user: Option<UserPlace>,
     /// The client doesn't read its answers: it is read again when they are written.
     output_is_full: bool,
     /// What the client asked at CONNECT; an expiry of 0 may not be raised at DISCONNECT [MQTT-3.1.2.11.2, v5].
@@ -222,6 +227,29 @@ impl Client {
         self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
     }
 
+    /// Counts a publish against the client's rates. Beyond them the client isn't read for a while, which is no silence.
+    pub(crate) fn count_publish(&mut self, frame: &Frame<'_>, now: Now) {
+        let Some(flow) = &mut self.flow else { return };
+        if frame.first_byte >> 4 != PacketType::Publish as u8 {
+            return;
+        }
+        if let Some(throttled) = flow.count(frame.len, now) {
+            self.session.last_heard_ms.store(throttled.until_ms, Ordering::Relaxed);
+            let metrics = &self.shared.metrics;
+            let counter = if throttled.for_bytes {
+                &metrics.limit_publish_bytes_rate
+            } else {
+                &metrics.limit_publish_rate
+            };
+            counter.add(1);
+        }
+    }
+
+    /// Whether the client isn't read because it published too fast.
+    pub(crate) fn is_throttled(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.is_paused())
+    }
+
     /// Whether further packets may be handled; if not, the waker is registered with what holds them up.
     pub(crate) fn takes_input(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(pause) = &mut self.pause {
@@ -236,9 +264,16 @@ impl Client {
                 receiver.state.give_up_waiting();
             }
             drop(receiver);
-            // What wasn't read meanwhile doesn't count as silence.
-            self.heard(self.shared.clock.now());
             self.pause = None;
+            // What wasn't read meanwhile doesn't count as silence.
+            if !self.is_throttled() {
+                self.heard(self.shared.clock.now());
+            }
+        }
+        if let Some(flow) = &mut self.flow
+            && !flow.is_open(cx)
+        {
+            return false;
         }
         if self.output_is_full && self.waits_with_too_much() {
             return false;
@@ -420,6 +455,7 @@ impl Client {
     fn pause_for(&mut self, receiver: Arc<Session>) {
         let limit = self.shared.config.limits.max_publish_pause;
         if self.pause.is_none() && !limit.is_zero() {
+            self.shared.metrics.limit_publish_pause.add(1);
             self.pause = Some(Box::new(Pause { until: Box::pin(tokio::time::sleep(limit)), receiver }));
         }
     }

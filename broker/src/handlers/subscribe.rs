@@ -103,6 +103,7 @@ impl Client {
         if self.shared.config.limits.allow(properties) {
             return Ok(());
         }
+        self.shared.metrics.limit_user_properties.add(1);
         Err(self.violation(ReasonCode::QuotaExceeded, "more User Properties than the limit"))
     }
 
@@ -154,6 +155,7 @@ impl Client {
             let inner = self.session.lock();
             let existed = inner.subscriptions.find(text).is_some();
             if !existed && inner.subscriptions.len() >= limit {
+                shared.metrics.limit_subscriptions.add(1);
                 return Err(ReasonCode::QuotaExceeded);
             }
             existed

@@ -96,6 +96,14 @@ pub(super) async fn arrive(shared: Arc<Shared>, place: Place, stream: TcpStream,
         () = shutdown => return,
     };
     drop(arrival);
+    // Whom a proxy speaks for is known only now.
+    let place = match &outcome {
+        Ok((peer, _)) if listener.proxies.is_some() => match place.of_address(peer.ip()) {
+            Some(place) => place,
+            None => return,
+        },
+        _ => place,
+    };
     let shared_too = Arc::clone(&shared);
     match outcome {
         Ok((peer, Arrived::Tcp(stream))) => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::tls::TlsSetup;
+use crate::limits::ListenerLimits;
 
 /// One place where clients connect.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct ListenerConfig {
     pub max_connections: u32,
     /// Who must say, by the PROXY protocol, whose connection it passes on. With it nobody else may connect.
     pub proxies: Option<Proxies>,
+    /// What it allows otherwise than the broker.
+    pub limits: ListenerLimits,
 }
 
 impl ListenerConfig {
@@ -35,6 +38,7 @@ impl ListenerConfig {
             allow_anonymous: false,
             max_connections: 100_000,
             proxies: None,
+            limits: ListenerLimits::default(),
         }
     }
 }

@@ -29,7 +29,9 @@ pub use self::websocket::{
     Control as WebSocketControl, FrameError as WebSocketFrameError, FrameReader as WebSocketFrameReader,
 };
 use crate::broker::{BoundListener, Shared};
+use crate::config::Limits;
 use crate::connection::Connection;
+use crate::limits::{Flow, ListenerLimits, Place, SharedBucket};
 
 /// Pause after an accept that failed for want of something, as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -43,8 +45,10 @@ pub(crate) struct Listener {
     pub(crate) allow_anonymous: bool,
     speaks: Speaks,
     proxies: Option<Proxies>,
-    max_connections: u32,
-    connections: AtomicU32,
+    pub(crate) max_connections: u32,
+    pub(crate) connections: AtomicU32,
+    pub(crate) limits: ListenerLimits,
+    connect_rate: SharedBucket,
     /// When it warned last, on the monotonic clock.
     warned_ms: AtomicU64,
 }
@@ -66,30 +70,31 @@ impl Listener {
     }
 }
 
-/// One connection's place in the counts; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    shared: Arc<Shared>,
-    pub(crate) listener: Arc<Listener>,
-}
-
-impl Place {
-    /// Takes a place, if both the listener and the broker have one.
-    fn take(shared: &Arc<Shared>, listener: &Arc<Listener>) -> Option<Self> {
-        listener.connections.fetch_add(1, Ordering::AcqRel);
-        shared.connections.fetch_add(1, Ordering::AcqRel);
-        let place = Self { shared: Arc::clone(shared), listener: Arc::clone(listener) };
-        let fits = listener.connections.load(Ordering::Acquire) <= listener.max_connections
-            && shared.connections.load(Ordering::Acquire) <= shared.config.limits.max_connections;
-        fits.then_some(place)
+impl Listener {
+    /// Largest packet accepted here, in bytes.
+    pub(crate) fn max_packet_size(&self, limits: &Limits) -> u32 {
+        self.limits.max_packet_size.unwrap_or(limits.max_packet_size)
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.listener.connections.fetch_sub(1, Ordering::AcqRel);
-        if self.shared.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.all_closed.notify_waiters();
+    /// What watches how fast one client publishes here.
+    pub(crate) fn flow(&self, limits: &Limits) -> Option<Box<Flow>> {
+        Flow::new(
+            self.limits.max_publish_rate.unwrap_or(limits.max_publish_rate),
+            self.limits.max_publish_bytes_rate.unwrap_or(limits.max_publish_bytes_rate),
+        )
+    }
+
+    /// Waits as long as connections came faster than they may; those that come meanwhile wait in the system's accept queue.
+    async fn keep_rate(&self, shared: &Shared) {
+        let now_ms = shared.clock.now().mono_ms;
+        let wait = self.connect_rate.take(now_ms).max(shared.connect_rate.take(now_ms));
+        if wait.is_zero() {
+            return;
+        }
+        shared.metrics.limit_connect_rate.add(1);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.shutdown_started.notified() => {}
         }
     }
 }
@@ -138,6 +143,8 @@ pub(crate) async fn open(shared: Arc<Shared>, config: ListenerConfig) -> std::io
         max_connections: config.max_connections,
         connections: AtomicU32::new(0),
         warned_ms: AtomicU64::new(0),
+        limits: config.limits,
+        connect_rate: SharedBucket::new(config.limits.max_connect_rate),
     });
     shared.listeners.lock().push(Arc::clone(&listener));
     tracing::info!(listener = %name, address = %endpoint, "listening");
@@ -156,7 +163,10 @@ async fn accept(shared: Arc<Shared>, listener: Arc<Listener>, socket: Socket) {
             () = shutdown => return,
         };
         match accepted {
-            Ok(accepted) => serve(&shared, &listener, accepted),
+            Ok(accepted) => {
+                serve(&shared, &listener, accepted);
+                listener.keep_rate(&shared).await;
+            }
             Err(error) => {
                 tracing::warn!(listener = %listener.name, %error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -166,7 +176,12 @@ async fn accept(shared: Arc<Shared>, listener: Arc<Listener>, socket: Socket) {
 }
 
 fn serve(shared: &Arc<Shared>, listener: &Arc<Listener>, accepted: Accepted) {
-    let Some(place) = Place::take(shared, listener) else {
+    let address = match &accepted {
+        // A proxy speaks for many.
+        Accepted::Tcp(_, peer) if listener.proxies.is_none() => peer.ip(),
+        Accepted::Tcp(..) | Accepted::Unix(_) => None,
+    };
+    let Some(place) = Place::take(shared, listener, address) else {
         shared.metrics.connections_refused.add(1);
         tracing::debug!(listener = %listener.name, "connection closed: no more are allowed");
         return;

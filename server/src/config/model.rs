@@ -120,6 +120,9 @@ pub struct Listener {
     /// Connections open at one time. Default 100,000, range 1 to 10,000,000.
     #[serde(default = "Listener::default_max_connections")]
     pub max_connections: u32,
+    /// What is allowed here otherwise than `[limits]` say. Default: nothing.
+    #[serde(default)]
+    pub limits: ListenerLimits,
 }
 
 impl Listener {
@@ -137,6 +140,7 @@ impl Listener {
             allow_anonymous: true,
             authentication: None,
             max_connections: Self::default_max_connections(),
+            limits: ListenerLimits::default(),
         }
     }
 
@@ -237,6 +241,16 @@ pub struct Limits {
     pub authentication: AuthenticationLimits,
     /// When somebody who fails to prove who they are has to wait.
     pub lockout: LockoutConfig,
+    /// Connections at one time of one address, in IPv6 of one network of 64 bits. Default 0 (any), range 0 to 10,000,000.
+    pub max_connections_per_address: u32,
+    /// Clients connected at one time under one user name. Default 0 (any), range 0 to 10,000,000.
+    pub max_connections_per_user: u32,
+    /// Connections accepted in one second on all listeners. Default 0 (any), range 0 to 1,000,000.
+    pub max_connect_rate: u32,
+    /// Messages that one client publishes in one second. Default 0 (any), range 0 to 10,000,000.
+    pub max_publish_rate: u32,
+    /// Bytes that one client publishes in one second. Default 0 (any), range 0 to 1 TiB.
+    pub max_publish_bytes_rate: ByteSize,
     /// What one rule may use.
     pub rules: RuleLimits,
 }
@@ -270,9 +284,31 @@ impl Default for Limits {
             max_handshakes: 4_096,
             authentication: AuthenticationLimits::default(),
             lockout: LockoutConfig::default(),
+            max_connections_per_address: 0,
+            max_connections_per_user: 0,
+            max_connect_rate: 0,
+            max_publish_rate: 0,
+            max_publish_bytes_rate: ByteSize::bytes(0),
             rules: RuleLimits::default(),
         }
     }
+}
+
+/// What one listener allows where it isn't what `[limits]` say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerLimits {
+    /// Largest packet accepted here. Default: that of `[limits]`; the same range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_packet_size: Option<ByteSize>,
+    /// Connections accepted in one second here; those of `[limits]` count beside it. Default 0 (any), range 0 to 1,000,000.
+    pub max_connect_rate: u32,
+    /// Messages that one client publishes here in one second. Default: that of `[limits]`; the same range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_publish_rate: Option<u32>,
+    /// Bytes that one client publishes here in one second. Default: those of `[limits]`; the same range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_publish_bytes_rate: Option<ByteSize>,
 }
 
 /// What happens to a message that doesn't fit a session's queue.

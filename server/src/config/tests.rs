@@ -484,6 +484,11 @@ const RANGES: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("limits", "max_queued_memory", "0", "'1TiB'", "-1", "1099511627777"),
     ("limits", "max_outbound_bytes", "'64KiB'", "'1GiB'", "65535", "1073741825"),
     ("limits", "max_publish_pause", "'0s'", "'60s'", "'-1s'", "'61s'"),
+    ("limits", "max_connections_per_address", "0", "10000000", "-1", "10000001"),
+    ("limits", "max_connections_per_user", "0", "10000000", "-1", "10000001"),
+    ("limits", "max_connect_rate", "0", "1000000", "-1", "1000001"),
+    ("limits", "max_publish_rate", "0", "10000000", "-1", "10000001"),
+    ("limits", "max_publish_bytes_rate", "0", "'1TiB'", "-1", "1099511627777"),
     ("limits", "max_topic_levels", "1", "128", "0", "129"),
     ("limits", "max_client_id_bytes", "23", "65535", "22", "65536"),
     ("limits", "max_user_properties", "0", "65535", "-1", "65536"),
@@ -530,6 +535,19 @@ fn ranges_hold_at_both_ends_and_end_there() {
             let text = refused(&format!("[{section}]\n{key} = {value}\n"), &none());
             assert!(text.contains(&format!("{section}.{key}")), "{text}");
             assert!(text.contains("tidegate.toml:2:"), "{text}");
+        }
+    }
+    for (key, ends) in [
+        ("max_packet_size", [("1023", false), ("1024", true), ("'256MiB'", true), ("268435457", false)]),
+        ("max_connect_rate", [("-1", false), ("0", true), ("1000000", true), ("1000001", false)]),
+        ("max_publish_rate", [("-1", false), ("0", true), ("10000000", true), ("10000001", false)]),
+        ("max_publish_bytes_rate", [("-1", false), ("0", true), ("'1TiB'", true), ("1099511627777", false)]),
+    ] {
+        for (value, good) in ends {
+            let text = format!(
+                "[[listeners]]\nname = 'a'\naddress = '127.0.0.1:1'\nlimits = {{ {key} = {value} }}\n"
+            );
+            assert_eq!(read(&text, &none()).is_ok(), good, "{key} = {value}");
         }
     }
     for (value, good) in [(0, false), (1, true), (10_000_000, true), (10_000_001, false)] {

@@ -9,7 +9,7 @@ use actions::config::{AuthKind, ConnectorConfig};
 
 use super::authentication::AuthenticatorConfig;
 use super::listeners;
-use super::model::{AclConfig, Config, Limits, Listener, ListenerKind, RuleLimits, Store};
+use super::model::{AclConfig, Config, Limits, Listener, ListenerKind, ListenerLimits, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
 use super::units::{ByteSize, Period};
@@ -32,6 +32,13 @@ pub(super) enum Finding {
     /// It can, but is hardly meant so.
     Warning(String),
 }
+
+/// Smallest and largest of what may be the largest packet.
+const PACKET_SIZES: (ByteSize, ByteSize) = (ByteSize::kib(1), ByteSize::mib(256));
+/// Highest rates, in a second; zero means that there is no limit.
+const CONNECT_RATE_MAX: u32 = 1_000_000;
+const PUBLISH_RATE_MAX: u32 = 10_000_000;
+const BYTES_RATE_MAX: ByteSize = ByteSize::gib(1_024);
 
 /// Longest name of a listener, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -149,6 +156,7 @@ impl Check {
                 );
             }
             self.listener_authentication(&list.clone().index(i), listener, &config.authentication);
+            self.listener_limits(&list.clone().index(i).key("limits"), name, &listener.limits);
             self.listener_warnings(listener, &config.authentication);
         }
     }
@@ -179,6 +187,29 @@ impl Check {
                 self.error(at, format!("there is no [authentication.{name}]"), None);
             } else if names.iter().take(number).any(|before| before == name) {
                 self.error(at, format!("\"{name}\" is named twice"), None);
+            }
+        }
+    }
+
+    fn listener_limits(&mut self, at: &Path, name: &str, limits: &ListenerLimits) {
+        let largest = limits.max_packet_size.map(ByteSize::as_u64);
+        let bytes_rate = limits.max_publish_bytes_rate.map(ByteSize::as_u64);
+        for (key, value, min, max) in [
+            ("max_packet_size", largest, PACKET_SIZES.0.as_u64(), PACKET_SIZES.1.as_u64()),
+            ("max_connect_rate", Some(u64::from(limits.max_connect_rate)), 0, u64::from(CONNECT_RATE_MAX)),
+            ("max_publish_rate", limits.max_publish_rate.map(u64::from), 0, u64::from(PUBLISH_RATE_MAX)),
+            ("max_publish_bytes_rate", bytes_rate, 0, BYTES_RATE_MAX.as_u64()),
+        ] {
+            if let Some(value) = value
+                && !(min..=max).contains(&value)
+            {
+                self.error(
+                    at.clone().key(key),
+                    format!(
+                        "limits.{key} of listener \"{name}\" is {value}, must be between {min} and {max}"
+                    ),
+                    None,
+                );
             }
         }
     }
@@ -263,7 +294,20 @@ impl Check {
         let l = limits;
         let zero = ByteSize::bytes(0);
         let tib = ByteSize::gib(1024);
-        self.range("limits", "max_packet_size", l.max_packet_size, ByteSize::kib(1), ByteSize::mib(256), "");
+        self.range("limits", "max_packet_size", l.max_packet_size, PACKET_SIZES.0, PACKET_SIZES.1, "");
+        let connections = 10_000_000;
+        self.range(
+            "limits",
+            "max_connections_per_address",
+            l.max_connections_per_address,
+            0,
+            connections,
+            "",
+        );
+        self.range("limits", "max_connections_per_user", l.max_connections_per_user, 0, connections, "");
+        self.range("limits", "max_connect_rate", l.max_connect_rate, 0, CONNECT_RATE_MAX, "");
+        self.range("limits", "max_publish_rate", l.max_publish_rate, 0, PUBLISH_RATE_MAX, "");
+        self.range("limits", "max_publish_bytes_rate", l.max_publish_bytes_rate, zero, BYTES_RATE_MAX, "");
         self.range("limits", "receive_maximum", l.receive_maximum, 1, u16::MAX, "");
         self.range("limits", "max_keep_alive", l.max_keep_alive, Period::ZERO, Period::secs(65_535), "");
         self.range("limits", "will_after_crash", l.will_after_crash, Period::ZERO, Period::secs(3_600), "");
