@@ -65,6 +65,8 @@ counters! {
     subscriptions_denied,
     /// Wills that their client may not leave, or may not any more when they were due.
     wills_denied,
+    /// Messages that a rule, or the program in its name, had no right to publish.
+    rule_output_denied,
     /// Messages made by rules that were refused: too many hops, or an invalid topic.
     dropped_rule_output,
     /// Publishes refused as a whole.

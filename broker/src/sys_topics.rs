@@ -34,6 +34,7 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
                 properties: Vec::new(),
                 message_expiry_interval_s: None,
                 trail: Trail::default(),
+                run_as: None,
             };
             let message = shared.internal_message(&publish);
             if let Err(reason) = publish_message(&shared, Dispatch::internal(&shared, message)).await {

@@ -70,6 +70,13 @@ fn every_rule_is_compiled() {
 }
 
 #[test]
+fn the_example_of_access_rules_says_what_it_says() {
+    let text = std::fs::read_to_string(folder().join("examples/rights.acl")).unwrap();
+    let rules = access::acl::parse_text(&text, "rights.acl").unwrap_or_else(|faults| panic!("{faults:?}"));
+    assert_eq!(rules.len(), 5);
+}
+
+#[test]
 fn only_the_examples_that_say_so_are_open_to_the_network() {
     for path in toml_files(&folder().join("examples")) {
         let loaded = load(Some(&path), &environment()).unwrap();
@@ -136,6 +143,7 @@ fn every_example_in_the_documentation_is_read() {
     let docs = folder().join("../docs");
     let mut seen = 0;
     let pages = [
+        "authorisation.md",
         "configuration.md",
         "cli.md",
         "getting-started.md",

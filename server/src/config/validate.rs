@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use access::acl::{RULES_MAX, parse_line};
 use actions::Connectors;
 use actions::config::{AuthKind, ConnectorConfig};
 
 use super::authentication::AuthenticatorConfig;
 use super::listeners;
-use super::model::{Config, Limits, Listener, ListenerKind, RuleLimits, Store};
+use super::model::{AclConfig, Config, Limits, Listener, ListenerKind, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
 use super::units::{ByteSize, Period};
@@ -40,6 +41,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut check = Check { findings: Vec::new() };
     check.listeners(config);
     check.authentication(&config.authentication);
+    check.acl(&config.acl);
     check.limits(&config.limits);
     check.authentication_limits(&config.limits);
     check.rule_limits(&config.limits.rules);
@@ -218,6 +220,23 @@ impl Check {
             for (key, problem) in method.faults() {
                 let at = key.map_or_else(|| at.clone(), |key| at.clone().key(key));
                 self.error(at, format!("authentication.{name}: {problem}"), None);
+            }
+        }
+    }
+
+    fn acl(&mut self, acl: &AclConfig) {
+        let list = Path::keys(&["acl", "rules"]);
+        let rules = acl.rules.as_deref().unwrap_or_default();
+        if rules.len() > RULES_MAX {
+            let message = format!("acl.rules: has {} rules, more than the limit of {RULES_MAX}", rules.len());
+            self.error(list.clone(), message, None);
+        }
+        let source = "acl.rules".into();
+        for (number, rule) in rules.iter().enumerate() {
+            if let Err(fault) = parse_line(rule, &source, 1) {
+                let message = format!("acl.rules: at character {}: {}", fault.column, fault.message);
+                let help = "docs/authorisation.md has the words of a rule";
+                self.error(list.clone().index(number), message, Some(help));
             }
         }
     }
