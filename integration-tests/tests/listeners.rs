@@ -1,6 +1,5 @@
 //! Every kind of listener, with foreign clients and with bytes of our own.
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "helpers of tests: a failure is a failed test, at the caller's line"
