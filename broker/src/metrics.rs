@@ -26,6 +26,8 @@ macro_rules! counters {
             pub retained_messages: u64,
             /// Bytes of all Retained Messages.
             pub retained_bytes: u64,
+            /// Bytes of all messages that wait in queues in memory, counted in each queue.
+            pub queued_memory_bytes: u64,
         }
 
         impl Metrics {
@@ -61,6 +63,8 @@ counters! {
     dropped_slow_consumer,
     /// Messages dropped because a queue was full.
     dropped_queue_full,
+    /// Messages dropped because all queues together had as much memory as they may.
+    dropped_memory_full,
     /// Messages larger than the receiver's Maximum Packet Size.
     dropped_too_large,
     /// Messages whose Message Expiry Interval was over.
@@ -73,12 +77,26 @@ counters! {
     subscriptions_denied,
     /// Wills that their client may not leave, or may not any more when they were due.
     wills_denied,
+    /// Messages that a rule, or the program in its name, had no right to publish.
+    rule_output_denied,
     /// Messages made by rules that were refused: too many hops, or an invalid topic.
     dropped_rule_output,
     /// Publishes refused as a whole.
     publishes_refused,
     /// Network Connections accepted by listeners.
     connections_opened,
+    /// Network Connections closed at once because no more were allowed.
+    connections_refused,
+    /// Network Connections closed because as many handshakes as allowed were under way.
+    handshakes_refused,
+    /// Network Connections closed because TLS, WebSocket or a proxy's header took too long.
+    handshake_timeouts,
+    /// Handshakes of TLS that failed.
+    tls_failed,
+    /// Requests for WebSocket that were refused.
+    websocket_failed,
+    /// Network Connections refused because no proxy, or none of the listener's, said whose they were.
+    proxied_refused,
     /// CONNECT packets refused.
     connects_refused,
     /// CONNECT packets given up because nobody decided about them in time, or the client didn't answer.
@@ -198,6 +216,7 @@ impl Metrics {
             DropReason::Offline => {}
             DropReason::SlowConsumer => self.dropped_slow_consumer.add(1),
             DropReason::QueueFull => self.dropped_queue_full.add(1),
+            DropReason::MemoryFull => self.dropped_memory_full.add(1),
             DropReason::NotAuthorized => self.dropped_not_authorized.add(1),
             DropReason::TooLarge => self.dropped_too_large.add(1),
         }

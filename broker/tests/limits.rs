@@ -271,6 +271,7 @@ impl MessageHandler for Grow {
             retain: true,
             properties: Vec::new(),
             message_expiry_interval_s: None,
+            run_as: None,
         });
         Progress::Done
     }
@@ -303,6 +304,7 @@ fn internal(topic: &str, payload_bytes: usize) -> InternalPublish {
         properties: Vec::new(),
         message_expiry_interval_s: None,
         trail: Trail::default(),
+        run_as: None,
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use mqtt_protocol::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Frame, Packet, ProtocolVersion, ReasonCode, Will,
 };
-use smallvec::SmallVec;
 use store::{CommitToken, Record};
 
 use super::Client;
@@ -125,13 +124,13 @@ impl Connecting {
         if expiry_s < requested_expiry_s {
             shared.metrics.limit_session_expiry.add(1);
         }
-        let attached = attach(shared, &publisher.client_id, connect.clean_start, expiry_s, will);
-        let token = record_session(shared, &attached, expiry_s, now);
+        let mut attached = attach(shared, &publisher.client_id, connect.clean_start, expiry_s, will);
+        let token = record_session(shared, &mut attached, expiry_s, now);
         if let Some(ended) = attached.ended {
             shared.retire(&ended);
         }
         if let Some(will) = attached.will_of_old_connection {
-            shared.publish_will(*will, &attached.session);
+            shared.publish_will(*will);
         }
         let keep_alive_s = keep_alive(connect.keep_alive_s, limits);
         if keep_alive_s != connect.keep_alive_s {
@@ -296,22 +295,27 @@ impl Connecting {
 /// doesn't outlive its connection is told of only where the store has to forget it.
 fn record_session(
     shared: &Arc<Shared>,
-    attached: &Attached,
+    attached: &mut Attached,
     expiry_interval_s: u32,
     now: Now,
 ) -> Result<CommitToken, ReasonCode> {
     if !shared.store.keeps_records() {
         return Ok(CommitToken::NOTHING_OWED);
     }
-    let session = &attached.session;
-    let will = session.lock().will.as_ref().map(|will| Arc::clone(&will.message));
+    let session = Arc::clone(&attached.session);
+    let session = &session;
+    let message = session.lock().will.as_ref().map(|will| Arc::clone(&will.message));
     let mut cold = Box::default();
-    let mut records: SmallVec<[Record<'_>; 3]> = SmallVec::new();
+    let mut records: Vec<Record<'_>> = Vec::new();
+    // The will of the connection or session that was there and is due now: with the end of its own record it gets a place
+    // among those that are published whatever comes.
+    let mut due = attached.will_of_old_connection.take();
     if let Some(ended) = &attached.ended {
         let mut inner = ended.lock();
         inner.state.settle_shared();
         shared.record(ended, &mut inner);
         cold = inner.cold.take().unwrap_or_default();
+        due = inner.will.take();
         if ended.take_off_record(&mut inner) {
             records.push(Record::SessionEnded { session: ended.key() });
         }
@@ -319,16 +323,22 @@ fn record_session(
     records.extend(cold.iter().filter_map(settled_for_group));
     let mut inner = session.lock();
     shared.record(session, &mut inner);
-    if expiry_interval_s > 0 || inner.is_recorded {
+    let is_kept = expiry_interval_s > 0 || inner.is_recorded;
+    if is_kept {
         session.put_on_record(&mut inner, shared.can_stream);
         // Ends the will that was there, too.
         records.push(Record::SessionStarted { session: session.key(), expiry_interval_s });
-        if let (Some(will), Some(message)) = (&inner.will, &will) {
+        if let (Some(will), Some(message)) = (&inner.will, &message) {
             records.push(will.record(session.key(), message, now.mono_ms));
         }
     }
     shared.load_window(session, &mut inner);
-    shared.append(&records)
+    // That of a session that outlives its connection is in its own record.
+    let own = inner.will.as_deref_mut().filter(|_| !is_kept);
+    let token = shared.append_with_wills(records, due.as_deref_mut().into_iter().chain(own));
+    drop(inner);
+    attached.will_of_old_connection = due;
+    token
 }
 
 /// Everything about a CONNECT that can be refused before anybody is asked whose it is.
@@ -417,6 +427,7 @@ fn will_message(
         message,
         delay_s: will.delay_interval_s,
         expiry_interval_s: will.publish.message_expiry_interval_s,
+        place: 0,
     }))
 }
 
@@ -447,7 +458,7 @@ struct Attached {
     present: bool,
     /// The session of the same identifier that Clean Start ended.
     ended: Option<Arc<Session>>,
-    /// The will of the connection that was taken over, if it is due now.
+    /// The will of the connection or session that was there, if it is due now.
     will_of_old_connection: Option<Box<WillMessage>>,
 }
 
@@ -489,7 +500,7 @@ fn attach(
             inner.link = None;
             inner.ended = true;
         }
-        let session = Session::new(client_id, expiry_s);
+        let session = Session::new(client_id, expiry_s, &shared.queued_memory);
         let generation = {
             let mut inner = session.lock();
             inner.will = will;

@@ -187,7 +187,7 @@ impl Client {
             }
             inner.subscriptions.insert(SessionSubscription { filter: stored, group });
             is_partial |= shared.access.version() != version;
-            if is_partial && inner.state.guard.is_none() {
+            if is_partial {
                 inner.state.guard = Some(shared.guard(&self.publisher));
             }
         }
@@ -330,7 +330,7 @@ fn add(
             let group = match groups.iter().find(|group| *group.share_name == *share_name) {
                 Some(group) => Arc::clone(group),
                 None => {
-                    let group = Arc::new(Group::new(share_name, Arc::clone(stored)));
+                    let group = Arc::new(Group::new(share_name, Arc::clone(stored), &shared.queued_memory));
                     groups.push(Arc::clone(&group));
                     group
                 }

@@ -36,7 +36,7 @@ impl Place {
     ) -> Option<Self> {
         listener.connections.fetch_add(1, Ordering::AcqRel);
         shared.connections.fetch_add(1, Ordering::AcqRel);
-        let mut place = Self {
+        let place = Self {
             shared: Arc::clone(shared),
             listener: Arc::clone(listener),
             _address: None,
@@ -48,14 +48,22 @@ impl Place {
             shared.metrics.limit_connections.add(1);
             return place.refused(ReasonCode::ServerBusy, "no more connections are allowed");
         }
-        match AddressPlace::take(shared, address) {
+        place.count_for(address)
+    }
+
+    /// Counts the connection for its address, once that is known. `None`: it is to be closed at once.
+    pub(crate) fn count_for(mut self, address: Option<IpAddr>) -> Option<Self> {
+        if self.refusal.is_some() {
+            return Some(self);
+        }
+        match AddressPlace::take(&self.shared, address) {
             Ok(address) => {
-                place._address = address;
-                Some(place)
+                self._address = address;
+                Some(self)
             }
             Err(()) => {
-                shared.metrics.limit_connections_per_address.add(1);
-                place.refused(ReasonCode::QuotaExceeded, "no more connections are allowed from this address")
+                self.shared.metrics.limit_connections_per_address.add(1);
+                self.refused(ReasonCode::QuotaExceeded, "no more connections are allowed from this address")
             }
         }
     }

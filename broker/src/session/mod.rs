@@ -8,6 +8,7 @@
 
 mod backlog;
 mod inflight;
+pub(crate) mod memory;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod registry;
@@ -19,13 +20,14 @@ use std::task::Waker;
 
 use mqtt_protocol::ReasonCode;
 use parking_lot::{Mutex, MutexGuard};
-use store::{CommitToken, MessageRecord, QueueReader, Record, SessionKey, Store, StoredInflight};
+use store::{CommitToken, MessageRecord, QueueKey, QueueReader, Record, SessionKey, Store, StoredInflight};
 
 use crate::config::Limits;
 use crate::dispatch::message_record;
 use crate::message::{Message, Publisher};
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
+use memory::QueuedMemory;
 use state::SessionState;
 
 pub(crate) use backlog::{Backlog, BacklogRead};
@@ -100,7 +102,12 @@ pub(crate) struct WillMessage {
     pub(crate) delay_s: u32,
     /// Message Expiry Interval: counted from publication, not from the CONNECT.
     pub(crate) expiry_interval_s: Option<u32>,
+    /// Its place in the store's queue of wills; 0: it isn't there.
+    pub(crate) place: u64,
 }
+
+/// The store's queue of wills.
+pub(crate) const WILLS: QueueKey<'_> = QueueKey::Wills { namespace: 0 };
 
 impl WillMessage {
     /// The will as the store keeps it; `message` is its own.
@@ -110,15 +117,31 @@ impl WillMessage {
         message: &'a Message,
         now_ms: u64,
     ) -> Record<'a> {
-        let publication = message.publication();
         Record::Will {
             session,
             delay_s: self.delay_s,
-            retain: publication.retain,
-            message: MessageRecord {
-                expires_after_ms: self.expiry_interval_s.map(|seconds| u64::from(seconds) * 1_000),
-                ..message_record(&publication, now_ms)
+            retain: message.publication().retain,
+            message: self.message_record(message, now_ms),
+        }
+    }
+
+    /// The will in the queue of those that are published whatever becomes of the session; `message` is its own.
+    pub(crate) fn queued<'a>(&self, message: &'a Message, now_ms: u64) -> [Record<'a>; 2] {
+        let publication = message.publication();
+        [
+            Record::Message(self.message_record(message, now_ms)),
+            Record::Queued {
+                queue: WILLS,
+                id: Some(publication.id),
+                body: if publication.retain { &[1] } else { &[0] },
             },
+        ]
+    }
+
+    fn message_record<'a>(&self, message: &'a Message, now_ms: u64) -> MessageRecord<'a> {
+        MessageRecord {
+            expires_after_ms: self.expiry_interval_s.map(|seconds| u64::from(seconds) * 1_000),
+            ..message_record(&message.publication(), now_ms)
         }
     }
 }
@@ -139,14 +162,14 @@ impl Keyed for SessionSubscription {
 }
 
 impl Session {
-    pub(crate) fn new(client_id: &str, expiry_interval_s: u32) -> Arc<Self> {
+    pub(crate) fn new(client_id: &str, expiry_interval_s: u32, memory: &Arc<QueuedMemory>) -> Arc<Self> {
         Arc::new(Self {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             client_id: client_id.into(),
             last_heard_ms: AtomicU64::new(0),
             on_record: AtomicBool::new(false),
             inner: Mutex::new(SessionInner {
-                state: SessionState::new(),
+                state: SessionState::new(memory),
                 link: None,
                 client: None,
                 subscriptions: CompactSet::default(),

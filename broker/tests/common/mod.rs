@@ -54,15 +54,13 @@ pub async fn listen_for(broker: Broker, allow_anonymous: bool) -> Harness {
 pub async fn listen_within(broker: Broker, allow_anonymous: bool, limits: ListenerLimits) -> Harness {
     let listener = broker
         .listen(ListenerConfig {
-            name: "tcp".into(),
-            address: ([127, 0, 0, 1], 0).into(),
             allow_anonymous,
-            max_connections: 10_000,
             limits,
+            ..ListenerConfig::tcp("tcp", ([127, 0, 0, 1], 0).into())
         })
         .await
         .unwrap();
-    Harness { broker, port: listener.local_addr.port() }
+    Harness { broker, port: listener.address().unwrap().port() }
 }
 
 pub struct Client {
