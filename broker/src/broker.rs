@@ -185,8 +185,8 @@ impl Broker {
         let identity = store.identity();
         let no_session = QueueKey::Session(SessionKey { namespace: 0, client_id: "" });
         let can_stream = store.queue_reader(no_session).is_some();
-        let max_queued_memory = config.limits.max_queued_memory;
         let connect_rate = SharedBucket::new(config.limits.max_connect_rate);
+        let max_queued_memory = config.limits.max_queued_memory;
         let shared = Arc::new_cyclic(|this| Shared {
             this: Weak::clone(this),
             can_stream,
@@ -244,12 +244,12 @@ impl Broker {
         self.shared
             .check_topic_name(&publish.topic)
             .map_err(|cause| PublishError::Topic { topic: publish.topic.clone(), cause })?;
-        if !self.shared.may_run_as(publish.run_as.as_ref(), &publish.topic, publish.qos, publish.retain) {
-            return Err(PublishError::Refused(ReasonCode::NotAuthorized));
-        }
         self.shared
             .check_size(&publish.topic, &publish.payload, &publish.properties)
             .map_err(PublishError::Refused)?;
+        if !self.shared.may_run_as(publish.run_as.as_ref(), &publish.topic, publish.qos, publish.retain) {
+            return Err(PublishError::Refused(ReasonCode::NotAuthorized));
+        }
         let message = self.shared.internal_message(&publish);
         publish_message(&self.shared, Dispatch::internal(&self.shared, message))
             .await

@@ -4,8 +4,6 @@
 
 use std::time::Duration;
 
-pub use crate::limits::ListenerLimits;
-
 /// What happens to a message that a session's full queue can't take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueuePolicy {

@@ -24,9 +24,9 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
         let mut topics = totals(&stats, &shared.config.version, uptime_ms);
         history.push(uptime_ms, stats);
         topics.extend(history.loads());
-        topics.extend(certificates(&shared));
         let limits = shared.metrics.limits().into_iter();
         topics.extend(limits.map(|(name, count)| (format!("limits/{name}"), count.to_string())));
+        topics.extend(certificates(&shared));
         for (topic, value) in topics {
             let publish = InternalPublish {
                 topic: format!("$SYS/broker/{topic}"),

@@ -338,14 +338,14 @@ fn listener_config(
         speaks,
         allow_anonymous: listener.allow_anonymous,
         max_connections: listener.max_connections,
-        proxies: (!ranges.is_empty())
-            .then(|| Proxies::new(move |address| ranges.iter().any(|range| range.contains(address)))),
         limits: broker::ListenerLimits {
             max_packet_size: listener.limits.max_packet_size.map(ByteSize::as_u32_saturating),
             max_connect_rate: listener.limits.max_connect_rate,
             max_publish_rate: listener.limits.max_publish_rate,
             max_publish_bytes_rate: listener.limits.max_publish_bytes_rate.map(ByteSize::as_u64),
         },
+        proxies: (!ranges.is_empty())
+            .then(|| Proxies::new(move |address| ranges.iter().any(|range| range.contains(address)))),
     })
 }
 

@@ -48,12 +48,11 @@ impl Place {
             shared.metrics.limit_connections.add(1);
             return place.refused(ReasonCode::ServerBusy, "no more connections are allowed");
         }
-        place.of_address(address)
+        place.count_for(address)
     }
 
-    /// Takes a place among those of an address, which a proxy may tell later than the others are taken. `None`: the
-    /// connection is to be closed at once.
-    pub(crate) fn of_address(mut self, address: Option<IpAddr>) -> Option<Self> {
+    /// Counts the connection for its address, once that is known. `None`: it is to be closed at once.
+    pub(crate) fn count_for(mut self, address: Option<IpAddr>) -> Option<Self> {
         if self.refusal.is_some() {
             return Some(self);
         }

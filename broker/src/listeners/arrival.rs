@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::TcpStream;
 
+use super::Listener;
 use super::config::{Speaks, WebSocketConfig};
 use super::peer::PeerAddress;
 use super::proxy::{ProxyError, read_header};
 use super::tls::{TlsSetup, TlsStream};
 use super::transport::Carrier;
 use super::websocket::{UpgradeError, WebSocket};
-use super::{Listener, Place};
 use crate::broker::Shared;
 use crate::connection::Connection;
+use crate::limits::Place;
 
 /// First byte of a CONNECT.
 const CONNECT: u8 = 0x10;
@@ -96,13 +97,14 @@ pub(super) async fn arrive(shared: Arc<Shared>, place: Place, stream: TcpStream,
         () = shutdown => return,
     };
     drop(arrival);
-    // Whom a proxy speaks for is known only now.
     let place = match &outcome {
-        Ok((peer, _)) if listener.proxies.is_some() => match place.of_address(peer.ip()) {
-            Some(place) => place,
-            None => return,
-        },
-        _ => place,
+        // The proxy has named whose connection it is.
+        Ok((client, _)) if listener.proxies.is_some() => place.count_for(client.ip()),
+        Ok(_) | Err(_) => Some(place),
+    };
+    let Some(place) = place else {
+        shared.metrics.connections_refused.add(1);
+        return;
     };
     let shared_too = Arc::clone(&shared);
     match outcome {

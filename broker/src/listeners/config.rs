@@ -21,6 +21,8 @@ pub struct ListenerConfig {
     pub allow_anonymous: bool,
     /// Network Connections at a time on this listener.
     pub max_connections: u32,
+    /// What it allows otherwise than the broker.
+    pub limits: ListenerLimits,
     /// Who must say, by the PROXY protocol, whose connection it passes on. With it nobody else may connect.
     pub proxies: Option<Proxies>,
     /// What it allows otherwise than the broker.
@@ -37,6 +39,7 @@ impl ListenerConfig {
             speaks: Speaks::Mqtt,
             allow_anonymous: false,
             max_connections: 100_000,
+            limits: ListenerLimits::default(),
             proxies: None,
             limits: ListenerLimits::default(),
         }

@@ -68,9 +68,7 @@ impl Listener {
         }
         may
     }
-}
 
-impl Listener {
     /// Largest packet accepted here, in bytes.
     pub(crate) fn max_packet_size(&self, limits: &Limits) -> u32 {
         self.limits.max_packet_size.unwrap_or(limits.max_packet_size)
@@ -142,9 +140,9 @@ pub(crate) async fn open(shared: Arc<Shared>, config: ListenerConfig) -> std::io
         proxies: config.proxies,
         max_connections: config.max_connections,
         connections: AtomicU32::new(0),
-        warned_ms: AtomicU64::new(0),
         limits: config.limits,
         connect_rate: SharedBucket::new(config.limits.max_connect_rate),
+        warned_ms: AtomicU64::new(0),
     });
     shared.listeners.lock().push(Arc::clone(&listener));
     tracing::info!(listener = %name, address = %endpoint, "listening");
@@ -176,8 +174,8 @@ async fn accept(shared: Arc<Shared>, listener: Arc<Listener>, socket: Socket) {
 }
 
 fn serve(shared: &Arc<Shared>, listener: &Arc<Listener>, accepted: Accepted) {
+    // A proxy's own address counts for nobody; its clients' are counted when it has named them.
     let address = match &accepted {
-        // A proxy speaks for many.
         Accepted::Tcp(_, peer) if listener.proxies.is_none() => peer.ip(),
         Accepted::Tcp(..) | Accepted::Unix(_) => None,
     };
