@@ -22,6 +22,7 @@ use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
 use crate::records::{Before, READS_MAX};
 use crate::restore::settled_for_group;
+use crate::session::memory::QueuedMemory;
 use crate::session::registry::Registry;
 use crate::session::{Session, SessionInner, WillMessage};
 use crate::subscriptions::index::FilterIndex;
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) timers: Timers,
     pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
     pub(crate) arrivals: Arrivals,
+    /// What waits in queues in memory.
+    pub(crate) queued_memory: Arc<QueuedMemory>,
     pub(crate) connections: AtomicU32,
     pub(crate) clients: AtomicU64,
     pub(crate) all_closed: Notify,
@@ -176,6 +179,7 @@ impl Broker {
         let identity = store.identity();
         let no_session = QueueKey::Session(SessionKey { namespace: 0, client_id: "" });
         let can_stream = store.queue_reader(no_session).is_some();
+        let max_queued_memory = config.limits.max_queued_memory;
         let shared = Arc::new_cyclic(|this| Shared {
             this: Weak::clone(this),
             can_stream,
@@ -196,6 +200,7 @@ impl Broker {
             timers: Timers::new(),
             listeners: Mutex::new(Vec::new()),
             arrivals: Arrivals::default(),
+            queued_memory: QueuedMemory::new(max_queued_memory),
             connections: AtomicU32::new(0),
             clients: AtomicU64::new(0),
             all_closed: Notify::new(),
@@ -365,6 +370,7 @@ impl Shared {
         stats.subscriptions = self.subscription_count.load(Ordering::Relaxed);
         stats.retained_messages = retained_messages;
         stats.retained_bytes = retained_bytes;
+        stats.queued_memory_bytes = self.queued_memory.used();
         stats
     }
 
@@ -519,7 +525,7 @@ impl Shared {
         for group in groups {
             self.metrics.dropped_expired.add(group.pump(self, now.mono_ms));
         }
-        session.lock().state = crate::session::state::SessionState::new();
+        session.lock().state = crate::session::state::SessionState::new(&self.queued_memory);
     }
 
     /// Publishes a will, in the background.

@@ -35,7 +35,10 @@ pub struct Limits {
     pub max_queued_bytes: u64,
     /// Messages queued in memory for one session while sessions live in memory.
     pub max_queued_messages: u32,
-    /// What happens when one of the two is reached.
+    /// Bytes of the messages that wait in memory for all sessions together. Past them sessions in memory go by their policy,
+    /// durable ones leave more to the disk, and clients that read too slowly get no more at QoS 0.
+    pub max_queued_memory: u64,
+    /// What happens when one of these is reached.
     pub max_queued_policy: QueuePolicy,
     /// Bytes waiting in memory for one client's socket; QoS 0 messages beyond it are dropped and counted.
     pub max_outbound_bytes: u32,
@@ -81,6 +84,7 @@ impl Default for Limits {
             max_session_expiry: Duration::from_secs(7 * 24 * 3600),
             max_queued_bytes: 1024 * 1024 * 1024,
             max_queued_messages: 10_000,
+            max_queued_memory: 1024 * 1024 * 1024,
             max_queued_policy: QueuePolicy::DropOldest,
             max_outbound_bytes: 4 * 1024 * 1024,
             max_publish_pause: Duration::from_millis(100),

@@ -26,6 +26,8 @@ macro_rules! counters {
             pub retained_messages: u64,
             /// Bytes of all Retained Messages.
             pub retained_bytes: u64,
+            /// Bytes of all messages that wait in queues in memory, counted in each queue.
+            pub queued_memory_bytes: u64,
         }
 
         impl Metrics {
@@ -53,6 +55,8 @@ counters! {
     dropped_slow_consumer,
     /// Messages dropped because a queue was full.
     dropped_queue_full,
+    /// Messages dropped because all queues together had as much memory as they may.
+    dropped_memory_full,
     /// Messages larger than the receiver's Maximum Packet Size.
     dropped_too_large,
     /// Messages whose Message Expiry Interval was over.
@@ -168,6 +172,7 @@ impl Metrics {
             DropReason::Offline => {}
             DropReason::SlowConsumer => self.dropped_slow_consumer.add(1),
             DropReason::QueueFull => self.dropped_queue_full.add(1),
+            DropReason::MemoryFull => self.dropped_memory_full.add(1),
             DropReason::NotAuthorized => self.dropped_not_authorized.add(1),
             DropReason::TooLarge => self.dropped_too_large.add(1),
         }

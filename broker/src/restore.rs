@@ -90,7 +90,7 @@ impl Shared {
 
     /// Makes one session again, or ends it if its time is over.
     fn restore_session(self: &Arc<Self>, stored: StoredSession, before: Before, now: Now, found: &mut Found) {
-        let session = Session::new(&stored.client_id, stored.expiry_interval_s);
+        let session = Session::new(&stored.client_id, stored.expiry_interval_s, &self.queued_memory);
         let since_ms = before.since(stored.detached_at_ms.unwrap_or(before.stamp_ms), now);
         let expiry_ms = match stored.expiry_interval_s {
             u32::MAX => u64::MAX,

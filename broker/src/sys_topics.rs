@@ -59,6 +59,7 @@ fn totals(stats: &Stats, version: &str, uptime_ms: u64) -> Vec<(String, String)>
     let offline = stats.sessions.saturating_sub(stats.connections);
     let dropped = stats.dropped_slow_consumer
         + stats.dropped_queue_full
+        + stats.dropped_memory_full
         + stats.dropped_too_large
         + stats.dropped_expired;
     [

@@ -1,4 +1,10 @@
 //! Every kind of listener, with foreign clients and with bytes of our own.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is a failed test, at the caller's line"
+)]
 
 use std::fs;
 use std::io::{Read, Write};

@@ -11,6 +11,7 @@ pub mod client;
 pub mod config;
 mod demo;
 pub mod log;
+mod memory;
 pub mod rules;
 pub mod server;
 pub mod storage;

@@ -111,7 +111,6 @@ impl Server {
         let control: Arc<dyn AccessControl> = Arc::clone(&access) as _;
         let broker = Broker::with_access(broker_config(config), storage.store(), Some(hook), control);
         access.attach(broker.access_listener());
-        pipeline.attach(Arc::new(broker.clone()));
         if let Some(store) = storage.durable() {
             let restored = broker.restore(Arc::clone(store)).await.map_err(StartError::Restore)?;
             tracing::info!(
@@ -122,6 +121,8 @@ impl Server {
                 "taken up from the store"
             );
         }
+        // What error actions say goes to sessions of before too, so not sooner.
+        pipeline.attach(Arc::new(broker.clone()));
         let admin = admin_socket(storage, &pipeline);
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
@@ -254,6 +255,10 @@ fn broker_limits(limits: &Limits) -> broker::Limits {
         max_session_expiry: limits.max_session_expiry.as_duration(),
         max_queued_bytes: limits.max_queued_bytes.as_u64(),
         max_queued_messages: limits.max_queued_messages,
+        max_queued_memory: match limits.max_queued_memory.as_u64() {
+            0 => crate::memory::quarter(),
+            bytes => bytes,
+        },
         max_queued_policy: match limits.max_queued_policy {
             QueuePolicy::DropOldest => broker::QueuePolicy::DropOldest,
             QueuePolicy::Refuse => broker::QueuePolicy::Refuse,

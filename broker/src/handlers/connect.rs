@@ -479,7 +479,7 @@ fn attach(
             inner.link = None;
             inner.ended = true;
         }
-        let session = Session::new(client_id, expiry_s);
+        let session = Session::new(client_id, expiry_s, &shared.queued_memory);
         let generation = {
             let mut inner = session.lock();
             inner.will = will;

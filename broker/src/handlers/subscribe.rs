@@ -328,7 +328,7 @@ fn add(
             let group = match groups.iter().find(|group| *group.share_name == *share_name) {
                 Some(group) => Arc::clone(group),
                 None => {
-                    let group = Arc::new(Group::new(share_name, Arc::clone(stored)));
+                    let group = Arc::new(Group::new(share_name, Arc::clone(stored), &shared.queued_memory));
                     groups.push(Arc::clone(&group));
                     group
                 }

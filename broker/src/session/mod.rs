@@ -8,6 +8,7 @@
 
 mod backlog;
 mod inflight;
+pub(crate) mod memory;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod registry;
@@ -26,6 +27,7 @@ use crate::dispatch::message_record;
 use crate::message::{Message, Publisher};
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
+use memory::QueuedMemory;
 use state::SessionState;
 
 pub(crate) use backlog::{Backlog, BacklogRead};
@@ -160,14 +162,14 @@ impl Keyed for SessionSubscription {
 }
 
 impl Session {
-    pub(crate) fn new(client_id: &str, expiry_interval_s: u32) -> Arc<Self> {
+    pub(crate) fn new(client_id: &str, expiry_interval_s: u32, memory: &Arc<QueuedMemory>) -> Arc<Self> {
         Arc::new(Self {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             client_id: client_id.into(),
             last_heard_ms: AtomicU64::new(0),
             on_record: AtomicBool::new(false),
             inner: Mutex::new(SessionInner {
-                state: SessionState::new(),
+                state: SessionState::new(memory),
                 link: None,
                 client: None,
                 subscriptions: CompactSet::default(),

@@ -1,4 +1,4 @@
-//! The command line: `tidegate serve | demo | check | certs | rules | dead-letters | acl | passwd | sql | pub | sub | version`.
+//! The command line: `tidegate serve | demo | check | acl | certs | passwd | rules | dead-letters | sql | pub | sub | version`.
 //!
 //! Without a subcommand the demo runs, or the server when a configuration is named (`--config`, `TIDEGATE_CONFIG`).
 //! Results go to standard output, everything else to standard error; [`Exit`] lists the exit codes.

@@ -201,6 +201,9 @@ pub struct Limits {
     pub max_queued_bytes: ByteSize,
     /// Messages queued for one session, where they are kept in memory alone. Default 10,000, range 1 to 100,000,000.
     pub max_queued_messages: u32,
+    /// Bytes of the messages that wait in memory for all sessions together; 0: a quarter of the memory that the process may
+    /// have. Default 0, range 0 to 1 TiB.
+    pub max_queued_memory: ByteSize,
     /// What happens to a message that doesn't fit the queue. Default `drop_oldest`.
     pub max_queued_policy: QueuePolicy,
     /// Bytes that wait in memory for one client's socket. Default 4 MiB, range 64 KiB to 1 GiB.
@@ -250,6 +253,7 @@ impl Default for Limits {
             will_after_crash: Period::secs(30),
             max_queued_bytes: ByteSize::gib(1),
             max_queued_messages: 10_000,
+            max_queued_memory: ByteSize::bytes(0),
             max_queued_policy: QueuePolicy::DropOldest,
             max_outbound_bytes: ByteSize::mib(4),
             max_publish_pause: Period::millis(100),

@@ -498,6 +498,7 @@ const RANGES: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("limits", "max_session_expiry", "'0s'", "'36500d'", "'-1s'", "'36501d'"),
     ("limits", "max_queued_bytes", "'64KiB'", "'1TiB'", "65535", "1099511627777"),
     ("limits", "max_queued_messages", "1", "100000000", "0", "100000001"),
+    ("limits", "max_queued_memory", "0", "'1TiB'", "-1", "1099511627777"),
     ("limits", "max_outbound_bytes", "'64KiB'", "'1GiB'", "65535", "1073741825"),
     ("limits", "max_publish_pause", "'0s'", "'60s'", "'-1s'", "'61s'"),
     ("limits", "max_topic_levels", "1", "128", "0", "129"),

@@ -277,6 +277,7 @@ impl Check {
         );
         self.range("limits", "max_queued_bytes", l.max_queued_bytes, ByteSize::kib(64), tib, "");
         self.range("limits", "max_queued_messages", l.max_queued_messages, 1, 100_000_000, "");
+        self.range("limits", "max_queued_memory", l.max_queued_memory, zero, tib, "");
         self.range("limits", "max_topic_levels", l.max_topic_levels, 1, 128, "");
         self.range("limits", "max_client_id_bytes", l.max_client_id_bytes, 23, u16::MAX, "");
         self.range(

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use actions::config::OrderBy;
-use actions::{Early, Enqueued, ItemId, Outlet, OutletItem, Owing, RenderError, RepublishRequest, Request};
+use actions::{
+    ActionConfig, Early, Enqueued, ItemId, Outlet, OutletItem, Owing, RenderError, RepublishRequest, Request,
+};
 use broker::{ActionQueue, HookEffects, OwedToAction, Republish, Trail};
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
 use rules_sql::{CompiledRule, Evaluation, Outcome, Output};
@@ -435,6 +437,12 @@ impl Rule {
     /// What an action acts upon.
     pub(super) fn resource(&self, action: &str) -> Option<String> {
         self.running(action).map(|(loaded, _)| loaded.config.resource())
+    }
+
+    /// Whether its error action is a republish.
+    pub(super) fn republishes_errors(&self) -> bool {
+        let loaded = self.loaded.error_action.as_ref();
+        loaded.is_some_and(|loaded| matches!(loaded.config, ActionConfig::Republish(_)))
     }
 
     /// The error action as it runs.
