@@ -307,6 +307,23 @@ fn sections_to_come_are_refused_as_such() {
 }
 
 #[test]
+fn access_rules_are_read_where_they_stand() {
+    let config = accepted("[acl]\nrules = ['allow all all \"#\"']\nfile = 'acl.txt'\n", &none());
+    assert_eq!(config.acl.file.as_deref(), Some(Path::new("/etc/tidegate/acl.txt")));
+    assert_refused(
+        "[acl]\nrules = [\n  'allow all all \"#\"',\n  'allow write all \"a\"',\n]\n",
+        &none(),
+        r#"
+error: /etc/tidegate/tidegate.toml:4:3: acl.rules: at character 7: expected `publish`, `subscribe` or `all`, found `write`
+  |
+4 |   'allow write all "a"',
+  |   ^^^^^^^^^^^^^^^^^^^^^
+  help: docs/authorisation.md has the words of a rule
+"#,
+    );
+}
+
+#[test]
 fn values_of_the_wrong_type_are_refused() {
     assert_refused(
         "[limits]\nconnect_timeout = 10\n",
