@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use mqtt_protocol::topic::{self, TopicError};
 use mqtt_protocol::{QoS, ReasonCode};
+use parking_lot::Mutex;
 use store::{MessageId, QueueKey, Record, SessionKey, Store};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::access::{AccessControl, OpenAccess};
 use crate::authorise::Denials;
 use crate::clock::{Clock, Now};
-use crate::config::{BrokerConfig, ListenerConfig};
+use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, Fanout};
 use crate::hook::MessageHook;
-use crate::listeners;
+use crate::listeners::{self, Arrivals, Endpoint, Listener, ListenerConfig};
 use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
 use crate::records::{Before, READS_MAX};
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) timers: Timers,
     /// What waits in queues in memory.
     pub(crate) queued_memory: Arc<QueuedMemory>,
+    pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
+    pub(crate) arrivals: Arrivals,
     pub(crate) connections: AtomicU32,
     pub(crate) clients: AtomicU64,
     pub(crate) all_closed: Notify,
@@ -92,7 +95,15 @@ pub struct BoundListener {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens; the port is the real one.
-    pub local_addr: SocketAddr,
+    pub endpoint: Endpoint,
+}
+
+impl BoundListener {
+    /// Its IP address and port, unless it is a Unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.address()
+    }
 }
 
 /// A message that the embedding program publishes.
@@ -112,6 +123,8 @@ pub struct InternalPublish {
     pub message_expiry_interval_s: Option<u32>,
     /// Rules that led to it; they won't see it again.
     pub trail: Trail,
+    /// User name whose rights it needs; `None`: the program may publish what it likes.
+    pub run_as: Option<Arc<str>>,
 }
 
 /// Why a topic is refused.
@@ -186,6 +199,8 @@ impl Broker {
             retained: Retained::new(),
             timers: Timers::new(),
             queued_memory: QueuedMemory::new(max_queued_memory),
+            listeners: Mutex::new(Vec::new()),
+            arrivals: Arrivals::default(),
             connections: AtomicU32::new(0),
             clients: AtomicU64::new(0),
             all_closed: Notify::new(),
@@ -218,6 +233,9 @@ impl Broker {
         self.shared
             .check_topic_name(&publish.topic)
             .map_err(|cause| PublishError::Topic { topic: publish.topic.clone(), cause })?;
+        if !self.shared.may_run_as(publish.run_as.as_ref(), &publish.topic, publish.qos, publish.retain) {
+            return Err(PublishError::Refused(ReasonCode::NotAuthorized));
+        }
         let message = self.shared.internal_message(&publish);
         publish_message(&self.shared, Dispatch::internal(&self.shared, message))
             .await

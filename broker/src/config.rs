@@ -1,8 +1,7 @@
-//! What the broker can be told: limits, each with a unit and a default, and listeners.
+//! What the broker can be told: limits, each with a unit and a default.
 //!
 //! Plain types: reading them from a file is the server's matter.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What happens to a message that a session's full queue can't take.
@@ -63,6 +62,9 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Network Connections at a time.
     pub max_connections: u32,
+    /// Connections at a time that are on their way to MQTT: through a proxy's header, a handshake of TLS, a request for
+    /// WebSocket.
+    pub max_handshakes: u32,
     /// Shortest time that a will waits after a crash of the broker, if its session may be resumed; the longest is twice that,
     /// so that not all go out at once.
     pub will_after_crash: Duration,
@@ -95,6 +97,7 @@ impl Default for Limits {
             max_retained_bytes: 1024 * 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
             max_connections: 1_000_000,
+            max_handshakes: 4_096,
             will_after_crash: Duration::from_secs(30),
             max_rule_hops: 8,
         }
@@ -110,17 +113,4 @@ pub struct BrokerConfig {
     pub sys_interval: Duration,
     /// Version text for `$SYS/broker/version`.
     pub version: String,
-}
-
-/// One address that the broker listens on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerConfig {
-    /// Name, for logs, metrics and `listener()` in rules.
-    pub name: String,
-    /// Address; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Whether clients need not say who they are. Without it, and without an authenticator, nobody gets in.
-    pub allow_anonymous: bool,
-    /// Network Connections at a time on this listener.
-    pub max_connections: u32,
 }

@@ -124,6 +124,12 @@ impl<IO: Transport> Connection<IO> {
         }
     }
 
+    /// Gives it what is left of the time for its CONNECT.
+    pub(crate) fn until(mut self, deadline: Pin<Box<Sleep>>) -> Self {
+        self.phase = Phase::New { deadline: Some(deadline) };
+        self
+    }
+
     /// One turn; an error closes the connection.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         let now = self.shared.clock.now();
@@ -351,8 +357,14 @@ impl<IO: Transport> Connection<IO> {
                 };
                 let limit = self.shared.config.limits.connect_timeout;
                 let deadline = deadline.take().unwrap_or_else(|| Box::pin(tokio::time::sleep(limit)));
-                let stage =
-                    Authenticating::begin(&self.shared, &self.place.listener, self.peer, &connect, deadline);
+                let stage = Authenticating::begin(
+                    &self.shared,
+                    &self.place.listener,
+                    self.peer,
+                    self.io.certificate(),
+                    &connect,
+                    deadline,
+                );
                 let mut stage = match stage {
                     Ok(stage) => Box::new(stage),
                     Err(refusal) => return Err(self.refuse(&refusal, &connect)),
@@ -529,7 +541,7 @@ impl<IO: Transport> Connection<IO> {
     fn write(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), Close> {
         loop {
             if self.writing.is_done() {
-                let Phase::Open(client) = &mut self.phase else { return Ok(()) };
+                let Phase::Open(client) = &mut self.phase else { return self.flush(cx) };
                 match client.take_output(cx, now)? {
                     Some(writing) => self.writing = writing,
                     None => return self.flush(cx),

@@ -69,12 +69,26 @@ counters! {
     subscriptions_denied,
     /// Wills that their client may not leave, or may not any more when they were due.
     wills_denied,
+    /// Messages that a rule, or the program in its name, had no right to publish.
+    rule_output_denied,
     /// Messages made by rules that were refused: too many hops, or an invalid topic.
     dropped_rule_output,
     /// Publishes refused as a whole.
     publishes_refused,
     /// Network Connections accepted by listeners.
     connections_opened,
+    /// Network Connections closed at once because no more were allowed.
+    connections_refused,
+    /// Network Connections closed because as many handshakes as allowed were under way.
+    handshakes_refused,
+    /// Network Connections closed because TLS, WebSocket or a proxy's header took too long.
+    handshake_timeouts,
+    /// Handshakes of TLS that failed.
+    tls_failed,
+    /// Requests for WebSocket that were refused.
+    websocket_failed,
+    /// Network Connections refused because no proxy, or none of the listener's, said whose they were.
+    proxied_refused,
     /// CONNECT packets refused.
     connects_refused,
     /// CONNECT packets given up because nobody decided about them in time, or the client didn't answer.

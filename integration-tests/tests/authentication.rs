@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use integration_tests::tools::{mosquitto_pub, mosquitto_sub};
+use integration_tests::tools::{self, Program, mosquitto_pub, mosquitto_sub};
 use integration_tests::{Broker, BrokerBuilder, Client, Version};
 
 /// "wonderland", made by mosquitto_passwd 2.0.11.
@@ -15,6 +15,9 @@ const BOB: &str = "bob:$6$8plttfgSvF30CeX9$oOmsCsOL8/1sCA7GvisajZD8ctMgPx5B4eOLf
 /// "password", of the reference implementation's test suite.
 const CARL: &str =
     "carl:$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+
+/// "pencil", the user of RFC 7677.
+const USER: &str = "user:$scram-sha-256$4096$W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=$wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
 /// Tokens of the user `ada`, signed with [`SECRET`] by HS256 unless said otherwise.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -334,4 +337,108 @@ fn methods_are_asked_in_order_and_the_first_that_knows_decides() {
     assert_eq!(answers_to(&broker, Some("ada"), Some(TOKEN_OVER)), WRONG);
     assert_eq!(answers_to(&broker, Some("eve"), Some("wonderland")), WRONG);
     assert_eq!(answers_to(&broker, None, None), UNKNOWN);
+}
+
+fn with_scram(folder: &Folder, builder: BrokerBuilder) -> Broker {
+    let users = folder.users(&format!("{USER}\n"));
+    builder.section(&format!("[authentication.scram]\ntype = \"scram\"\nfile = {users:?}\n")).start()
+}
+
+/// What a client says that somebody else wrote.
+#[track_caller]
+fn scramp(broker: &Broker, arguments: &[&str]) -> String {
+    let mut command = tools::python("scram_client.py", "scramp");
+    command.arg(broker.address().port().to_string()).args(arguments);
+    Program::start(command).succeed()
+}
+
+#[test]
+fn scram_right_password_v5_4_12_0_5() {
+    let folder = Folder::new("scram-right");
+    let broker = with_scram(&folder, closed());
+    assert_eq!(scramp(&broker, &["user", "pencil"]).trim(), "CONNACK 00");
+}
+
+#[test]
+fn scram_wrong_password() {
+    let folder = Folder::new("scram-wrong");
+    let broker = with_scram(&folder, closed());
+    assert_eq!(scramp(&broker, &["user", "pencils"]).trim(), "CONNACK 86");
+}
+
+#[test]
+fn scram_unknown_user() {
+    let folder = Folder::new("scram-unknown");
+    let broker = with_scram(&folder, closed());
+    assert_eq!(scramp(&broker, &["nobody", "pencil"]).trim(), "CONNACK 86");
+}
+
+#[test]
+fn scram_too_many_failures() {
+    let folder = Folder::new("scram-failures");
+    let limits = "[limits.lockout]\nfailures_per_user = 2\nfirst_wait = \"10m\"\nlongest_wait = \"10m\"\n";
+    let broker = with_scram(&folder, closed().section(limits));
+    for user in ["user", "nobody"] {
+        for _ in 0..2 {
+            assert_eq!(scramp(&broker, &[user, "wrong"]).trim(), "CONNACK 86");
+        }
+        assert_eq!(scramp(&broker, &[user, "pencil"]).trim(), "CONNACK 9f");
+    }
+}
+
+#[test]
+fn scram_other_ways_to_come_in() {
+    let folder = Folder::new("scram-other");
+    let broker = with_scram(&folder, closed());
+    assert_eq!(answers_to(&broker, Some("user"), Some("pencil")), WRONG);
+    assert_eq!(answers_to(&broker, None, None), UNKNOWN);
+    for (properties, code) in [
+        ("[15 'SCRAM-SHA-1' 16 'n,,n=user,r=x']", 0x8c),
+        ("[15 'SCRAM-SHA-256-PLUS' 16 'n,,n=user,r=x']", 0x8c),
+        ("[15 'SCRAM-SHA-256']", 0x86),
+        ("[15 'SCRAM-SHA-256' 16 'p=tls-exporter,,n=user,r=x']", 0x86),
+        ("[15 'SCRAM-SHA-256' 16 'n,a=admin,n=user,r=x']", 0x86),
+    ] {
+        let mut client = Client::open(&broker, Version::V5);
+        client.send(&format!("10 ['MQTT' 05 02 003c {properties} 'a']"));
+        assert_eq!(client.connack().code, code, "{properties}");
+        client.expect_closed();
+    }
+    // The CONNECT names somebody else than the exchange.
+    let mut client = Client::open(&broker, Version::V5);
+    client.send("10 ['MQTT' 05 82 003c [15 'SCRAM-SHA-256' 16 'n,,n=user,r=x'] 'a' 'admin']");
+    assert_eq!(client.connack().code, 0x86);
+    // Where passwords are taken too, the same file serves.
+    let users = folder.users(&format!("{USER}\n"));
+    let both = with_users(closed(), &users).start();
+    assert_eq!(answers_to(&both, Some("user"), Some("pencil")), IN);
+    assert_eq!(answers_to(&both, Some("user"), Some("pencils")), WRONG);
+}
+
+#[test]
+fn scram_again_while_messages_go_on_v5_s4_12_1() {
+    let folder = Folder::new("scram-again");
+    let broker = with_scram(&folder, closed());
+    let said = scramp(&broker, &["user", "pencil", "pencil"]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "CONNACK 00");
+    assert!(lines.contains(&"MSG meanwhile") && lines.contains(&"AUTH 00"), "{said}");
+}
+
+#[test]
+fn scram_again_in_vain_v5_4_12_1_2() {
+    let folder = Folder::new("scram-vain");
+    let broker = with_scram(&folder, closed());
+    let said = scramp(&broker, &["user", "pencil", "pencils"]);
+    assert!(said.trim().ends_with("DISCONNECT 87"), "{said}");
+}
+
+#[test]
+fn scram_file_of_another_kind() {
+    let folder = Folder::new("scram-file");
+    let users = folder.users(&format!("{USER}\n{ADA}\n"));
+    let said = closed()
+        .section(&format!("[authentication.scram]\ntype = \"scram\"\nfile = {users:?}\n"))
+        .fails_to_start();
+    assert!(said.contains("line 2: SCRAM needs lines that `tidegate passwd --scram` makes"), "{said}");
 }

@@ -15,3 +15,4 @@ mod memory;
 pub mod rules;
 pub mod server;
 pub mod storage;
+pub mod tls;

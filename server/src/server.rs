@@ -8,14 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actions::{ConnectorError, Connectors, TargetPolicy};
-use broker::{AccessControl, BoundListener, Broker, BrokerConfig, ListenerConfig};
+use broker::{
+    AccessControl, BoundListener, Broker, BrokerConfig, Endpoint, ListenerConfig, Proxies, Speaks,
+    WebSocketConfig,
+};
 use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Services};
-use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
+use crate::config::{Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
+use crate::tls::{Certificates, TlsError};
 
 /// Why a server doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +34,12 @@ pub enum StartError {
         address: SocketAddr,
     },
     /// The address can't be listened on.
-    #[error("listener \"{listener}\": can't listen on {address}")]
+    #[error("listener \"{listener}\": can't listen on {place}")]
     Listen {
         /// Name of the listener.
         listener: String,
-        /// Its address.
-        address: SocketAddr,
+        /// Its address, or its socket's file.
+        place: String,
         /// What the system said.
         source: io::Error,
     },
@@ -48,6 +52,9 @@ pub enum StartError {
     /// Access can't be decided about as the configuration says.
     #[error("nobody could come in as the configuration says")]
     Access(#[source] AccessError),
+    /// The certificates of listeners can't be used.
+    #[error("{}", sentences(.0))]
+    Certificates(Vec<TlsError>),
     /// The store can't be read.
     #[error("what the store has kept can't be read")]
     Restore(#[source] io::Error),
@@ -77,6 +84,7 @@ pub struct Server {
     broker: Broker,
     pipeline: RulePipeline,
     access: Arc<Access>,
+    certificates: Arc<Certificates>,
     listeners: Vec<BoundListener>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
@@ -94,6 +102,8 @@ impl Server {
             hops: config.limits.rules.hops,
             store: storage.durable().cloned(),
         };
+        let certificates = Certificates::load(&config.listeners).map_err(StartError::Certificates)?;
+        let certificates = Arc::new(certificates);
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         access.watch();
@@ -115,7 +125,11 @@ impl Server {
         let admin = admin_socket(storage, &pipeline);
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
-            match broker.listen(listener_config(listener)).await {
+            let bound = match listener_config(listener, config, &certificates) {
+                Ok(settings) => broker.listen(settings).await,
+                Err(error) => Err(error),
+            };
+            match bound {
                 Ok(bound) => listeners.push(bound),
                 Err(error) => {
                     if let Some(admin) = admin {
@@ -126,7 +140,8 @@ impl Server {
                 }
             }
         }
-        Ok(Self { broker, pipeline, access, listeners, admin: Mutex::new(admin) })
+        certificates.watch();
+        Ok(Self { broker, pipeline, access, certificates, listeners, admin: Mutex::new(admin) })
     }
 
     /// The broker.
@@ -144,6 +159,11 @@ impl Server {
         &self.access
     }
 
+    /// The certificates of the listeners.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
     /// The listeners with their real addresses, in the order of the configuration.
     pub fn listeners(&self) -> &[BoundListener] {
         &self.listeners
@@ -151,7 +171,7 @@ impl Server {
 
     /// The address of the first listener.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.listeners.first().map(|listener| listener.local_addr)
+        self.listeners.iter().find_map(BoundListener::address)
     }
 
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
@@ -197,7 +217,7 @@ pub fn connectors(config: &Config, before: &Connectors) -> Result<Connectors, Ve
     Connectors::load(&config.connectors, &targets(config), before)
 }
 
-fn sentences(errors: &[ConnectorError]) -> String {
+fn sentences<E: ToString>(errors: &[E]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
@@ -207,10 +227,10 @@ pub(crate) fn random() -> u64 {
 }
 
 fn cannot_listen(listener: &Listener, source: io::Error) -> StartError {
-    let (name, address) = (listener.name.clone(), listener.address);
-    match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::AddressInUse { listener: name, address },
-        _ => StartError::Listen { listener: name, address, source },
+    let name = listener.name.clone();
+    match (source.kind(), listener.address) {
+        (io::ErrorKind::AddrInUse, Some(address)) => StartError::AddressInUse { listener: name, address },
+        _ => StartError::Listen { listener: name, place: listener.place(), source },
     }
 }
 
@@ -253,6 +273,7 @@ fn broker_limits(limits: &Limits) -> broker::Limits {
         max_retained_bytes: limits.max_retained_bytes.as_u64(),
         connect_timeout: limits.connect_timeout.as_duration(),
         max_connections: limits.max_connections,
+        max_handshakes: limits.max_handshakes,
         will_after_crash: limits.will_after_crash.as_duration(),
         max_rule_hops: limits.rules.hops,
     }
@@ -275,13 +296,45 @@ pub fn rule_limits(limits: &RuleLimits) -> rules_sql::Limits {
     }
 }
 
-fn listener_config(listener: &Listener) -> ListenerConfig {
-    ListenerConfig {
+/// A listener as the broker takes it. What a checked configuration can't lack is no reason to guess: never is TLS left out.
+fn listener_config(
+    listener: &Listener,
+    config: &Config,
+    certificates: &Certificates,
+) -> Result<ListenerConfig, io::Error> {
+    let lacks = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("it has no {what}"));
+    let websocket = || {
+        let settings = listener.websocket.clone().unwrap_or_default();
+        // A packet may come in a frame of its own.
+        let max_frame_size = settings.max_frame_size.max(config.limits.max_packet_size).as_u64();
+        WebSocketConfig { path: settings.path, origins: settings.origins, max_frame_size }
+    };
+    let speaks = match (listener.kind, certificates.setup(&listener.name)) {
+        (ListenerKind::Tls, Some(setup)) => Speaks::Tls(setup),
+        (ListenerKind::Wss, Some(setup)) => Speaks::SecureWebSocket(setup, websocket()),
+        (ListenerKind::Ws, _) => Speaks::WebSocket(websocket()),
+        (ListenerKind::Auto, setup) => Speaks::Any(setup, websocket()),
+        (ListenerKind::Tcp | ListenerKind::Unix, _) => Speaks::Mqtt,
+        (ListenerKind::Tls | ListenerKind::Wss, None) => return Err(lacks("certificate")),
+    };
+    let endpoint = match (listener.kind, &listener.path, listener.address) {
+        (ListenerKind::Unix, Some(path), _) => {
+            Endpoint::Unix { path: path.clone(), mode: listener.socket_mode().unwrap_or(0o600) }
+        }
+        (ListenerKind::Unix, None, _) => return Err(lacks("path")),
+        (_, _, Some(address)) => Endpoint::Ip(address),
+        (_, _, None) => return Err(lacks("address")),
+    };
+    let ranges = listener.proxy_protocol.clone();
+    Ok(ListenerConfig {
         name: listener.name.clone(),
-        address: listener.address,
+        endpoint,
+        speaks,
         allow_anonymous: listener.allow_anonymous,
         max_connections: listener.max_connections,
-    }
+        proxies: (!ranges.is_empty())
+            .then(|| Proxies::new(move |address| ranges.iter().any(|range| range.contains(address)))),
+    })
 }
 
 /// Reads the rules of a configuration: from the configured folder, which must exist, else from `rules.d` in `home`,

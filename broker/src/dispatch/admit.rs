@@ -88,7 +88,12 @@ impl Dispatch {
         {
             for receiver in step.route.receivers.iter().filter(|receiver| receiver.may_owe()) {
                 let size = step.message.size();
-                if !receiver.session.lock().state.reserve(size, limits) {
+                let mut session = receiver.session.lock();
+                // Nobody is kept waiting for somebody who doesn't get it.
+                if !session.state.permits(step.message.topic()) {
+                    continue;
+                }
+                if !session.state.reserve(size, limits) {
                     return Err(ReasonCode::QuotaExceeded);
                 }
                 reserved.push((Arc::clone(&receiver.session), size));

@@ -422,6 +422,15 @@ impl Dispatch {
                     shared.metrics.dropped_rule_output.add(1);
                     continue;
                 }
+                let may = shared.may_run_as(
+                    republish.run_as.as_ref(),
+                    &republish.topic,
+                    republish.qos,
+                    republish.retain,
+                );
+                if !may {
+                    continue;
+                }
                 match made_by_rule(shared, &source, republish, now) {
                     Some(message) => {
                         shared.metrics.messages_republished.add(1);

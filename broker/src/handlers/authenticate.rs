@@ -118,6 +118,7 @@ impl Authenticating {
         shared: &Arc<Shared>,
         listener: &Listener,
         peer: PeerAddress,
+        certificate: Option<Arc<[u8]>>,
         connect: &Connect<'_>,
         deadline: std::pin::Pin<Box<Sleep>>,
     ) -> Result<Self, Refusal> {
@@ -133,7 +134,7 @@ impl Authenticating {
             enhanced: method
                 .clone()
                 .map(|method| (method, connect.properties.authentication_data.unwrap_or_default().into())),
-            certificate: None,
+            certificate,
             address: peer,
             listener: Arc::clone(&listener.name),
             version: connect.version,

@@ -185,7 +185,7 @@ impl Client {
             }
             inner.subscriptions.insert(SessionSubscription { filter: stored, group });
             is_partial |= shared.access.version() != version;
-            if is_partial && inner.state.guard.is_none() {
+            if is_partial {
                 inner.state.guard = Some(shared.guard(&self.publisher));
             }
         }

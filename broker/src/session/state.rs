@@ -561,9 +561,9 @@ impl SessionState {
         self.guard.as_mut().is_none_or(|guard| guard.permits(topic))
     }
 
-    /// Whether messages wait that were never sent.
-    pub(crate) fn has_queued(&self) -> bool {
-        !self.queue.is_empty() || self.backlog.is_behind()
+    /// Whether messages wait, those that have to be sent again included.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty() || self.backlog.is_behind() || self.resend_from < self.inflight.len()
     }
 
     /// Delivers one message: sends it, queues it, or says why not.
@@ -725,6 +725,9 @@ impl SessionState {
                 self.unacknowledged += 1;
             }
         }
+        if self.guard.as_ref().is_some_and(|guard| guard.is_for_waiting()) && !self.has_waiting() {
+            self.guard = None;
+        }
         dropped
     }
 
@@ -769,14 +772,19 @@ impl SessionState {
         let identifiers = entry.identifiers().to_vec();
         let header = Header { qos, retain: entry.retain, dup: entry.was_sent, id: Some(id) };
         let place = self.resend_from;
-        if self.send_message(&message, header, &identifiers, now_ms).is_ok() {
+        let may = self.permits(message.topic());
+        if !may {
+            tally(|tally| tally.not_authorized += 1);
+        }
+        if may && self.send_message(&message, header, &identifiers, now_ms).is_ok() {
             if let Some(entry) = self.inflight.at_mut(place) {
                 entry.was_sent = true;
             }
             self.step_on();
             self.unacknowledged += 1;
         } else {
-            // Larger than this connection takes: discarded as if it had been acknowledged [MQTT-3.1.2-25, v5].
+            // Larger than this connection takes, or not for this client any more: discarded as if it had been acknowledged
+            // [MQTT-3.1.2-25, v5].
             self.step_on();
             self.end(place, id);
             let gone = self.inflight.finish(place);

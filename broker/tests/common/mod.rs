@@ -48,15 +48,10 @@ pub async fn listen(broker: Broker) -> Harness {
 /// The same, for anonymous clients or not.
 pub async fn listen_for(broker: Broker, allow_anonymous: bool) -> Harness {
     let listener = broker
-        .listen(ListenerConfig {
-            name: "tcp".into(),
-            address: ([127, 0, 0, 1], 0).into(),
-            allow_anonymous,
-            max_connections: 10_000,
-        })
+        .listen(ListenerConfig { allow_anonymous, ..ListenerConfig::tcp("tcp", ([127, 0, 0, 1], 0).into()) })
         .await
         .unwrap();
-    Harness { broker, port: listener.local_addr.port() }
+    Harness { broker, port: listener.address().unwrap().port() }
 }
 
 pub struct Client {

@@ -13,6 +13,7 @@
 
 mod authentication;
 mod error;
+mod listeners;
 mod load;
 mod model;
 mod overrides;
@@ -22,6 +23,8 @@ mod tree;
 mod units;
 mod validate;
 
+#[cfg(test)]
+mod listener_tests;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +36,7 @@ pub use self::authentication::{
     JwtPlace, LockoutConfig,
 };
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
+pub use self::listeners::{ClientCertificates, ListenerTls, ListenerWebSocket, NamedCertificate, TlsVersion};
 pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};
 pub use self::model::{

@@ -14,6 +14,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
+use super::listeners::{ListenerTls, ListenerWebSocket};
 use super::units::{ByteSize, Period};
 
 /// The whole configuration.
@@ -90,9 +91,25 @@ pub struct Listener {
     /// What is spoken here. Default: `tcp`.
     #[serde(default)]
     pub kind: ListenerKind,
-    /// IP address and port; port 0 lets the system choose one.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
+    /// IP address and port; port 0 lets the system choose one. Every kind but `unix` needs it.
+    #[serde(default, deserialize_with = "some_address", skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// The socket's file; for `unix`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Permissions of the socket's file, as in chmod. Default `0660`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Proxies that have to say by the PROXY protocol, version 2, whose connection it is; nobody else may connect then.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxy_protocol: Vec<AddressRange>,
+    /// Certificates; for `tls`, `wss` and `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+    /// Settings of WebSocket; for `ws`, `wss` and `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<ListenerWebSocket>,
     /// Whether clients that give no credentials are let in. Default: false.
     #[serde(default)]
     pub allow_anonymous: bool,
@@ -111,7 +128,12 @@ impl Listener {
         Self {
             name: "tcp".to_owned(),
             kind: ListenerKind::Tcp,
-            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883),
+            address: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883)),
+            path: None,
+            mode: None,
+            proxy_protocol: Vec::new(),
+            tls: None,
+            websocket: None,
             allow_anonymous: true,
             authentication: None,
             max_connections: Self::default_max_connections(),
@@ -130,16 +152,30 @@ pub enum ListenerKind {
     /// MQTT over plain TCP.
     #[default]
     Tcp,
-    /// MQTT over TLS. Not available yet.
+    /// MQTT over TLS.
     Tls,
-    /// MQTT over WebSocket. Not available yet.
+    /// MQTT over WebSocket.
     Ws,
-    /// MQTT over WebSocket and TLS. Not available yet.
+    /// MQTT over WebSocket and TLS.
     Wss,
-    /// MQTT over a Unix socket. Not available yet.
+    /// MQTT over a Unix socket.
     Unix,
-    /// Any of them, told apart by the first bytes. Not available yet.
+    /// Any of them but a Unix socket, told apart by the first byte.
     Auto,
+}
+
+impl ListenerKind {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+            Self::Unix => "unix",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// What one client, one message, one session and one rule may use.
@@ -194,6 +230,9 @@ pub struct Limits {
     pub max_connect_packet_size: ByteSize,
     /// Connections at one time on all listeners. Default 1,000,000, range 1 to 10,000,000.
     pub max_connections: u32,
+    /// Connections at one time that are on their way to MQTT: through TLS, WebSocket, a proxy's header. Default 4,096, range 1 to
+    /// 1,000,000.
+    pub max_handshakes: u32,
     /// What telling who clients are may cost.
     pub authentication: AuthenticationLimits,
     /// When somebody who fails to prove who they are has to wait.
@@ -228,6 +267,7 @@ impl Default for Limits {
             connect_timeout: Period::secs(10),
             max_connect_packet_size: ByteSize::kib(16),
             max_connections: 1_000_000,
+            max_handshakes: 4_096,
             authentication: AuthenticationLimits::default(),
             lockout: LockoutConfig::default(),
             rules: RuleLimits::default(),
@@ -395,6 +435,11 @@ impl Default for Sys {
     fn default() -> Self {
         Self { interval: Period::secs(10) }
     }
+}
+
+/// Reads an address that may be left out.
+fn some_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(deserializer).map(Some)
 }
 
 /// Reads an IP address with a port; host names are refused, since what they mean may change between two starts.

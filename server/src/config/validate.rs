@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use access::acl::{RULES_MAX, parse_line};
 use actions::Connectors;
 use actions::config::{AuthKind, ConnectorConfig};
 
 use super::authentication::AuthenticatorConfig;
-use super::model::{Config, Limits, Listener, ListenerKind, RuleLimits, Store};
+use super::listeners;
+use super::model::{AclConfig, Config, Limits, Listener, ListenerKind, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
 use super::units::{ByteSize, Period};
@@ -21,6 +23,12 @@ pub(super) enum Finding {
         message: String,
         help: Option<String>,
     },
+    /// Something isn't there.
+    Missing {
+        /// Where it should be.
+        at: Path,
+        message: String,
+    },
     /// It can, but is hardly meant so.
     Warning(String),
 }
@@ -33,6 +41,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut check = Check { findings: Vec::new() };
     check.listeners(config);
     check.authentication(&config.authentication);
+    check.acl(&config.acl);
     check.limits(&config.limits);
     check.authentication_limits(&config.limits);
     check.rule_limits(&config.limits.rules);
@@ -112,25 +121,20 @@ impl Check {
                     None,
                 );
             }
-            if listener.kind != ListenerKind::Tcp {
-                self.error(
-                    at.clone().key("kind"),
-                    format!(
-                        "listeners of kind \"{}\" are not available yet in this version",
-                        kind_name(listener.kind)
-                    ),
-                    Some("write kind = \"tcp\""),
-                );
+            for fault in listeners::check(&at, listener) {
+                self.findings.push(match fault.is_missing {
+                    true => Finding::Missing { at: fault.at, message: fault.message },
+                    false => Finding::Error { at: fault.at, message: fault.message, help: None },
+                });
             }
-            if listener.address.port() != 0
-                && let Some(other) = addresses.insert(listener.address, name)
-            {
+            let place = listener.place();
+            let is_somewhere =
+                listener.address.map_or(listener.path.is_some(), |address| address.port() != 0);
+            if is_somewhere && let Some(other) = addresses.insert(place.clone(), name) {
+                let key = if listener.address.is_some() { "address" } else { "path" };
                 self.error(
-                    at.clone().key("address"),
-                    format!(
-                        "listeners \"{other}\" and \"{name}\" have the same address {}",
-                        listener.address
-                    ),
+                    at.clone().key(key),
+                    format!("listeners \"{other}\" and \"{name}\" have the same {key} {place}"),
                     None,
                 );
             }
@@ -180,26 +184,25 @@ impl Check {
     }
 
     fn listener_warnings(&mut self, listener: &Listener, known: &BTreeMap<String, AuthenticatorConfig>) {
-        let Listener { name, address, .. } = listener;
+        let (name, place) = (&listener.name, listener.place());
         let methods = methods_of(listener, known);
         let is_plain = matches!(listener.kind, ListenerKind::Tcp | ListenerKind::Ws);
-        if is_plain && !address.ip().is_loopback() && methods.iter().any(|method| method.kind.shows_secrets())
-        {
+        if is_plain && !listener.is_local() && methods.iter().any(|method| method.kind.shows_secrets()) {
             self.findings.push(Finding::Warning(format!(
-                "listener \"{name}\" has clients show their passwords to everybody on the way to {address}: it has no TLS"
+                "listener \"{name}\" has clients show their passwords to everybody on the way to {place}: it has no TLS"
             )));
         }
         if !listener.allow_anonymous && methods.is_empty() {
             self.findings.push(Finding::Warning(format!(
                 "listener \"{name}\" lets nobody in: allow_anonymous is false, and it has no authentication"
             )));
-        } else if listener.allow_anonymous && methods.is_empty() && !address.ip().is_loopback() {
+        } else if listener.allow_anonymous && methods.is_empty() && !listener.is_local() {
             self.findings.push(Finding::Warning(format!(
-                "listener \"{name}\" lets everybody in who can reach {address}: allow_anonymous is true"
+                "listener \"{name}\" lets everybody in who can reach {place}: allow_anonymous is true"
             )));
-        } else if listener.allow_anonymous && !address.ip().is_loopback() {
+        } else if listener.allow_anonymous && !listener.is_local() {
             self.findings.push(Finding::Warning(format!(
-                "listener \"{name}\" lets everybody without credentials in who can reach {address}: allow_anonymous is true"
+                "listener \"{name}\" lets everybody without credentials in who can reach {place}: allow_anonymous is true"
             )));
         }
     }
@@ -217,6 +220,23 @@ impl Check {
             for (key, problem) in method.faults() {
                 let at = key.map_or_else(|| at.clone(), |key| at.clone().key(key));
                 self.error(at, format!("authentication.{name}: {problem}"), None);
+            }
+        }
+    }
+
+    fn acl(&mut self, acl: &AclConfig) {
+        let list = Path::keys(&["acl", "rules"]);
+        let rules = acl.rules.as_deref().unwrap_or_default();
+        if rules.len() > RULES_MAX {
+            let message = format!("acl.rules: has {} rules, more than the limit of {RULES_MAX}", rules.len());
+            self.error(list.clone(), message, None);
+        }
+        let source = "acl.rules".into();
+        for (number, rule) in rules.iter().enumerate() {
+            if let Err(fault) = parse_line(rule, &source, 1) {
+                let message = format!("acl.rules: at character {}: {}", fault.column, fault.message);
+                let help = "docs/authorisation.md has the words of a rule";
+                self.error(list.clone().index(number), message, Some(help));
             }
         }
     }
@@ -288,6 +308,7 @@ impl Check {
             "",
         );
         self.range("limits", "max_connections", l.max_connections, 1, 10_000_000, "");
+        self.range("limits", "max_handshakes", l.max_handshakes, 1, 1_000_000, "");
         self.range("limits", "max_inflight", l.max_inflight, 1, u16::MAX, "");
         self.range(
             "limits",
@@ -372,15 +393,4 @@ fn is_name(name: &str) -> bool {
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         && !name.contains("__")
-}
-
-fn kind_name(kind: ListenerKind) -> &'static str {
-    match kind {
-        ListenerKind::Tcp => "tcp",
-        ListenerKind::Tls => "tls",
-        ListenerKind::Ws => "ws",
-        ListenerKind::Wss => "wss",
-        ListenerKind::Unix => "unix",
-        ListenerKind::Auto => "auto",
-    }
 }

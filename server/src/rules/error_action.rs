@@ -237,6 +237,7 @@ async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
                 properties,
                 message_expiry_interval_s: request.message_expiry_interval_s,
                 trail: job.message.trail.with(job.rule.id),
+                run_as: job.rule.run_as(),
             });
             let outcome = published.await;
             let counters = &running.counters;

@@ -58,6 +58,11 @@ impl Rule {
         &self.loaded.name
     }
 
+    /// User name whose rights it needs.
+    pub(super) fn run_as(&self) -> Option<Arc<str>> {
+        self.loaded.run_as.clone()
+    }
+
     pub(super) fn filters(&self) -> &[String] {
         self.loaded.filters()
     }
@@ -340,6 +345,7 @@ impl Rule {
             retain: request.retain,
             properties,
             message_expiry_interval_s: request.message_expiry_interval_s,
+            run_as: self.run_as(),
         });
         None
     }
