@@ -25,8 +25,6 @@ pub struct ListenerConfig {
     pub limits: ListenerLimits,
     /// Who must say, by the PROXY protocol, whose connection it passes on. With it nobody else may connect.
     pub proxies: Option<Proxies>,
-    /// What it allows otherwise than the broker.
-    pub limits: ListenerLimits,
 }
 
 impl ListenerConfig {
@@ -41,7 +39,6 @@ impl ListenerConfig {
             max_connections: 100_000,
             limits: ListenerLimits::default(),
             proxies: None,
-            limits: ListenerLimits::default(),
         }
     }
 }
