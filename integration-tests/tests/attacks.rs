@@ -44,7 +44,7 @@ fn repeat(name: &str, broker: &Broker, sessions: u64, mut attack: impl FnMut()) 
         sizes.push(broker.resident_bytes());
     }
     println!("{name}: {sizes:?} bytes resident after each round");
-    let (first, last) = (sizes[0], sizes[ROUNDS]);
+    let (first, last) = (*sizes.first().unwrap(), *sizes.last().unwrap());
     let allowance = ALLOWANCE_BYTES + ROUNDS as u64 * sessions * SESSION_BYTES;
     assert!(last <= first + allowance, "{name}: {sizes:?}");
 }
