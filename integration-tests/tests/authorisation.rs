@@ -79,7 +79,7 @@ impl Drop for Gateway {
 #[track_caller]
 fn subscribe(client: &mut Client, version: Version, filter: &str) -> u8 {
     client.send(&format!("82 [7003 {} '{filter}' 01]", version.no_properties()));
-    client.ack(0x90).codes[0]
+    client.ack(0x90).codes.first().copied().unwrap()
 }
 
 /// Rules without those that name any of these clients.

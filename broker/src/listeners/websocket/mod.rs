@@ -1,7 +1,7 @@
 //! WebSocket below MQTT (MQTT 5.0 §6): the opening request, then a stream of binary frames.
 //!
 //! Our own and small, because MQTT needs so little of it: no message is ever gathered, what is read is unmasked where it
-//! lies, what is written isn't copied, and an idle connection holds no buffer. docs/decisions/0012 has the reasons.
+//! lies, what is written isn't copied, and an idle connection holds no buffer. docs/decisions/0014 has the reasons.
 
 mod frame;
 #[cfg(test)]
