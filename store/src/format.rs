@@ -261,10 +261,10 @@ mod tests {
     #[test]
     fn a_newer_version_is_not_damage() {
         let mut bytes = head().to_bytes();
-        bytes[8] = 2;
+        bytes[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
         let crc = head_checksum(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(FileHead::parse(&bytes), Err(HeadError::Newer(2)));
+        assert_eq!(FileHead::parse(&bytes), Err(HeadError::Newer(VERSION + 1)));
     }
 
     #[test]
