@@ -20,7 +20,7 @@ use crate::limits::UserPlace;
 use crate::listeners::Listener;
 use crate::message::{Publication, Publisher, Trail};
 use crate::restore::settled_for_group;
-use crate::session::{ClientLimits, Session, WillMessage};
+use crate::session::{AtWork, ClientLimits, Session, WillMessage};
 use crate::timers::Deadline;
 
 /// Where Mosquitto's bridges tell the broker at the other end about themselves, by will and by publish.
@@ -186,9 +186,9 @@ impl Connecting {
             }
         }
         let mut inner = self.session.lock();
-        let is_ready = !inner.is_loading || inner.generation != self.generation;
+        let is_ready = inner.is_free() || inner.generation != self.generation;
         if !is_ready {
-            inner.wait_for_load(cx.waker());
+            inner.wait_until_free(cx.waker());
         }
         Some(is_ready)
     }
@@ -201,7 +201,7 @@ impl Connecting {
         now: Now,
     ) -> Result<Client, &'static str> {
         let limits = &shared.config.limits;
-        let groups: Vec<_> = {
+        let (groups, at_work): (Vec<_>, _) = {
             let mut inner = self.session.lock();
             if inner.generation != self.generation {
                 return Err("another connection took the session over before the CONNACK");
@@ -216,7 +216,11 @@ impl Connecting {
             }
             let dropped = shared.pump(&self.session, &mut inner, now.mono_ms);
             shared.metrics.dropped_expired.add(dropped);
-            inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect()
+            let at_work = AtWork::begin(&self.session, &mut inner);
+            (
+                inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect(),
+                at_work,
+            )
         };
         self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
         if self.keep_alive_s > 0 {
@@ -238,6 +242,7 @@ impl Connecting {
             shared: Arc::clone(shared),
             authentication,
             session: self.session,
+            at_work,
             generation: self.generation,
             version: self.client.version,
             publisher: self.publisher,

@@ -32,7 +32,7 @@ use crate::limits::UserPlace;
 use crate::message::Publisher;
 use crate::outbound::Writing;
 use crate::session::state::{CONGESTED_BYTES, Received};
-use crate::session::{Session, SessionInner, wake_after_this_turn};
+use crate::session::{AtWork, Session, SessionInner, wake_after_this_turn};
 use crate::subscriptions::Group;
 use authenticate::Authentication;
 use subscribe::RetainedDelivery;
@@ -69,6 +69,7 @@ pub(crate) enum Flow {
 pub(crate) struct Client {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: Arc<Session>,
+    at_work: AtWork,
     generation: u32,
     pub(crate) version: ProtocolVersion,
     publisher: Arc<Publisher>,
@@ -537,10 +538,14 @@ impl Client {
                 Owed::Answer(..) | Owed::Packet(..) | Owed::Copy(_) => None,
             })
             .collect();
-        if !unfinished.is_empty() {
-            tokio::spawn(crate::dispatch::finish(Arc::clone(&self.shared), unfinished));
-        }
+        let (shared, at_work) = (Arc::clone(&self.shared), self.at_work);
         self.shared.connection_lost(&self.session, self.generation, !discard_will);
+        if !unfinished.is_empty() {
+            tokio::spawn(async move {
+                crate::dispatch::finish(shared, unfinished).await;
+                drop(at_work);
+            });
+        }
     }
 }
 
@@ -555,7 +560,7 @@ fn forget_refused(session: &Session, answer: Answer) {
 fn explanation(reason: ReasonCode) -> &'static str {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the other codes speak for themselves")]
     match reason {
-        ReasonCode::NotAuthorized => "topics that begin with $ are the broker's own",
+        ReasonCode::NotAuthorized => "the client may not publish this",
         ReasonCode::TopicNameInvalid => "the topic has more levels than the limit",
         ReasonCode::QuotaExceeded => "a limit is reached; nobody received the message",
         ReasonCode::PacketIdentifierNotFound => {

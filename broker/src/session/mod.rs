@@ -75,12 +75,37 @@ pub(crate) struct SessionInner {
     pub(crate) cold: Option<Box<[StoredInflight]>>,
     /// That is being read.
     pub(crate) is_loading: bool,
+    /// Connections that aren't through with what they took on: those that are there, and those that left publishes on their way.
+    at_work: u32,
     /// Reads its queue while that is behind.
     pub(crate) reader: Option<Box<QueueReader>>,
     /// The connection has asked to be woken when this is safe.
     awaited: CommitToken,
     /// Publishers that pause until this session's client has read more.
     drain_waiters: Vec<Waker>,
+}
+
+/// A connection that has taken something on. The next one of the session waits until it is through: what one client
+/// publishes is handed on in its order [MQTT-4.6.0-6, v5], over a takeover too.
+#[derive(Debug)]
+pub(crate) struct AtWork(Arc<Session>);
+
+impl AtWork {
+    /// `inner` is the session's own.
+    pub(crate) fn begin(session: &Arc<Session>, inner: &mut SessionInner) -> Self {
+        inner.at_work += 1;
+        Self(Arc::clone(session))
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.at_work -= 1;
+        if inner.at_work == 0 {
+            inner.drain_waiters.drain(..).for_each(Waker::wake);
+        }
+    }
 }
 
 /// The Network Connection that a session is attached to.
@@ -181,6 +206,7 @@ impl Session {
                 is_retired: false,
                 cold: None,
                 is_loading: false,
+                at_work: 0,
                 reader: None,
                 awaited: CommitToken::NOTHING_OWED,
                 drain_waiters: Vec::new(),
@@ -296,8 +322,13 @@ impl SessionInner {
         }
     }
 
-    /// Wakes `waker` when the session is loaded.
-    pub(crate) fn wait_for_load(&mut self, waker: &Waker) {
+    /// Whether a connection can take the session online: it is loaded, and those before are through.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.is_loading && self.at_work == 0
+    }
+
+    /// Wakes `waker` when that may have changed.
+    pub(crate) fn wait_until_free(&mut self, waker: &Waker) {
         self.drain_waiters.push(waker.clone());
     }
 
