@@ -280,7 +280,10 @@ impl Client {
             return false;
         }
         self.output_is_full = false;
-        self.retained.len() <= RETAINED_PENDING_MAX
+        // Whoever asks for something after its SUBACK finds that the Retained Messages came before the answer, though one of them
+        // was just being changed.
+        !self.retained.front().is_some_and(RetainedDelivery::waits_for_turn)
+            && self.retained.len() <= RETAINED_PENDING_MAX
             && self.owed.len() < OWED_MAX
             && !self
                 .owed

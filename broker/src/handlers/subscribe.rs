@@ -36,6 +36,13 @@ pub(super) struct RetainedDelivery {
     waiting: Option<Pin<Box<dyn Future<Output = TurnGuard> + Send>>>,
 }
 
+impl RetainedDelivery {
+    /// Whether it is held up by a message that is being published.
+    pub(super) fn waits_for_turn(&self) -> bool {
+        self.waiting.is_some()
+    }
+}
+
 impl std::fmt::Debug for RetainedDelivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RetainedDelivery").field("filter", &self.filter).finish_non_exhaustive()
