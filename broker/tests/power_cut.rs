@@ -525,5 +525,7 @@ async fn a_takeover_leaves_the_old_will_to_be_published_and_the_new_one_to_wait(
         wills.extend(take(&mut watcher, 1).await);
     }
     assert!(wills.len() == 1 || wills == ["c", "new"], "{wills:?}");
+    // Its acknowledgement has been handled when this is answered.
+    watcher.expect_nothing().await;
     nothing_more(machine).await;
 }
