@@ -138,7 +138,8 @@ fn any_flipped_bit_anywhere_never_stops_a_start_or_makes_up_a_message() {
     let (disk, expected) = killed(120);
     let files: Vec<String> = ["log", "state", "dir"].iter().flat_map(|kind| names(&disk, kind)).collect();
     let count = |kind: &str| files.iter().filter(|name| name.ends_with(kind)).count();
-    assert!(count(".log") > 1 && count(".state") > 0 && count(".dir") > 0, "{files:?}");
+    // Of directories there may be none yet: they aren't waited for.
+    assert!(count(".log") > 1 && count(".state") > 0, "{files:?}");
     for name in files.iter().chain([&"identity".to_owned()]) {
         // A directory may be empty: it isn't synced.
         let bits = (disk.content(name).unwrap().len() as u64 * 8).max(1);
@@ -228,11 +229,12 @@ fn a_broken_checkpoint_costs_time_and_nothing_else() {
 #[test]
 fn without_any_checkpoint_the_log_is_read_from_its_beginning() {
     let (disk, expected) = killed(300);
-    for name in names(&disk, ".state").iter().chain(&names(&disk, ".dir")) {
+    let states = names(&disk, ".state");
+    for name in states.iter().chain(&names(&disk, ".dir")) {
         disk.put(name, b"");
     }
     let (store, report) = open(&disk);
-    assert_eq!(report.quarantined.len(), 2);
+    assert_eq!(report.quarantined.len(), states.len());
     assert!(!report.has_losses(), "nothing had been removed yet: {report:?}");
     assert_eq!(numbers(&store), expected);
 }
@@ -453,17 +455,23 @@ fn a_store_on_a_full_disk_opens_reads_and_recovers_when_there_is_room() {
 
 #[test]
 fn damage_on_a_full_disk_is_reported_at_every_start_until_there_is_room() {
-    let (mut disk, mut expected) = killed(200);
-    // In the last segment, which is read in any case: a start begins one, and these are all that is in it.
-    let (store, _) = open(&disk);
-    for number in 201..=205 {
-        common::wait_for(&store, publish(&store, number, &PAYLOAD, &["c"]).unwrap().0);
-        expected.push(number);
-    }
-    disk = disk.power_cut(0);
-    drop(store);
-    let name = names(&disk, ".log").pop().unwrap();
-    disk.flip_bit(&name, (offset_of(&disk, &name, 1) as u64 + 60) * 8);
+    let (mut disk, mut expected) = loop {
+        let (mut disk, mut expected) = killed(200);
+        // In the last segment: a start begins one, and these are all that is in it.
+        let (store, _) = open(&disk);
+        for number in 201..=205 {
+            common::wait_for(&store, publish(&store, number, &PAYLOAD, &["c"]).unwrap().0);
+            expected.push(number);
+        }
+        disk = disk.power_cut(0);
+        drop(store);
+        let name = names(&disk, ".log").pop().unwrap();
+        disk.flip_bit(&name, (offset_of(&disk, &name, 1) as u64 + 60) * 8);
+        // A checkpoint may have come meanwhile, and nobody reads the damaged place then.
+        if open(&disk.power_cut(0)).1.frames_lost > 0 {
+            break (disk, expected);
+        }
+    };
     let mut lost_before = None;
     for is_full in [true, true, false] {
         if is_full {
