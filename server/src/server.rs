@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Services};
+use crate::api::ApiServer;
 use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -80,6 +81,8 @@ pub struct Server {
     listeners: Vec<BoundListener>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
+    /// Open as long as the server runs, where its address can be had.
+    api: Mutex<Option<ApiServer>>,
 }
 
 impl Server {
@@ -111,7 +114,8 @@ impl Server {
                 "taken up from the store"
             );
         }
-        let admin = admin_socket(storage, &pipeline);
+        let api = api_server(config, storage).await;
+        let admin = admin_socket(storage, &pipeline, api.as_ref());
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             match broker.listen(listener_config(listener)).await {
@@ -120,12 +124,19 @@ impl Server {
                     if let Some(admin) = admin {
                         admin.close().await;
                     }
+                    if let Some(api) = api {
+                        api.close().await;
+                    }
                     broker.shutdown(Duration::ZERO).await;
                     return Err(cannot_listen(listener, error));
                 }
             }
         }
-        Ok(Self { broker, pipeline, access, listeners, admin: Mutex::new(admin) })
+        if let Some(api) = &api {
+            api.ready();
+        }
+        let (admin, api) = (Mutex::new(admin), Mutex::new(api));
+        Ok(Self { broker, pipeline, access, listeners, admin, api })
     }
 
     /// The broker.
@@ -153,11 +164,33 @@ impl Server {
         self.listeners.first().map(|listener| listener.local_addr)
     }
 
+    /// Makes a setup token if nobody can administer the gateway over HTTP yet, and says where that is done.
+    pub fn setup_token(&self) -> Option<(SocketAddr, String)> {
+        let api = self.api.lock();
+        let api = api.as_ref().filter(|api| api.has_nobody())?;
+        match api.setup_tokens().make() {
+            Ok(token) => Some((api.address(), token)),
+            Err(error) => {
+                tracing::error!(error = crate::cli::chain(&error), "there is no setup token");
+                None
+            }
+        }
+    }
+
+    /// Where the HTTP interface of administration listens, if it is open.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.api.lock().as_ref().map(ApiServer::address)
+    }
+
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
     pub async fn stop(&self, grace: Duration) {
         let admin = self.admin.lock().take();
         if let Some(admin) = admin {
             admin.close().await;
+        }
+        let api = self.api.lock().take();
+        if let Some(api) = api {
+            api.close().await;
         }
         self.broker.shutdown(grace).await;
         self.pipeline.shutdown(grace).await;
@@ -165,9 +198,11 @@ impl Server {
 }
 
 /// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
-fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocket> {
+fn admin_socket(storage: &Storage, pipeline: &RulePipeline, api: Option<&ApiServer>) -> Option<AdminSocket> {
     let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
-    match AdminSocket::open(data_dir, Services::new(store, Arc::new(pipeline.clone()))) {
+    let services = Services::new(store, Arc::new(pipeline.clone()));
+    let services = services.with_setup_tokens(api.map(ApiServer::setup_tokens));
+    match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
             Some(admin)
@@ -177,6 +212,26 @@ fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocke
             tracing::error!(
                 error,
                 "running without the administration socket: dead letters can't be looked at"
+            );
+            None
+        }
+    }
+}
+
+/// Opens the HTTP interface of administration. Messages matter more than it: a server that can't open it runs.
+async fn api_server(config: &Config, storage: &Storage) -> Option<ApiServer> {
+    if !config.admin.enabled {
+        return None;
+    }
+    match ApiServer::open(&config.admin, storage.data_dir()).await {
+        Ok(api) => {
+            tracing::info!(admin = %api.address(), "administration interface open");
+            Some(api)
+        }
+        Err(error) => {
+            tracing::error!(
+                error = crate::cli::chain(&error),
+                "running without the administration interface"
             );
             None
         }

@@ -20,11 +20,11 @@ use mqtt_protocol::ProtocolVersion;
 
 pub use certificate::{Certificate, CertificateName};
 pub use chain::{Chain, Counters, CountersSnapshot, Method, Named, Verdict};
-pub use hashing::{Hashing, HashingLimits};
+pub use hashing::{Hashing, HashingLimits, Overloaded};
 pub use lockout::{Lockout, LockoutLimits};
 pub use password_file::PasswordFile;
 pub use users::{Change, LineFault, UsersError, UsersFile, edit};
-pub use verifier::{HashError, argon2id, scram_sha_256};
+pub use verifier::{HashError, argon2id, is_argon2id, scram_sha_256};
 
 /// What a client shows when it connects or authenticates again.
 #[derive(Clone)]

@@ -15,6 +15,7 @@ mod passwd;
 mod publish;
 mod rules;
 mod serve;
+mod setup_token;
 mod signals;
 mod sql;
 mod subscribe;
@@ -79,6 +80,8 @@ enum Command {
     Sub(subscribe::SubscribeArgs),
     /// Set or take out a user's password in a file of users.
     Passwd(passwd::PasswdArgs),
+    /// Print a token with which an administrator of a running gateway can be made; it is good once, for an hour.
+    SetupToken(setup_token::SetupTokenArgs),
     /// Print the version.
     Version,
 }
@@ -103,6 +106,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),
         Some(Command::Passwd(args)) => passwd::run(&args),
+        Some(Command::SetupToken(args)) => setup_token::run(&args, &cli.config, environment),
         Some(Command::Version) => version(),
         None if cli.config.path(environment).is_some() => {
             serve::run(&serve::ServeArgs::default().or(&cli.config), environment)
