@@ -12,6 +12,8 @@ pub mod client;
 pub mod config;
 mod demo;
 pub mod log;
+mod memory;
 pub mod rules;
 pub mod server;
 pub mod storage;
+pub mod tls;

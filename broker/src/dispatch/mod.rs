@@ -29,6 +29,7 @@ use crate::clock::Now;
 use crate::config::QueuePolicy;
 use crate::hook::{Admitted, HookEffects, OwedToAction, Placed, Progress, Republish};
 use crate::message::{Message, Publication};
+use crate::session::state::Received as FirstCopy;
 use crate::session::{Session, wake_after_this_turn};
 use crate::subscriptions::retained::TurnGuard;
 use crate::subscriptions::route::Route;
@@ -129,7 +130,7 @@ pub(crate) fn publish(
         placed: Vec::new(),
         turns: Vec::new(),
         received: received.cloned(),
-        will_of: None,
+        will: 0,
         token: CommitToken::NOTHING_OWED,
         slow: None,
     }))
@@ -165,8 +166,8 @@ pub(crate) struct Dispatch {
     /// The turns of the shards in which it changes Retained Messages.
     turns: Vec<TurnGuard>,
     received: Option<Received>,
-    /// It is the will of this session, which has none any more once it is admitted.
-    will_of: Option<Arc<Session>>,
+    /// It is a will, with this place in the store's queue of wills; 0: none.
+    will: u64,
     token: CommitToken,
     slow: Option<Arc<Session>>,
 }
@@ -234,6 +235,8 @@ pub(crate) enum Turn {
     Again,
     /// Something else has to happen; the waker is registered there.
     Waiting,
+    /// It is admitted and can't become safe: the store has failed. Whether it is on disk nobody knows.
+    Failed,
 }
 
 impl Dispatch {
@@ -247,15 +250,15 @@ impl Dispatch {
             placed: Vec::new(),
             turns: Vec::new(),
             received: None,
-            will_of: None,
+            will: 0,
             token: CommitToken::NOTHING_OWED,
             slow: None,
         }
     }
 
-    /// A session's will.
-    pub(crate) fn will(shared: &Shared, message: Arc<Message>, session: Arc<Session>) -> Self {
-        Self { will_of: Some(session), ..Self::internal(shared, message) }
+    /// A will, with its place in the store's queue of wills: what it owes replaces it there.
+    pub(crate) fn will(shared: &Shared, message: Arc<Message>, place: u64) -> Self {
+        Self { will: place, ..Self::internal(shared, message) }
     }
 
     /// A client's publish that came while an earlier one of the same client is on its way.
@@ -321,6 +324,9 @@ impl Dispatch {
                             // The disk doesn't keep up: again after the next commit.
                             let next = CommitToken(shared.store.committed().0.saturating_add(1));
                             shared.store.wake_when_committed(next, cx.waker());
+                            if shared.store.has_failed() {
+                                continue;
+                            }
                             return Turn::Waiting;
                         }
                         Err(reason) => return Turn::Done(Err(reason)),
@@ -335,7 +341,7 @@ impl Dispatch {
                     if is_received && shared.store.committed() < self.token {
                         shared.store.wake_when_committed(self.token, cx.waker());
                         if shared.store.committed() < self.token {
-                            return Turn::Waiting;
+                            return if shared.store.has_failed() { Turn::Failed } else { Turn::Waiting };
                         }
                     }
                     self.placed.drain(..).for_each(|(placed, position)| placed(position));
@@ -389,6 +395,7 @@ impl Dispatch {
                     Poll::Pending
                 }
                 Turn::Waiting => Poll::Pending,
+                Turn::Failed => Poll::Ready(Err(ReasonCode::ImplementationSpecificError)),
             }
         })
         .await
@@ -415,6 +422,15 @@ impl Dispatch {
                     shared.metrics.dropped_rule_output.add(1);
                     continue;
                 }
+                let may = shared.may_run_as(
+                    republish.run_as.as_ref(),
+                    &republish.topic,
+                    republish.qos,
+                    republish.retain,
+                );
+                if !may {
+                    continue;
+                }
                 match made_by_rule(shared, &source, republish, now) {
                     Some(message) => {
                         shared.metrics.messages_republished.add(1);
@@ -438,7 +454,7 @@ pub(crate) async fn finish(shared: Arc<Shared>, dispatches: Vec<Dispatch>) {
         let result = dispatch.finish(&shared).await;
         if let Some(received) = received {
             let mut session = received.session.lock();
-            if result.is_err() {
+            if result.is_err() && session.state.received_token(received.id) == FirstCopy::NotAdmitted {
                 // When it comes again it is a new one.
                 session.state.release_received(received.id);
             }
@@ -460,6 +476,7 @@ fn made_by_rule(shared: &Shared, source: &Message, republish: Republish, now: No
         return None;
     }
     shared.check_topic_name(&republish.topic).ok()?;
+    shared.check_size(&republish.topic, &republish.payload, &republish.properties).ok()?;
     let trail = source.trail.with(republish.rule);
     let publication = Publication {
         id: shared.next_message_id(),

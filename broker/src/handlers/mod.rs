@@ -17,20 +17,22 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use mqtt_protocol::{
-    Ack, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_pingresp,
+    Ack, Disconnect, Frame, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_pingresp,
 };
 use parking_lot::MutexGuard;
 use store::{CommitToken, Record};
 use tokio::time::Sleep;
 
+use crate::authorise::PublishRights;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
 use crate::dispatch::{Dispatch, Turn};
+use crate::limits::UserPlace;
 use crate::message::Publisher;
 use crate::outbound::Writing;
 use crate::session::state::{CONGESTED_BYTES, Received};
-use crate::session::{Session, SessionInner, wake_after_this_turn};
+use crate::session::{AtWork, Session, SessionInner, wake_after_this_turn};
 use crate::subscriptions::Group;
 use authenticate::Authentication;
 use subscribe::RetainedDelivery;
@@ -51,6 +53,10 @@ const OWED_MAX: usize = 4096;
 /// A client of MQTT 3 knows no refusal: it gets no acknowledgement, so that it sends the message again later.
 const CANNOT_BE_TOLD: &str = "a publish was refused for now, which MQTT 3 can't say";
 
+/// What was promised to a client can't be kept, and can't be taken back: whether it is on disk nobody knows. It hears no answer,
+/// and asks again once the broker has started anew.
+const STORE_HAS_FAILED: &str = "the store has failed: nothing is acknowledged until the broker is restarted";
+
 /// Whether the packets that follow may be handled now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -63,9 +69,12 @@ pub(crate) enum Flow {
 pub(crate) struct Client {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: Arc<Session>,
+    at_work: AtWork,
     generation: u32,
     pub(crate) version: ProtocolVersion,
     publisher: Arc<Publisher>,
+    /// What it may publish.
+    rights: PublishRights,
     authentication: Authentication,
     /// Whether Reason Strings and User Properties may be sent with every packet [MQTT-3.1.2-29, v5].
     wants_problem_information: bool,
@@ -73,6 +82,10 @@ pub(crate) struct Client {
     maximum_packet_size: u32,
     /// It said so in its Protocol Level, as Mosquitto's bridges do: it wants no own messages back, and RETAIN as published.
     is_bridge: bool,
+    /// How fast it may publish, where there is a limit.
+    flow: Option<Box<crate::limits::Flow>>,
+    /// Its place among the clients of its user; given back with the connection.
+    _user: Option<UserPlace>,
     /// The client doesn't read its answers: it is read again when they are written.
     output_is_full: bool,
     /// What the client asked at CONNECT; an expiry of 0 may not be raised at DISCONNECT [MQTT-3.1.2.11.2, v5].
@@ -215,6 +228,29 @@ impl Client {
         self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
     }
 
+    /// Counts a publish against the client's rates. Beyond them the client isn't read for a while, which is no silence.
+    pub(crate) fn count_publish(&mut self, frame: &Frame<'_>, now: Now) {
+        let Some(flow) = &mut self.flow else { return };
+        if frame.first_byte >> 4 != PacketType::Publish as u8 {
+            return;
+        }
+        if let Some(throttled) = flow.count(frame.len, now) {
+            self.session.last_heard_ms.store(throttled.until_ms, Ordering::Relaxed);
+            let metrics = &self.shared.metrics;
+            let counter = if throttled.for_bytes {
+                &metrics.limit_publish_bytes_rate
+            } else {
+                &metrics.limit_publish_rate
+            };
+            counter.add(1);
+        }
+    }
+
+    /// Whether the client isn't read because it published too fast.
+    pub(crate) fn is_throttled(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.is_paused())
+    }
+
     /// Whether further packets may be handled; if not, the waker is registered with what holds them up.
     pub(crate) fn takes_input(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(pause) = &mut self.pause {
@@ -229,15 +265,25 @@ impl Client {
                 receiver.state.give_up_waiting();
             }
             drop(receiver);
-            // What wasn't read meanwhile doesn't count as silence.
-            self.heard(self.shared.clock.now());
             self.pause = None;
+            // What wasn't read meanwhile doesn't count as silence.
+            if !self.is_throttled() {
+                self.heard(self.shared.clock.now());
+            }
+        }
+        if let Some(flow) = &mut self.flow
+            && !flow.is_open(cx)
+        {
+            return false;
         }
         if self.output_is_full && self.waits_with_too_much() {
             return false;
         }
         self.output_is_full = false;
-        self.retained.len() <= RETAINED_PENDING_MAX
+        // Whoever asks for something after its SUBACK finds that the Retained Messages came before the answer, though one of them
+        // was just being changed.
+        !self.retained.front().is_some_and(RetainedDelivery::waits_for_turn)
+            && self.retained.len() <= RETAINED_PENDING_MAX
             && self.owed.len() < OWED_MAX
             && !self
                 .owed
@@ -286,6 +332,7 @@ impl Client {
                 // Those behind may be admitted meanwhile, but in order, and they go out in order.
                 Turn::Waiting if dispatch.is_admitted() => first = false,
                 Turn::Waiting => break,
+                Turn::Failed => return Err(cannot_record(ReasonCode::ImplementationSpecificError)),
                 Turn::Done(result) => {
                     finished += 1;
                     let (token, reason) = match result {
@@ -333,7 +380,7 @@ impl Client {
                     Received::No => return Err(Close::because(ReasonCode::QuotaExceeded, CANNOT_BE_TOLD)),
                 },
             };
-            if !is_safe(&self.shared, token, cx) {
+            if !is_safe(&self.shared, token, cx).map_err(cannot_record)? {
                 break;
             }
             match self.owed.pop_front() {
@@ -353,10 +400,15 @@ impl Client {
 
     /// Sends an answer as soon as `token` is safe and everything before it is answered.
     fn answer(&mut self, token: CommitToken, answer: Answer, reason: ReasonCode, cx: &mut Context<'_>) {
-        if self.owed.is_empty() && is_safe(&self.shared, token, cx) {
+        let is_safe = is_safe(&self.shared, token, cx);
+        if self.owed.is_empty() && is_safe == Ok(true) {
             self.encode_answer(answer, reason);
         } else {
             self.owed.push_back(Owed::Answer(token, answer, reason));
+            if is_safe.is_err() {
+                // The next turn finds it, and closes the connection.
+                cx.waker().wake_by_ref();
+            }
         }
     }
 
@@ -407,6 +459,7 @@ impl Client {
     fn pause_for(&mut self, receiver: Arc<Session>) {
         let limit = self.shared.config.limits.max_publish_pause;
         if self.pause.is_none() && !limit.is_zero() {
+            self.shared.metrics.limit_publish_pause.add(1);
             self.pause = Some(Box::new(Pause { until: Box::pin(tokio::time::sleep(limit)), receiver }));
         }
     }
@@ -488,10 +541,14 @@ impl Client {
                 Owed::Answer(..) | Owed::Packet(..) | Owed::Copy(_) => None,
             })
             .collect();
-        if !unfinished.is_empty() {
-            tokio::spawn(crate::dispatch::finish(Arc::clone(&self.shared), unfinished));
-        }
+        let (shared, at_work) = (Arc::clone(&self.shared), self.at_work);
         self.shared.connection_lost(&self.session, self.generation, !discard_will);
+        if !unfinished.is_empty() {
+            tokio::spawn(async move {
+                crate::dispatch::finish(shared, unfinished).await;
+                drop(at_work);
+            });
+        }
     }
 }
 
@@ -506,7 +563,7 @@ fn forget_refused(session: &Session, answer: Answer) {
 fn explanation(reason: ReasonCode) -> &'static str {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the other codes speak for themselves")]
     match reason {
-        ReasonCode::NotAuthorized => "topics that begin with $ are the broker's own",
+        ReasonCode::NotAuthorized => "the client may not publish this",
         ReasonCode::TopicNameInvalid => "the topic has more levels than the limit",
         ReasonCode::QuotaExceeded => "a limit is reached; nobody received the message",
         ReasonCode::PacketIdentifierNotFound => {
@@ -516,11 +573,20 @@ fn explanation(reason: ReasonCode) -> &'static str {
     }
 }
 
-/// Whether `token` is safe; if not, the waker is registered.
-fn is_safe(shared: &Shared, token: CommitToken, cx: &mut Context<'_>) -> bool {
+/// Whether `token` is safe; if not, the waker is registered. An error: it never will be.
+fn is_safe(shared: &Shared, token: CommitToken, cx: &mut Context<'_>) -> Result<bool, ReasonCode> {
     if shared.store.committed() >= token {
-        return true;
+        return Ok(true);
     }
     shared.store.wake_when_committed(token, cx.waker());
-    shared.store.committed() >= token
+    if shared.store.committed() >= token {
+        return Ok(true);
+    }
+    if shared.store.has_failed() { Err(ReasonCode::ImplementationSpecificError) } else { Ok(false) }
+}
+
+/// Closes a connection that asked for something that can't go on record.
+fn cannot_record(reason: ReasonCode) -> Close {
+    let has_failed = reason == ReasonCode::ImplementationSpecificError;
+    Close::because(reason, if has_failed { STORE_HAS_FAILED } else { "the store is full" })
 }

@@ -117,6 +117,7 @@ impl Client {
         let Some(alias) = publish.properties.topic_alias else { return Ok(None) };
         let place = usize::from(alias.get()) - 1;
         if alias.get() > self.shared.config.limits.topic_alias_maximum {
+            self.shared.metrics.limit_topic_alias.add(1);
             return Err(
                 self.violation(ReasonCode::TopicAliasInvalid, "Topic Alias above the Topic Alias Maximum")
             );
@@ -159,6 +160,7 @@ impl Client {
         let is_again = matches!(answer, Answer::Pubrec(id) if inner.state.has_received(id));
         if unanswered_at_qos1 + inner.state.received_len() >= limit && !is_again {
             drop(inner);
+            self.shared.metrics.limit_receive_maximum.add(1);
             return Err(self.violation(
                 ReasonCode::ReceiveMaximumExceeded,
                 "more unacknowledged publishes than the Receive Maximum",
@@ -168,16 +170,22 @@ impl Client {
     }
 
     /// Why a publish is refused, by itself.
-    fn refusal(&self, publish: &Publish<'_>, topic: &str) -> Option<ReasonCode> {
+    fn refusal(&mut self, publish: &Publish<'_>, topic: &str) -> Option<ReasonCode> {
         if self.shared.check_levels(topic).is_err() {
             return Some(ReasonCode::TopicNameInvalid);
         }
         if !self.shared.config.limits.allow(&publish.properties.user_properties) {
+            self.shared.metrics.limit_user_properties.add(1);
             return Some(ReasonCode::QuotaExceeded);
         }
         // $SYS and its like are the broker's own, but for what a bridge tells about itself.
         let is_allowed = !topic.starts_with('$') || (self.is_bridge && topic.starts_with(BRIDGE_STATE));
-        (!is_allowed).then_some(ReasonCode::NotAuthorized)
+        if !is_allowed {
+            return Some(ReasonCode::NotAuthorized);
+        }
+        let may = self.rights.allow(&self.shared, &self.publisher, topic, publish.qos, publish.retain);
+        self.shared.metrics.publishes_denied.add(u64::from(!may));
+        (!may).then_some(ReasonCode::NotAuthorized)
     }
 
     /// Tells the publisher that nobody got it: MQTT 5 by code; older ones can't be told and get their acknowledgement,
@@ -227,10 +235,7 @@ impl Client {
             (store::CommitToken::NOTHING_OWED, ReasonCode::Success)
         } else if found {
             let record = Record::Released { session: self.session.key(), packet_id: ack.packet_id.get() };
-            let token = self
-                .shared
-                .append(&[record])
-                .map_err(|reason| Close::because(reason, "the store is full"))?;
+            let token = self.shared.append(&[record]).map_err(super::cannot_record)?;
             (token, ReasonCode::Success)
         } else {
             (store::CommitToken::NOTHING_OWED, ReasonCode::PacketIdentifierNotFound)

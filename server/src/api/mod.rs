@@ -145,10 +145,10 @@ impl ApiServer {
         SetupTokens(Arc::clone(&self.api))
     }
 
-    /// Whether nobody can sign in or send a token yet.
+    /// Whether nobody can sign in or send a token yet, and a setup token would change that.
     #[must_use]
-    pub fn has_nobody(&self) -> bool {
-        self.api.auth.directory.is_empty()
+    pub fn needs_setup(&self) -> bool {
+        !self.api.is_read_only && self.api.auth.directory.is_empty()
     }
 
     /// Clients are let in from here on: `/readyz` says so.

@@ -104,6 +104,11 @@ impl Problem {
         Self { kind, detail: detail.into(), retry_after_s: None }
     }
 
+    /// Nothing may be changed.
+    pub(super) fn read_only() -> Self {
+        Self::new(Kind::ReadOnly, "read_only is set in [admin] of the configuration")
+    }
+
     /// Says when to try again.
     pub(super) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);

@@ -72,8 +72,7 @@ async fn gate(State((api, access)): State<(Arc<Api>, Access)>, mut request: Requ
         return problem.into_response();
     }
     if is_change && scope.is_some() && api.is_read_only {
-        let problem = Problem::new(Kind::ReadOnly, "read_only is set in [admin] of the configuration");
-        return problem.into_response();
+        return Problem::read_only().into_response();
     }
     request.extensions_mut().insert(caller);
     next.run(request).await

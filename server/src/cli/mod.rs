@@ -1,8 +1,10 @@
-//! The command line: `tidegate serve | demo | check | rules | dead-letters | sql | pub | sub | version`.
+//! The command line: `tidegate serve | demo | check | acl | certs | passwd | rules | dead-letters | sql | pub | sub | version`.
 //!
 //! Without a subcommand the demo runs, or the server when a configuration is named (`--config`, `TIDEGATE_CONFIG`).
 //! Results go to standard output, everything else to standard error; [`Exit`] lists the exit codes.
 
+mod acl;
+mod certs;
 mod check;
 mod dead_letters;
 mod exit;
@@ -72,12 +74,16 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Make certificates for development.
+    Certs(certs::CertsArgs),
     /// Evaluate one SQL statement on one message, without a server.
     Sql(sql::SqlArgs),
     /// Publish messages; flags as in mosquitto_pub.
     Pub(publish::PublishArgs),
     /// Subscribe and print messages; flags as in mosquitto_sub.
     Sub(subscribe::SubscribeArgs),
+    /// Ask what access rules decide; take over another broker's.
+    Acl(acl::AclArgs),
     /// Set or take out a user's password in a file of users.
     Passwd(passwd::PasswdArgs),
     /// Print a token with which an administrator of a running gateway can be made; it is good once, for an hour.
@@ -102,9 +108,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Check(args)) => check::run(&args.or(&cli.config), environment),
         Some(Command::Rules(args)) => rules::run(args, &cli.config, environment),
         Some(Command::DeadLetters(args)) => dead_letters::run(&args, &cli.config, environment),
+        Some(Command::Certs(args)) => certs::run(&args),
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),
+        Some(Command::Acl(args)) => acl::run(&args, &cli.config, environment),
         Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::SetupToken(args)) => setup_token::run(&args, &cli.config, environment),
         Some(Command::Version) => version(),

@@ -82,6 +82,8 @@ impl Serialize for HiddenText {
 
 /// Most names in `hosts`.
 pub(super) const HOSTS_MAX: usize = 64;
+/// Most users, and most tokens, that a configuration declares.
+pub(super) const DECLARED_MAX: usize = 100;
 
 impl Default for Admin {
     fn default() -> Self {
@@ -140,6 +142,11 @@ fn names<'a>(
     faults: &mut Vec<(&'static str, String)>,
 ) {
     let mut seen = HashSet::new();
+    let names: Vec<_> = names.collect();
+    if names.len() > DECLARED_MAX {
+        let count = names.len();
+        faults.push((key, format!("admin.{key} has {count} entries, must be at most {DECLARED_MAX}")));
+    }
     for name in names {
         if !is_name(name) {
             let fault = format!(
@@ -149,5 +156,79 @@ fn names<'a>(
         } else if !seen.insert(name) {
             faults.push((key, format!("admin.{key}: two are named \"{name}\"")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admin(text: &str) -> Admin {
+        toml::from_str(text).unwrap()
+    }
+
+    const HASH: &str =
+        "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI";
+
+    fn faults(text: &str) -> String {
+        admin(text).faults().into_iter().map(|(key, fault)| format!("{key}: {fault}\n")).collect()
+    }
+
+    #[test]
+    fn what_may_be_declared_has_no_faults() {
+        let sha256 = "a".repeat(64);
+        let text = format!(
+            "hosts = ['gw.example', 'gw-1']\n\
+             [[users]]\nname = 'ada@example'\nrole = 'admin'\npassword_hash = '{HASH}'\n\
+             [[tokens]]\nname = 'ci'\nrole = 'viewer'\nscopes = ['clients:read']\nsha256 = '{sha256}'\n"
+        );
+        assert_eq!(faults(&text), "");
+    }
+
+    #[test]
+    fn what_may_not_is_named_and_its_secret_is_not() {
+        for (text, expected) in [
+            ("hosts = ['gw:80']", "no name of a host"),
+            ("hosts = ['']", "no name of a host"),
+            ("users = [{ name = 'a b', role = 'viewer', password_hash = 'canary' }]", "\"a b\" is no name"),
+            ("users = [{ name = 'ada', role = 'viewer', password_hash = 'canary' }]", "no Argon2id hash"),
+            ("tokens = [{ name = 'ci', role = 'viewer', sha256 = 'canary' }]", "64 hexadecimal digits"),
+            (
+                "tokens = [{ name = 'ci', role = 'viewer', sha256 = '', scopes = ['clients:all'] }]",
+                "\"clients:all\" is no scope",
+            ),
+        ] {
+            let found = faults(text);
+            assert!(found.contains(expected) && !found.contains("canary"), "{text}: {found}");
+            assert!(!format!("{:?}", admin(text)).contains("canary"));
+        }
+        let twice = format!("{{ name = 'ada', role = 'viewer', password_hash = '{HASH}' }}");
+        assert!(faults(&format!("users = [{twice}, {twice}]")).contains("two are named \"ada\""));
+        assert!(
+            toml::from_str::<Admin>("users = [{ name = 'a', role = 'root', password_hash = '' }]").is_err()
+        );
+    }
+
+    #[test]
+    fn as_many_as_the_limits_and_no_more() {
+        let hosts = |count: usize| Admin {
+            hosts: (0..count).map(|number| format!("h{number}")).collect(),
+            ..Admin::default()
+        };
+        assert!(hosts(HOSTS_MAX).faults().is_empty());
+        assert_eq!(hosts(HOSTS_MAX + 1).faults().len(), 1);
+        let tokens = |count: usize| Admin {
+            tokens: (0..count)
+                .map(|number| AdminToken {
+                    name: format!("t{number}"),
+                    role: Role::Viewer,
+                    scopes: None,
+                    sha256: HiddenText("0".repeat(64)),
+                })
+                .collect(),
+            ..Admin::default()
+        };
+        assert!(tokens(DECLARED_MAX).faults().is_empty());
+        assert_eq!(tokens(DECLARED_MAX + 1).faults().len(), 1);
     }
 }

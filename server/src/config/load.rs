@@ -12,7 +12,7 @@ use super::secrets::{self, Secret};
 use super::source::{Origin, Place, Sources};
 use super::tree::{self, Path};
 use super::validate::{self, Finding};
-use super::{Config, ConfigError, ConfigErrors, Environment, MAX_ERRORS};
+use super::{Config, ConfigError, ConfigErrors, Environment, Listener, MAX_ERRORS};
 
 /// The listener of a configuration that names none, as text, so that variables can change it by name.
 const DEFAULT_LISTENERS: &str = "\
@@ -91,6 +91,12 @@ pub fn load_text(
                         Some(secret) => redacted(place, &at, secret),
                         None => ConfigError { place, message, help },
                     });
+                }
+                // What is missing may have been taken out for its fault.
+                Finding::Missing { .. } if !errors.is_empty() => {}
+                Finding::Missing { at, message } => {
+                    let place = tree::span_of(&tree, &at).and_then(|span| reader.sources.place(&span));
+                    errors.push(ConfigError { place, message, help: None });
                 }
                 Finding::Warning(text) => warnings.push(text),
             }
@@ -269,7 +275,7 @@ fn unknown_key(said: &str) -> Option<&str> {
 }
 
 /// Sections that later versions will have; a file that uses one must not start as if it had been read.
-const PLANNED_SECTIONS: [&str; 2] = ["acl", "tls"];
+const PLANNED_SECTIONS: [&str; 1] = ["tls"];
 
 /// "did you mean …", or the list when nothing is near.
 pub(crate) fn suggest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
@@ -299,8 +305,9 @@ fn make_paths_relative_to(config: &mut Config, folder: Option<&FsPath>) {
     let tls = config.connectors.values_mut().filter_map(|connector| connector.tls.as_mut());
     let certificates = tls.flat_map(|tls| tls.files_mut());
     let authentication = config.authentication.values_mut().flat_map(|method| method.paths_mut());
-    let others = [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten();
-    for path in others.chain(certificates).chain(authentication) {
+    let others = [&mut config.data_dir, &mut config.rules_dir, &mut config.acl.file].into_iter().flatten();
+    let listeners = config.listeners.iter_mut().flat_map(Listener::paths_mut);
+    for path in others.chain(certificates).chain(authentication).chain(listeners) {
         *path = folder.join(&*path);
     }
 }

@@ -14,6 +14,7 @@
 mod admin;
 mod authentication;
 mod error;
+mod listeners;
 mod load;
 mod model;
 mod overrides;
@@ -24,6 +25,8 @@ mod units;
 mod validate;
 
 #[cfg(test)]
+mod listener_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -31,14 +34,16 @@ use std::path::PathBuf;
 
 pub use self::admin::{Admin, AdminToken, AdminUser, HiddenText};
 pub use self::authentication::{
-    AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, LockoutConfig,
+    AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, JwtAlgorithm,
+    JwtPlace, LockoutConfig,
 };
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
+pub use self::listeners::{ClientCertificates, ListenerTls, ListenerWebSocket, NamedCertificate, TlsVersion};
 pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};
 pub use self::model::{
-    Actions, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy, RuleLimits,
-    Store, Sys,
+    AclConfig, Actions, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy,
+    RuleLimits, Store, Sys,
 };
 pub use self::units::{ByteSize, Period, UnitError};
 

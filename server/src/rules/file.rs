@@ -57,6 +57,8 @@ pub struct LoadedRule {
     pub(super) skip_empty: bool,
     /// What becomes of the outbox of an action that is gone, unless the action says so itself.
     pub(super) on_remove: Option<OnRemove>,
+    /// User name whose rights its republishes need; `None`: it may publish what it likes.
+    pub(super) run_as: Option<Arc<str>>,
     pub(super) compiled: CompiledRule,
     pub(super) actions: Vec<LoadedAction>,
     pub(super) error_action: Option<LoadedAction>,
@@ -204,6 +206,7 @@ struct Head {
     #[serde(default)]
     skip_empty: bool,
     on_remove: Option<OnRemove>,
+    run_as: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -353,6 +356,7 @@ impl<'l> Loader<'l> {
             warnings,
             skip_empty: head.skip_empty,
             on_remove: head.on_remove,
+            run_as: head.run_as.map(Into::into),
             compiled,
             actions,
             error_action,

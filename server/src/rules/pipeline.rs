@@ -176,6 +176,12 @@ impl RulePipeline {
         self.shared.error_jobs.set_publisher(Some(publisher));
     }
 
+    /// Takes back [`Self::attach`].
+    #[cfg(test)]
+    pub(super) fn detach(&self) {
+        self.shared.error_jobs.set_publisher(None);
+    }
+
     /// Puts other rules in place of those that run, all or none. Queues of actions that stay, or only changed their
     /// settings, go on with what they hold. What becomes of an outbox whose action is gone is up to its `on_remove`; queues
     /// in memory have half a minute to send what they hold. A rule that isn't enabled still pays what it owes.

@@ -126,6 +126,9 @@ pub(in super::super) async fn set_up(
     Json(body): Json<SetUp>,
 ) -> Result<StatusCode, Problem> {
     let wrong = || Problem::new(Kind::Unauthenticated, "the setup token is wrong, used up or too old");
+    if api.is_read_only {
+        return Err(Problem::read_only());
+    }
     if !api.auth.setup.is_good(&body.setup_token) {
         return Err(wrong());
     }
@@ -210,8 +213,10 @@ pub(in super::super) async fn list_users(State(api): State<Arc<Api>>) -> Json<Us
     responses((status = 204, description = "The user can sign in")))]
 pub(in super::super) async fn create_user(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Json(body): Json<NewUser>,
 ) -> Result<StatusCode, Problem> {
+    caller.must_be_unscoped()?;
     check_name(&body.name)?;
     check_password(&body.password)?;
     let hash = api.auth.hash(&body.password).await?;
@@ -225,9 +230,11 @@ pub(in super::super) async fn create_user(
     responses((status = 204, description = "It is so")))]
 pub(in super::super) async fn change_user(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     Json(body): Json<UserChange>,
 ) -> Result<StatusCode, Problem> {
+    caller.must_be_unscoped()?;
     let hash = match &body.password {
         Some(password) => {
             check_password(password)?;
@@ -270,6 +277,7 @@ pub(in super::super) async fn create_token(
     if let Some(scope) = body.scopes.iter().flatten().find(|scope| !is_scope(scope)) {
         return Err(Problem::new(Kind::Invalid, format!("scopes: {scope:?} is no scope")));
     }
+    caller.may_grant(body.scopes.as_deref())?;
     let now_ms = now_ms();
     let name = body.name.clone();
     let token = api
@@ -302,7 +310,9 @@ pub(in super::super) async fn delete_token(
 /// Whether the text may be the name of a user or a token.
 pub(crate) fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) && name.trim_matches('.') != ""
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.trim_matches('.').is_empty()
 }
 
 fn check_name(name: &str) -> Result<(), Problem> {

@@ -76,11 +76,21 @@ pub(super) const AREAS: [&str; 7] =
 
 /// Whether the text names a scope: `clients:read`, `clients:write`.
 pub(crate) fn is_scope(text: &str) -> bool {
-    text.split_once(':')
-        .is_some_and(|(area, verb)| AREAS.contains(&area) && ["read", "write"].contains(&verb))
+    Scope::parse(text).is_some()
 }
 
 impl Scope {
+    fn parse(text: &str) -> Option<Self> {
+        let (area, verb) = text.split_once(':')?;
+        let area = AREAS.into_iter().find(|known| *known == area)?;
+        let writes = match verb {
+            "read" => false,
+            "write" => true,
+            _ => return None,
+        };
+        Some(Self { area, writes })
+    }
+
     /// Whether one of the granted scopes is enough; who may write may read.
     fn is_in(self, granted: &[String]) -> bool {
         granted.iter().any(|granted| {
@@ -124,6 +134,28 @@ impl Caller {
             return Err(Problem::new(Kind::Forbidden, detail));
         }
         Ok(())
+    }
+
+    /// Whoever makes a user gives everything that the user's role may, which a token that is held to scopes hasn't got itself.
+    pub(super) fn must_be_unscoped(&self) -> Result<(), Problem> {
+        match self.scopes {
+            None => Ok(()),
+            Some(_) => {
+                let detail = "a token that is held to scopes can't give a user more than it has itself";
+                Err(Problem::new(Kind::Forbidden, detail))
+            }
+        }
+    }
+
+    /// Whether a token of these scopes has no more than the caller.
+    pub(super) fn may_grant(&self, scopes: Option<&[String]>) -> Result<(), Problem> {
+        let Some(held) = &self.scopes else { return Ok(()) };
+        let is_held = |granted: &String| Scope::parse(granted).is_some_and(|scope| scope.is_in(held));
+        if scopes.is_some_and(|scopes| scopes.iter().all(is_held)) {
+            return Ok(());
+        }
+        let detail = format!("a token may get the scopes of the one that makes it: {}", held.join(", "));
+        Err(Problem::new(Kind::Forbidden, detail))
     }
 
     /// A change by a session needs the session's own token in a header.

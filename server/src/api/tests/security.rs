@@ -106,9 +106,9 @@ async fn each_route_is_closed_to_whoever_has_too_small_a_role_or_none() {
 #[tokio::test]
 async fn a_setup_token_makes_an_administrator_who_signs_in_and_out() {
     let api = open().await;
-    assert!(api.has_nobody());
+    assert!(api.needs_setup());
     let (cookie, csrf) = set_up(&api).await;
-    assert!(!api.has_nobody());
+    assert!(!api.needs_setup());
     let session = [("Cookie", cookie.as_str())];
     let me = ask(&api, "GET", "/api/v1/session", &session, "").await.json();
     assert_eq!(me, json!({ "name": "ada", "role": "admin", "scopes": null, "csrf_token": csrf }));
@@ -227,6 +227,38 @@ async fn nothing_is_changed_where_the_configuration_says_so() {
     let refused = ask(&api, "POST", "/api/v1/tokens", &admin, &body).await;
     assert_eq!(refused.problem(), (403, "read_only".to_owned()));
     assert_eq!(ask(&api, "GET", "/api/v1/tokens", &admin, "").await.status, 200);
+    let setup_token = api.setup_tokens().make().unwrap();
+    let body = json!({ "setup_token": setup_token, "name": "ada", "password": PASSWORD }).to_string();
+    let refused = ask(&api, "POST", "/api/v1/setup", &[], &body).await;
+    assert_eq!(refused.problem(), (403, "read_only".to_owned()));
+    api.close().await;
+    let nobody = open_with(&Admin { read_only: true, ..anywhere() }).await;
+    assert!(!nobody.needs_setup(), "there is nothing to print a token for");
+}
+
+#[tokio::test]
+async fn a_token_that_is_held_to_scopes_gives_no_more_than_it_has() {
+    let scopes = ["users:write", "clients:read"];
+    let config = Admin { tokens: vec![token("narrow", Role::Admin, Some(&scopes))], ..anywhere() };
+    let api = open_with(&config).await;
+    let narrow = bearer("narrow");
+    let narrow = [("Authorization", narrow.as_str())];
+    let make = async |name: &str, scopes: serde_json::Value| {
+        let body = json!({ "name": name, "role": "admin", "scopes": scopes }).to_string();
+        ask(&api, "POST", "/api/v1/tokens", &narrow, &body).await
+    };
+    for more in [json!(null), json!(["clients:write"]), json!(["clients:read", "rules:read"])] {
+        assert_eq!(make("x", more.clone()).await.problem(), (403, "forbidden".to_owned()), "{more}");
+    }
+    for (name, same) in
+        [("a", json!([])), ("b", json!(["clients:read"])), ("c", json!(["users:read", "users:write"]))]
+    {
+        assert_eq!(make(name, same).await.status, 201);
+    }
+    let user = json!({ "name": "x", "role": "viewer", "password": PASSWORD }).to_string();
+    assert_eq!(ask(&api, "POST", "/api/v1/users", &narrow, &user).await.problem().0, 403);
+    let user = json!({ "role": "admin" }).to_string();
+    assert_eq!(ask(&api, "PATCH", "/api/v1/users/x", &narrow, &user).await.problem().0, 403);
 }
 
 #[tokio::test]
