@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Services};
-use crate::api::ApiServer;
+use crate::api::{ApiError, ApiServer};
 use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -105,7 +105,7 @@ impl Server {
             hops: config.limits.rules.hops,
             store: storage.durable().cloned(),
         };
-        let certificates = Certificates::load(&config.listeners).map_err(StartError::Certificates)?;
+        let certificates = Certificates::load(config).map_err(StartError::Certificates)?;
         let certificates = Arc::new(certificates);
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
@@ -126,7 +126,7 @@ impl Server {
         }
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
-        let api = api_server(config, storage).await;
+        let api = api_server(config, storage, &certificates).await;
         let admin = admin_socket(storage, &pipeline, api.as_ref());
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
@@ -190,8 +190,9 @@ impl Server {
     pub fn setup_token(&self) -> Option<(SocketAddr, String)> {
         let api = self.api.lock();
         let api = api.as_ref().filter(|api| api.needs_setup())?;
-        match api.setup_tokens().make() {
-            Ok(token) => Some((api.address(), token)),
+        let address = api.address()?;
+        match api.make_setup_token() {
+            Ok(token) => Some((address, token)),
             Err(error) => {
                 tracing::error!(error = crate::cli::chain(&error), "there is no setup token");
                 None
@@ -201,7 +202,7 @@ impl Server {
 
     /// Where the HTTP interface of administration listens, if it is open.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.api.lock().as_ref().map(ApiServer::address)
+        self.api.lock().as_ref().and_then(ApiServer::address)
     }
 
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
@@ -223,7 +224,7 @@ impl Server {
 fn admin_socket(storage: &Storage, pipeline: &RulePipeline, api: Option<&ApiServer>) -> Option<AdminSocket> {
     let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
     let services = Services::new(store, Arc::new(pipeline.clone()));
-    let services = services.with_setup_tokens(api.map(ApiServer::setup_tokens));
+    let services = services.with_api(api);
     match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
@@ -240,24 +241,21 @@ fn admin_socket(storage: &Storage, pipeline: &RulePipeline, api: Option<&ApiServ
     }
 }
 
-/// Opens the HTTP interface of administration. Messages matter more than it: a server that can't open it runs.
-async fn api_server(config: &Config, storage: &Storage) -> Option<ApiServer> {
-    if !config.admin.enabled {
-        return None;
-    }
-    match ApiServer::open(&config.admin, storage.data_dir()).await {
-        Ok(api) => {
-            tracing::info!(admin = %api.address(), "administration interface open");
-            Some(api)
-        }
-        Err(error) => {
-            tracing::error!(
-                error = crate::cli::chain(&error),
-                "running without the administration interface"
-            );
-            None
+/// Makes the HTTP interface of administration and opens it to the network, unless that is turned off. Messages matter more
+/// than it: a server that can't open it runs.
+async fn api_server(config: &Config, storage: &Storage, certificates: &Certificates) -> Option<ApiServer> {
+    let failed = |error: &ApiError| {
+        let error = crate::cli::chain(error);
+        tracing::error!(error, "running without the administration interface");
+    };
+    let mut api = ApiServer::open(&config.admin, storage.data_dir()).map_err(|error| failed(&error)).ok()?;
+    if config.admin.enabled {
+        match api.listen(config.admin.address, certificates.admin()).await {
+            Ok(admin) => tracing::info!(%admin, "administration interface open"),
+            Err(error) => failed(&error),
         }
     }
+    Some(api)
 }
 
 /// Which addresses the actions of rules may connect to.

@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 
 use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
+use super::serve::Peer;
 use super::{Api, document, guard, health};
 
 /// Who may ask.
@@ -60,7 +61,8 @@ async fn gate(State((api, access)): State<(Arc<Api>, Access)>, mut request: Requ
         Access::SignedIn => (Role::Viewer, None),
         Access::Needs(role, scope) => (role, Some(scope)),
     };
-    let caller = match api.auth.caller(request.headers()) {
+    let peer = request.extensions().get::<Peer>().copied();
+    let caller = match api.auth.caller(request.headers(), peer) {
         Ok(Some(caller)) => caller,
         Ok(None) => return auth::unauthenticated(),
         Err(problem) => return problem.into_response(),
@@ -138,6 +140,7 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(Access::Open, routes!(health::readiness))
         .add(Access::Open, routes!(document::openapi))
         .add(Access::Open, routes!(account::set_up))
+        .add(writes(Admin, "users"), routes!(account::make_setup_token))
         .add(Access::Open, routes!(account::sign_in))
         .add(Access::SignedIn, routes!(account::who_am_i))
         .add(Access::SignedIn, routes!(account::sign_out))

@@ -46,7 +46,7 @@ impl ListenerTls {
         [&self.certificate, &self.key].into_iter().chain(&self.client_ca).chain(&self.crl).chain(named)
     }
 
-    fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+    pub(super) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let named = self.sni.iter_mut().flat_map(|named| [&mut named.certificate, &mut named.key]);
         [&mut self.certificate, &mut self.key]
             .into_iter()

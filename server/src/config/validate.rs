@@ -416,9 +416,9 @@ impl Check {
         for (key, fault) in config.admin.faults() {
             self.error(Path::keys(&["admin", key]), fault, None);
         }
-        if config.admin.enabled && !address.ip().is_loopback() {
+        if config.admin.enabled && config.admin.tls.is_none() && !address.ip().is_loopback() {
             self.findings.push(Finding::Warning(format!(
-                "the administration interface is to be reached from elsewhere at {address}, and shows passwords and tokens to everybody on the way: it has no TLS"
+                "the administration interface is to be reached from elsewhere at {address}, and shows passwords and tokens to everybody on the way: it has no [admin.tls]"
             )));
         }
     }
