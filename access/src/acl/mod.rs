@@ -19,6 +19,7 @@
 //! level will do.
 
 mod claims;
+mod index;
 mod mosquitto;
 mod parse;
 mod pattern;
