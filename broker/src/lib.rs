@@ -13,6 +13,7 @@
 //! [`Limits`].
 
 mod access;
+mod author;
 mod authorise;
 mod broker;
 mod clock;
@@ -44,8 +45,8 @@ pub use hook::{
 };
 pub use limits::ListenerLimits;
 pub use listeners::{
-    Endpoint, ListenerConfig, PROXY_PREFIX_BYTES, PeerAddress, Proxies, ProxyError, ProxyPrefix, Speaks,
-    TlsSetup, WebSocketConfig, WebSocketControl, WebSocketFrameError, WebSocketFrameReader,
+    ClientIds, Endpoint, ListenerConfig, PROXY_PREFIX_BYTES, PeerAddress, Proxies, ProxyError, ProxyPrefix,
+    Speaks, Takeover, TlsSetup, WebSocketConfig, WebSocketControl, WebSocketFrameError, WebSocketFrameReader,
 };
 pub use message::{Message, Publication, Publisher, Trail};
 pub use metrics::Stats;
