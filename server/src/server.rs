@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Services};
+use crate::api::ApiServer;
 use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -88,6 +89,8 @@ pub struct Server {
     listeners: Vec<BoundListener>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
+    /// Open as long as the server runs, where its address can be had.
+    api: Mutex<Option<ApiServer>>,
 }
 
 impl Server {
@@ -123,7 +126,8 @@ impl Server {
         }
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
-        let admin = admin_socket(storage, &pipeline);
+        let api = api_server(config, storage).await;
+        let admin = admin_socket(storage, &pipeline, api.as_ref());
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             let bound = match listener_config(listener, config, &certificates) {
@@ -136,13 +140,20 @@ impl Server {
                     if let Some(admin) = admin {
                         admin.close().await;
                     }
+                    if let Some(api) = api {
+                        api.close().await;
+                    }
                     broker.shutdown(Duration::ZERO).await;
                     return Err(cannot_listen(listener, error));
                 }
             }
         }
+        if let Some(api) = &api {
+            api.ready();
+        }
         certificates.watch();
-        Ok(Self { broker, pipeline, access, certificates, listeners, admin: Mutex::new(admin) })
+        let (admin, api) = (Mutex::new(admin), Mutex::new(api));
+        Ok(Self { broker, pipeline, access, certificates, listeners, admin, api })
     }
 
     /// The broker.
@@ -175,11 +186,33 @@ impl Server {
         self.listeners.iter().find_map(BoundListener::address)
     }
 
+    /// Makes a setup token if nobody can administer the gateway over HTTP yet, and says where that is done.
+    pub fn setup_token(&self) -> Option<(SocketAddr, String)> {
+        let api = self.api.lock();
+        let api = api.as_ref().filter(|api| api.needs_setup())?;
+        match api.setup_tokens().make() {
+            Ok(token) => Some((api.address(), token)),
+            Err(error) => {
+                tracing::error!(error = crate::cli::chain(&error), "there is no setup token");
+                None
+            }
+        }
+    }
+
+    /// Where the HTTP interface of administration listens, if it is open.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.api.lock().as_ref().map(ApiServer::address)
+    }
+
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
     pub async fn stop(&self, grace: Duration) {
         let admin = self.admin.lock().take();
         if let Some(admin) = admin {
             admin.close().await;
+        }
+        let api = self.api.lock().take();
+        if let Some(api) = api {
+            api.close().await;
         }
         self.broker.shutdown(grace).await;
         self.pipeline.shutdown(grace).await;
@@ -187,9 +220,11 @@ impl Server {
 }
 
 /// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
-fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocket> {
+fn admin_socket(storage: &Storage, pipeline: &RulePipeline, api: Option<&ApiServer>) -> Option<AdminSocket> {
     let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
-    match AdminSocket::open(data_dir, Services::new(store, Arc::new(pipeline.clone()))) {
+    let services = Services::new(store, Arc::new(pipeline.clone()));
+    let services = services.with_setup_tokens(api.map(ApiServer::setup_tokens));
+    match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
             Some(admin)
@@ -199,6 +234,26 @@ fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocke
             tracing::error!(
                 error,
                 "running without the administration socket: dead letters can't be looked at"
+            );
+            None
+        }
+    }
+}
+
+/// Opens the HTTP interface of administration. Messages matter more than it: a server that can't open it runs.
+async fn api_server(config: &Config, storage: &Storage) -> Option<ApiServer> {
+    if !config.admin.enabled {
+        return None;
+    }
+    match ApiServer::open(&config.admin, storage.data_dir()).await {
+        Ok(api) => {
+            tracing::info!(admin = %api.address(), "administration interface open");
+            Some(api)
+        }
+        Err(error) => {
+            tracing::error!(
+                error = crate::cli::chain(&error),
+                "running without the administration interface"
             );
             None
         }

@@ -29,6 +29,7 @@ use store::DurableStore;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::api::SetupTokens;
 use crate::rules::{RulePipeline, RuleStats};
 
 pub use client::{AdminClient, AdminClientError};
@@ -83,6 +84,8 @@ pub struct Services {
     rules: Arc<dyn RunningRules>,
     /// Wall clock when the gateway started, milliseconds since the epoch.
     since_ms: i64,
+    /// Of the HTTP interface, if it is open.
+    setup_tokens: Option<SetupTokens>,
 }
 
 /// The rules that run, as the administration sees them.
@@ -110,7 +113,13 @@ impl Services {
     /// The dead letters of a store, and the rules that run: their actions can send letters again.
     pub fn new(store: &Arc<DurableStore>, rules: Arc<dyn RunningRules>) -> Self {
         let letters = DeadLetters::new(Arc::clone(store));
-        Self { store: Arc::clone(store), letters, rules, since_ms: now_ms() }
+        Self { store: Arc::clone(store), letters, rules, since_ms: now_ms(), setup_tokens: None }
+    }
+
+    /// Adds those who make setup tokens.
+    #[must_use]
+    pub fn with_setup_tokens(self, setup_tokens: Option<SetupTokens>) -> Self {
+        Self { setup_tokens, ..self }
     }
 }
 

@@ -11,6 +11,7 @@
 //! misspelt name, the nearest right one; all faults in one go, up to [`MAX_ERRORS`]. A configuration with any fault
 //! is refused whole. Nothing here touches the process environment: callers pass an [`Environment`].
 
+mod admin;
 mod authentication;
 mod error;
 mod listeners;
@@ -31,6 +32,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use self::admin::{Admin, AdminToken, AdminUser, HiddenText};
 pub use self::authentication::{
     AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, JwtAlgorithm,
     JwtPlace, LockoutConfig,
@@ -43,8 +45,8 @@ pub use self::listeners::{
 pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};
 pub use self::model::{
-    AclConfig, Actions, Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat,
-    QueuePolicy, RuleLimits, Store, Sys,
+    AclConfig, Actions, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy,
+    RuleLimits, Store, Sys,
 };
 pub use self::units::{ByteSize, Period, UnitError};
 

@@ -13,6 +13,7 @@ use actions::config::ConnectorConfig;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::admin::Admin;
 use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
 use super::listeners::{ClientIdRule, ListenerTls, ListenerWebSocket, SessionTakeover};
 use super::units::{ByteSize, Period};
@@ -417,21 +418,6 @@ pub enum Durability {
     Memory,
 }
 
-/// The administration listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// IP address and port. Default 127.0.0.1:7080.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080) }
-    }
-}
-
 /// What the actions of all rules may do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -487,7 +473,7 @@ fn some_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Soc
 }
 
 /// Reads an IP address with a port; host names are refused, since what they mean may change between two starts.
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     struct AddressVisitor;
     impl Visitor<'_> for AddressVisitor {
         type Value = SocketAddr;

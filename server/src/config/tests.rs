@@ -632,7 +632,8 @@ fn what_is_hardly_meant_is_a_warning() {
     assert_eq!(local, Vec::<String>::new());
     let shut = warnings("[[listeners]]\nname='a'\naddress='127.0.0.1:1'\n");
     assert!(shut[0].contains("lets nobody in"), "{shut:?}");
-    let nameless = "[[listeners]]\nname='a'\naddress='127.0.0.1:1'\nallow_anonymous=true\nclient_id='prefix'\n";
+    let nameless =
+        "[[listeners]]\nname='a'\naddress='127.0.0.1:1'\nallow_anonymous=true\nclient_id='prefix'\n";
     let shut = warnings(nameless);
     assert!(shut[0].contains("lets nobody in: client_id holds"), "{shut:?}");
 }
