@@ -139,6 +139,7 @@ impl Gateway {
             received_at_ms: 1_000,
             expires_after_ms: None,
             publisher: Some("sensor-1"),
+            author: &[],
         };
         let queue = QueueKey::DeadLetters { namespace: 0, name: outbox };
         self.store

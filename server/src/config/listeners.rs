@@ -111,6 +111,51 @@ impl Default for ListenerWebSocket {
     }
 }
 
+/// Which Client Identifiers clients may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientIdRule {
+    /// Any.
+    #[default]
+    Any,
+    /// The user name.
+    Username,
+    /// The user name, alone or followed by `:` and anything.
+    Prefix,
+}
+
+impl ClientIdRule {
+    /// As the broker knows it.
+    pub fn client_ids(self) -> broker::ClientIds {
+        match self {
+            Self::Any => broker::ClientIds::Any,
+            Self::Username => broker::ClientIds::Username,
+            Self::Prefix => broker::ClientIds::Prefix,
+        }
+    }
+}
+
+/// Who may take over a user's session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionTakeover {
+    /// That user.
+    #[default]
+    SameUser,
+    /// Whoever names its Client Identifier.
+    Anyone,
+}
+
+impl SessionTakeover {
+    /// As the broker knows it.
+    pub fn takeover(self) -> broker::Takeover {
+        match self {
+            Self::SameUser => broker::Takeover::SameUser,
+            Self::Anyone => broker::Takeover::Anyone,
+        }
+    }
+}
+
 impl Listener {
     /// The permissions of its socket's file; `None`: `mode` says nothing that means permissions.
     pub fn socket_mode(&self) -> Option<u32> {
