@@ -33,7 +33,7 @@ pub(crate) use self::output::Output;
 pub(crate) use self::serve::cannot_start;
 pub(crate) use self::signals::stop_signal;
 pub(crate) use self::subscribe::without_control_characters;
-use crate::config::Environment;
+use crate::config::{Assignment, Environment, Inputs, Loaded};
 
 /// An MQTT broker with SQL rules, in one process.
 #[derive(Debug, Parser)]
@@ -51,9 +51,28 @@ struct ConfigArgs {
     /// Configuration file; without it, the file named by TIDEGATE_CONFIG, else defaults.
     #[arg(short = 'f', long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Set one key of the configuration, as in limits.max_packet_size=2MiB; wins over file and environment.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<Assignment>,
 }
 
 impl ConfigArgs {
+    /// The arguments, with what was said before the subcommand where nothing is said after it. Keys are set in the order in
+    /// which they were named.
+    fn or(self, outer: &Self) -> Self {
+        Self {
+            config: self.config.or_else(|| outer.config.clone()),
+            set: outer.set.iter().cloned().chain(self.set).collect(),
+        }
+    }
+
+    /// Reads the configuration; what is wrong with it is printed as it should be read.
+    fn load(&self, environment: &Environment) -> Result<Loaded, Failure> {
+        let path = self.path(environment);
+        let inputs = Inputs { flags: &self.set, ..Inputs::new(path.as_deref(), environment) };
+        inputs.load().map_err(|errors| Failure::rendered(Exit::Refused, errors.render()))
+    }
+
     fn path(&self, environment: &Environment) -> Option<PathBuf> {
         self.config.clone().or_else(|| environment.get("TIDEGATE_CONFIG").map(PathBuf::from))
     }

@@ -32,22 +32,17 @@ pub(super) struct ServeArgs {
 impl ServeArgs {
     /// The arguments, with what was said before the subcommand where nothing is said after it.
     pub(super) fn or(self, outer: &ConfigArgs) -> Self {
-        Self { config: ConfigArgs { config: self.config.config.or_else(|| outer.config.clone()) }, ..self }
+        Self { config: self.config.or(outer), ..self }
     }
 }
 
 pub(super) fn run(args: &ServeArgs, environment: &Environment) -> Result<Exit, Failure> {
-    let mut loaded = load(args.config.path(environment).as_deref(), environment)?;
+    let mut loaded = args.config.load(environment)?;
     if let (Some(port), Some(listener)) = (args.port, loaded.config.listeners.first_mut()) {
         listener.address.set_port(port);
     }
     crate::log::start(&loaded.config.log, environment).map_err(|error| Failure::new(Exit::Refused, error))?;
     block_on(Threads::PerCore, serve(&loaded, environment))
-}
-
-/// Reads the configuration; what is wrong with it is printed as it should be read.
-pub(super) fn load(path: Option<&Path>, environment: &Environment) -> Result<Loaded, Failure> {
-    config::load(path, environment).map_err(|errors| Failure::rendered(Exit::Refused, errors.render()))
 }
 
 /// The folder that `rules.d` is looked for in: the configuration file's, else the one of the state.
