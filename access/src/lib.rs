@@ -5,4 +5,5 @@
 //!
 //! Whatever is broken, missing or can't be reached denies.
 
+pub mod acl;
 pub mod authentication;

@@ -112,23 +112,15 @@ pub enum Action<'a> {
 }
 
 /// The answer to "may it?".
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Yes.
     Allow,
+    /// Of a Subscription: yes, but not everything that it matches; each message has to be asked about
+    /// ([`Action::Receive`]).
+    AllowInPart,
     /// No; the text names what denied, for the log.
     Deny(Box<str>),
-    /// Somebody else has to be asked first.
-    Ask(Pin<Box<dyn Future<Output = Decision> + Send>>),
-}
-
-impl fmt::Debug for Decision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Allow => f.write_str("Allow"),
-            Self::Deny(why) => f.debug_tuple("Deny").field(why).finish(),
-            Self::Ask(_) => f.write_str("Ask"),
-        }
-    }
 }
 
 /// Decides who may come in and what they may do. Whatever is broken or can't be reached has to deny.
@@ -136,7 +128,10 @@ pub trait AccessControl: Send + Sync + fmt::Debug {
     /// Decides about a client that connects, or authenticates again. Long work belongs off the calling thread.
     fn authenticate(&self, attempt: Attempt) -> Answer;
 
-    /// Decides about one action. Asked for each message: it has to be quick.
+    /// Whether this client may do everything, so that there is nothing to ask. Asked for each message.
+    fn is_open(&self, who: &Publisher) -> bool;
+
+    /// Decides about one action. A Subscription that is allowed as a whole may receive everything that it matches.
     fn decide(&self, who: &Publisher, action: Action<'_>) -> Decision;
 
     /// Changes whenever a decision may have changed: answers may be kept as long as it stays.
@@ -158,6 +153,10 @@ impl AccessControl for OpenAccess {
             Verdict::Accept(Arc::new(Identity { username: attempt.username, ..Identity::default() }), None)
         };
         Box::pin(std::future::ready(verdict))
+    }
+
+    fn is_open(&self, _who: &Publisher) -> bool {
+        true
     }
 
     fn decide(&self, _who: &Publisher, _action: Action<'_>) -> Decision {

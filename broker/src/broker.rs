@@ -11,6 +11,7 @@ use store::{MessageId, QueueKey, Record, SessionKey, Store};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::access::{AccessControl, OpenAccess};
+use crate::authorise::Denials;
 use crate::clock::{Clock, Now};
 use crate::config::{BrokerConfig, ListenerConfig};
 use crate::dispatch::{Dispatch, Fanout};
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hook: Option<Arc<dyn MessageHook>>,
     pub(crate) access: Arc<dyn AccessControl>,
+    pub(crate) denials: Denials,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) sessions: Registry,
@@ -171,6 +173,7 @@ impl Broker {
             store,
             hook,
             access,
+            denials: Denials::default(),
             clock: Clock::new(),
             metrics: Metrics::default(),
             sessions: Registry::new(),
@@ -216,6 +219,19 @@ impl Broker {
             .map_err(PublishError::Refused)
     }
 
+    /// To be called when decisions may have changed ([`AccessControl::version`]): looks again at what every connected client
+    /// subscribes to. When it returns, nobody receives what they may not have any more. Subscriptions stay, whatever they
+    /// receive. It doesn't keep the broker alive.
+    pub fn access_listener(&self) -> impl Fn() + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            let Some(shared) = shared.upgrade() else { return };
+            for session in shared.sessions.all() {
+                shared.watch_receiver(&mut session.lock());
+            }
+        }
+    }
+
     /// Counters and totals.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -252,13 +268,15 @@ pub(crate) async fn publish_message(shared: &Arc<Shared>, dispatch: Dispatch) ->
     let outcome = dispatch.finish(shared).await?;
     std::future::poll_fn(|cx| {
         if shared.store.committed() >= outcome.token {
-            return std::task::Poll::Ready(());
+            return std::task::Poll::Ready(Ok(()));
         }
         shared.store.wake_when_committed(outcome.token, cx.waker());
+        if shared.store.committed() < outcome.token && shared.store.has_failed() {
+            return std::task::Poll::Ready(Err(ReasonCode::ImplementationSpecificError));
+        }
         std::task::Poll::Pending
     })
-    .await;
-    Ok(())
+    .await
 }
 
 impl Shared {
@@ -492,6 +510,15 @@ impl Shared {
     /// Publishes a session's will, in the background.
     pub(crate) fn publish_will(self: &Arc<Self>, will: WillMessage, session: &Arc<Session>) {
         let (shared, session) = (Arc::clone(self), Arc::clone(session));
+        if !self.author_may(&will.message) {
+            self.metrics.wills_denied.add(1);
+            if session.is_on_record()
+                && let Err(reason) = self.append(&[Record::WillGone { session: session.key() }])
+            {
+                tracing::warn!(?reason, "a will that may not be sent could not be struck off");
+            }
+            return;
+        }
         let now = self.clock.now();
         let publication = will.message.publication();
         let message = Publication {

@@ -131,11 +131,8 @@ impl<IO: Transport> Connection<IO> {
         if matches!(self.phase, Phase::Authenticating(_)) && !self.authenticate(cx, now)? {
             return self.read_ahead(cx);
         }
-        if let Phase::Accepting(connecting) = &mut self.phase {
-            if !connecting.is_safe(&self.shared, cx) {
-                return Ok(());
-            }
-            self.open(now)?;
+        if matches!(self.phase, Phase::Accepting(_)) && !self.open_if_safe(cx, now)? {
+            return Ok(());
         }
         if let Phase::Open(client) = &mut self.phase {
             // Here and not only when there is something to write: a client that doesn't read is closed all the same.
@@ -465,13 +462,9 @@ impl<IO: Transport> Connection<IO> {
         now: Now,
     ) -> Result<bool, Close> {
         match Connecting::begin(&self.shared, known, connect, now) {
-            Ok(mut connecting) => {
-                let is_safe = connecting.is_safe(&self.shared, cx);
+            Ok(connecting) => {
                 self.phase = Phase::Accepting(Box::new(connecting));
-                if is_safe {
-                    self.open(now)?;
-                }
-                Ok(is_safe)
+                self.open_if_safe(cx, now)
             }
             Err(refusal) => Err(self.refuse(&refusal, connect)),
         }
@@ -493,6 +486,19 @@ impl<IO: Transport> Connection<IO> {
             return self.refuse(refusal, &connect);
         }
         Close::quietly("CONNECT refused")
+    }
+
+    /// Lets the session go online if the CONNECT's record is safe. One that never will be is refused.
+    fn open_if_safe(&mut self, cx: &mut Context<'_>, now: Now) -> Result<bool, Close> {
+        let Phase::Accepting(connecting) = &mut self.phase else { return Ok(true) };
+        match connecting.is_safe(&self.shared, cx, self.writing.tail()) {
+            None => {
+                self.shared.metrics.connects_refused.add(1);
+                Err(Close::quietly("CONNECT refused"))
+            }
+            Some(false) => Ok(false),
+            Some(true) => self.open(now).map(|()| true),
+        }
     }
 
     /// The CONNECT's record is safe: the session goes online.

@@ -13,6 +13,7 @@
 //! [`Limits`].
 
 mod access;
+mod authorise;
 mod broker;
 mod clock;
 mod config;

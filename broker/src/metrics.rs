@@ -57,6 +57,14 @@ counters! {
     dropped_too_large,
     /// Messages whose Message Expiry Interval was over.
     dropped_expired,
+    /// Messages that their receiver, or the author of a Retained Message, has no right to any more.
+    dropped_not_authorized,
+    /// Publishes that their client may not make.
+    publishes_denied,
+    /// Subscriptions that their client may not have.
+    subscriptions_denied,
+    /// Wills that their client may not leave, or may not any more when they were due.
+    wills_denied,
     /// Messages made by rules that were refused: too many hops, or an invalid topic.
     dropped_rule_output,
     /// Publishes refused as a whole.
@@ -92,11 +100,18 @@ pub(crate) struct Tally {
     pub(crate) payload_bytes_received: u64,
     pub(crate) delivered: u64,
     pub(crate) payload_bytes_delivered: u64,
+    pub(crate) not_authorized: u64,
 }
 
 thread_local! {
     static TALLY: std::cell::Cell<Tally> = const {
-        std::cell::Cell::new(Tally { received: 0, payload_bytes_received: 0, delivered: 0, payload_bytes_delivered: 0 })
+        std::cell::Cell::new(Tally {
+            received: 0,
+            payload_bytes_received: 0,
+            delivered: 0,
+            payload_bytes_delivered: 0,
+            not_authorized: 0,
+        })
     };
 }
 
@@ -131,6 +146,7 @@ impl Metrics {
         self.payload_bytes_received.add(tally.payload_bytes_received);
         self.messages_delivered.add(tally.delivered);
         self.payload_bytes_delivered.add(tally.payload_bytes_delivered);
+        self.dropped_not_authorized.add(tally.not_authorized);
     }
 
     pub(crate) fn dropped(&self, reason: DropReason) {
@@ -138,6 +154,7 @@ impl Metrics {
             DropReason::Offline => {}
             DropReason::SlowConsumer => self.dropped_slow_consumer.add(1),
             DropReason::QueueFull => self.dropped_queue_full.add(1),
+            DropReason::NotAuthorized => self.dropped_not_authorized.add(1),
             DropReason::TooLarge => self.dropped_too_large.add(1),
         }
     }

@@ -65,11 +65,13 @@ impl Shared {
 
     /// What a client is told when the store refused a frame.
     pub(crate) fn store_refused(&self, error: &StoreError) -> ReasonCode {
-        tracing::warn!(%error, "the store did not accept a frame");
-        match error {
-            StoreError::Failed => ReasonCode::ImplementationSpecificError,
-            _ => ReasonCode::QuotaExceeded,
+        if matches!(error, StoreError::Failed) {
+            // The store has raised its alarm, once.
+            tracing::debug!(%error, "the store did not accept a frame");
+            return ReasonCode::ImplementationSpecificError;
         }
+        tracing::warn!(%error, "the store did not accept a frame");
+        ReasonCode::QuotaExceeded
     }
 
     /// Tells the store what became of a session's debts.

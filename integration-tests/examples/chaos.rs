@@ -1,6 +1,7 @@
 //! Long runs of the crash tests: `cargo xtask chaos --kills 1000 --seed 7`.
 //!
-//! `--queue 10000000` instead queues so many messages for a session that is away, and drains them.
+//! `--queue 10000000` instead queues so many messages for a session that is away, and drains them; with `--sink true` for an HTTP
+//! action whose far side is away.
 //!
 //! A run has at most [`KILLS_PER_RUN`] kills and a folder of its own; the next one has the next seed. The first run that
 //! breaks a promise ends it.
@@ -9,14 +10,14 @@
 
 use std::process::ExitCode;
 
-use integration_tests::chaos::{Options, run, run_queue};
+use integration_tests::chaos::{Options, run, run_queue, run_sink_queue};
 
 /// Kills in one run: what a run has to be looked at as a whole.
 const KILLS_PER_RUN: u32 = 50;
 
 const USAGE: &str = "\
 usage: chaos [--kills N] [--seed N] [--durability commit|interval|memory] [--sink true|false]
-       chaos --queue N [--payload BYTES]";
+       chaos --queue N [--payload BYTES] [--sink true|false]";
 
 fn main() -> ExitCode {
     let (mut kills, mut seed, mut durability) = (1000, 1, "commit".to_owned());
@@ -43,7 +44,9 @@ fn main() -> ExitCode {
         }
     }
     if let Some(messages) = queue {
-        return match run_queue(messages, payload) {
+        let outcome =
+            if with_sink { run_sink_queue(messages, payload) } else { run_queue(messages, payload) };
+        return match outcome {
             Ok(summary) => {
                 println!("{summary}");
                 ExitCode::SUCCESS

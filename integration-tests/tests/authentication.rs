@@ -16,6 +16,20 @@ const BOB: &str = "bob:$6$8plttfgSvF30CeX9$oOmsCsOL8/1sCA7GvisajZD8ctMgPx5B4eOLf
 const CARL: &str =
     "carl:$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
 
+/// Tokens of the user `ada`, signed with [`SECRET`] by HS256 unless said otherwise.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// Good until the year 2100.
+const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZGEiLCJleHAiOjQxMDI0NDQ4MDB9.PoTWVBJDTgsg3kJyxx7wBtDhIsBRXY03TUPmOCJQLPQ";
+/// Over since 2020.
+const TOKEN_OVER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZGEiLCJleHAiOjE2MDAwMDAwMDB9.WNg406tEdUyGJk_ZAnC_x1ODyylk_E6MljcB9JSMeGQ";
+/// `{"alg":"none"}`, without signature.
+const TOKEN_UNSIGNED: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEiLCJleHAiOjQxMDI0NDQ4MDB9.";
+/// By another secret.
+const TOKEN_FORGED: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZGEiLCJleHAiOjQxMDI0NDQ4MDB9.roWsc8kSNpPEcvTLcYZ6vJwvJQ3VJAfZ1IxqAvAin-E";
+/// Without an end.
+const TOKEN_ENDLESS: &str =
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZGEifQ.Sm5uUKUiR6FhG-P9FDgg7XUj27Fn_QDdfOkgtybzBn4";
+
 /// A folder that goes with its test.
 struct Folder(PathBuf);
 
@@ -250,4 +264,74 @@ fn no_password_is_in_any_log() {
     for secret in [canary, "$7$", "$argon2id$"] {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
+}
+
+fn with_tokens(lines: &str) -> BrokerBuilder {
+    closed().section(&format!(
+        "[authentication.tokens]\ntype = \"jwt\"\nalgorithms = [\"HS256\"]\nsecret = \"{SECRET}\"\n{lines}\n"
+    ))
+}
+
+#[test]
+fn jwt_right_token() {
+    let broker = with_tokens("").start();
+    assert_eq!(answers_to(&broker, Some("anything"), Some(TOKEN)), IN);
+    assert_eq!(answer_to(&broker, Version::V5, None, Some(TOKEN)), 0);
+    let in_username = with_tokens("token = \"username\"").start();
+    assert_eq!(answers_to(&in_username, Some(TOKEN), None), IN);
+    assert_eq!(answers_to(&in_username, Some("ada"), Some(TOKEN)), WRONG);
+}
+
+#[test]
+fn jwt_wrong_token() {
+    // Each of these is a failure under one name.
+    let broker = with_tokens("[limits.lockout]\nfailures_per_user = 0\n").start();
+    for token in [TOKEN_OVER, TOKEN_UNSIGNED, TOKEN_FORGED, TOKEN_ENDLESS] {
+        assert_eq!(answers_to(&broker, Some("ada"), Some(token)), WRONG, "{token}");
+    }
+    let elsewhere = with_tokens("audience = [\"elsewhere\"]").start();
+    assert_eq!(answers_to(&elsewhere, Some("ada"), Some(TOKEN)), WRONG);
+    let endless = with_tokens("require_expiry = false").start();
+    assert_eq!(answers_to(&endless, Some("ada"), Some(TOKEN_ENDLESS)), IN);
+}
+
+#[test]
+fn jwt_no_token() {
+    let broker = with_tokens("").start();
+    assert_eq!(answers_to(&broker, Some("ada"), Some("wonderland")), WRONG);
+    assert_eq!(answers_to(&broker, Some("ada"), None), WRONG);
+    assert_eq!(answers_to(&broker, None, None), UNKNOWN);
+}
+
+#[test]
+fn jwt_without_keys() {
+    // Nobody listens there.
+    let section = "[authentication.tokens]\ntype = \"jwt\"\nalgorithms = [\"EdDSA\"]\njwks_url = \"http://127.0.0.1:9/keys\"\n";
+    let broker = closed().section(section).expect_error("the keys of tokens could not be fetched").start();
+    let token = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhZGEifQ.AAAA";
+    assert_eq!(answers_to(&broker, Some("ada"), Some(token)), [3, 0x88]);
+    for (lines, why) in [
+        ("algorithms = [\"RS256\"]\nkey = \"missing.pem\"", "can't be read"),
+        ("algorithms = [\"HS256\"]\nsecret = \"short\"", "the secret is shorter than HS256 needs"),
+        ("algorithms = [\"RS256\"]\njwks_url = \"http://keys.example/\"", "insecure_http"),
+    ] {
+        let said =
+            closed().section(&format!("[authentication.tokens]\ntype = \"jwt\"\n{lines}\n")).fails_to_start();
+        assert!(said.contains(why), "{said}");
+        assert!(!said.contains("\"short\""), "{said}");
+    }
+}
+
+#[test]
+fn methods_are_asked_in_order_and_the_first_that_knows_decides() {
+    let folder = Folder::new("chain");
+    let users = folder.users(&format!("{ADA}\n"));
+    let both = with_users(with_tokens(""), &users)
+        .variable("TIDEGATE_LISTENERS__TCP__AUTHENTICATION", "[\"tokens\", \"users\"]");
+    let broker = both.start();
+    assert_eq!(answers_to(&broker, Some("ada"), Some(TOKEN)), IN);
+    assert_eq!(answers_to(&broker, Some("ada"), Some("wonderland")), IN);
+    assert_eq!(answers_to(&broker, Some("ada"), Some(TOKEN_OVER)), WRONG);
+    assert_eq!(answers_to(&broker, Some("eve"), Some("wonderland")), WRONG);
+    assert_eq!(answers_to(&broker, None, None), UNKNOWN);
 }

@@ -11,7 +11,10 @@ fn without_kills_nothing_is_lost_doubled_or_out_of_order() {
         durability: "commit".to_owned(),
         with_sink: true,
     }) {
-        Ok(summary) => assert!(summary.acknowledged == 2400 && summary.delivered > 7200, "{summary:?}"),
+        Ok(summary) => {
+            assert!(summary.acknowledged == 2400 && summary.delivered > 7200, "{summary:?}");
+            assert_eq!(summary.accounts, 6, "every fourth round and in the end");
+        }
         Err(failure) => panic!("{failure}"),
     }
 }
@@ -38,6 +41,20 @@ fn nothing_acknowledged_is_lost_where_the_power_is_cut_again_and_again() {
         with_sink: false,
     }) {
         Ok(summary) => assert!(summary.kills > 24 && summary.acknowledged == 2880, "{summary}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+#[test]
+fn what_an_action_is_owed_adds_up_where_the_power_is_cut_and_the_far_side_is_unwell() {
+    match run(&Options {
+        seed: 43,
+        rounds: 12,
+        with_kills: true,
+        durability: "commit".to_owned(),
+        with_sink: true,
+    }) {
+        Ok(summary) => assert!(summary.kills > 12 && summary.accounts == 5, "{summary}"),
         Err(failure) => panic!("{failure}"),
     }
 }

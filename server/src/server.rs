@@ -100,6 +100,7 @@ impl Server {
         let hook = Arc::new(pipeline.clone());
         let control: Arc<dyn AccessControl> = Arc::clone(&access) as _;
         let broker = Broker::with_access(broker_config(config), storage.store(), Some(hook), control);
+        access.attach(broker.access_listener());
         pipeline.attach(Arc::new(broker.clone()));
         if let Some(store) = storage.durable() {
             let restored = broker.restore(Arc::clone(store)).await.map_err(StartError::Restore)?;

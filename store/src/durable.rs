@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::thread::JoinHandle;
 
@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) safe: Condvar,
     /// The newest token that is safe.
     pub(crate) committed: AtomicU64,
+    /// Nothing becomes safe any more.
+    pub(crate) failed: AtomicBool,
 }
 
 impl Shared {
@@ -112,6 +114,7 @@ impl DurableStore {
             maintenance: Condvar::new(),
             safe: Condvar::new(),
             committed: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
         });
         shared.check_room();
         let writer = Writer::new(Arc::clone(&shared), synced, Notifier::start()?);
@@ -241,6 +244,10 @@ impl Store for DurableStore {
         CommitToken(self.shared.committed.load(Ordering::Acquire))
     }
 
+    fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire)
+    }
+
     fn queue_reader(&self, queue: QueueKey<'_>) -> Option<QueueReader> {
         Some(self.reader(queue))
     }
@@ -250,7 +257,7 @@ impl Store for DurableStore {
         if token <= self.committed() {
             drop(front);
             waker.wake_by_ref();
-        } else {
+        } else if front.health != Health::Failed {
             front.waiting.push((token, waker.clone()));
         }
     }

@@ -147,11 +147,19 @@ pub trait Store: Send + Sync + 'static {
     /// The newest token that is safe; every older one is safe too.
     fn committed(&self) -> CommitToken;
 
+    /// Whether a write has failed with an unknown outcome: no token beyond [`Store::committed`] becomes safe any more, and
+    /// nothing more is accepted.
+    fn has_failed(&self) -> bool {
+        false
+    }
+
     /// A reader of a queue, where queues can be read back.
     fn queue_reader(&self, _queue: QueueKey<'_>) -> Option<QueueReader> {
         None
     }
 
-    /// Wakes `waker` once `token` is safe (at once if it is already). A waker may be woken more than once.
+    /// Wakes `waker` once `token` is safe (at once if it is already), or when the store fails. A waker may be woken more than
+    /// once. Who has registered looks at [`Store::committed`] and [`Store::has_failed`] after that: a store that had failed
+    /// before wakes nobody.
     fn wake_when_committed(&self, token: CommitToken, waker: &Waker);
 }

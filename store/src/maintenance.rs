@@ -363,7 +363,6 @@ impl Shared {
         let room = free.saturating_add(tail);
         let reserve = front.options.reserve_bytes;
         match front.health {
-            Health::Failed => return,
             Health::Sound if room < reserve => {
                 tracing::error!(free, reserve, "the disk is nearly full: new debts are refused");
                 front.health = Health::Full { used, limit: used };
@@ -373,7 +372,7 @@ impl Shared {
                 tracing::warn!(free, reserve, "there is room on the disk again");
                 front.health = Health::Sound;
             }
-            Health::Sound | Health::Full { .. } => {}
+            Health::Sound | Health::Full { .. } | Health::Failed => {}
         }
     }
 }

@@ -18,14 +18,15 @@ const SHARDS: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct Shards<K, V> {
     shards: Vec<Arc<HashMap<K, V, RandomState>>>,
-    /// Not that of the parts: there it would put all keys of a part side by side.
-    hasher: RandomState,
+    /// Not that of the parts: there it would put all keys of a part side by side. And one whose every bit is good: of numbers in
+    /// a row the fast one makes parts of very different sizes, with a seed in ten.
+    hasher: foldhash::quality::RandomState,
 }
 
 impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
         // All empty ones are the same one.
-        Self { shards: vec![Arc::default(); SHARDS], hasher: RandomState::default() }
+        Self { shards: vec![Arc::default(); SHARDS], hasher: foldhash::quality::RandomState::default() }
     }
 }
 
@@ -137,12 +138,15 @@ mod tests {
 
     #[test]
     fn parts_are_about_the_same_size() {
-        let mut map = Shards::default();
-        for key in 0..100_000u64 {
-            map.insert(key, ());
+        for _ in 0..20 {
+            let mut map = Shards::default();
+            for key in 0..20_000u64 {
+                map.insert(key, ());
+            }
+            let sizes: Vec<_> = map.into_parts().map(|part| part.len()).collect();
+            let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
+            // 78 on average, with a deviation of 9.
+            assert!(*least > 20 && *most < 160, "{least} to {most}");
         }
-        let sizes: Vec<_> = map.into_parts().map(|part| part.len()).collect();
-        let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
-        assert!(*least > 200 && *most < 700, "{least} to {most}");
     }
 }

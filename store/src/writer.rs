@@ -61,7 +61,7 @@ impl Writer {
             };
             if let Err(error) = done {
                 tracing::error!(%error, "the store has failed: nothing is acknowledged any more");
-                self.shared.front.lock().health = Health::Failed;
+                self.fail();
                 break;
             }
         }
@@ -71,6 +71,17 @@ impl Writer {
         self.shared.front.lock().writer_is_done = true;
         self.shared.maintenance.notify_all();
         self.shared.safe.notify_all();
+    }
+
+    /// Lets everybody know who waits for what will never be safe.
+    fn fail(&self) {
+        let waiting = {
+            let mut front = self.shared.front.lock();
+            front.health = Health::Failed;
+            self.shared.failed.store(true, Ordering::Release);
+            std::mem::take(&mut front.waiting)
+        };
+        self.notify.wake(waiting.into_iter().map(|(_, waker)| waker).collect());
     }
 
     fn next_task(&mut self) -> Task {

@@ -1,13 +1,17 @@
 //! The methods of a listener, asked one after the other.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::certificate::Certificate;
 use super::hashing::Hashing;
+use super::http::Http;
+use super::jwt::Jwt;
 use super::lockout::Lockout;
 use super::password_file::PasswordFile;
+use super::scram::{Challenge, ClientFirst, METHOD, Scram};
 use super::users::UsersFile;
 use super::{Attempt, Denial, Identity, Outcome};
 
@@ -18,6 +22,12 @@ pub enum Method {
     PasswordFile(PasswordFile),
     /// The client's certificate.
     Certificate(Certificate),
+    /// A token.
+    Jwt(Box<Jwt>),
+    /// A server of the operator's.
+    Http(Box<Http>),
+    /// SCRAM-SHA-256, an authentication method of MQTT 5.
+    Scram(Scram),
 }
 
 impl Method {
@@ -26,7 +36,8 @@ impl Method {
     pub fn users_file(&self) -> Option<&UsersFile> {
         match self {
             Self::PasswordFile(method) => Some(method.file()),
-            Self::Certificate(_) => None,
+            Self::Scram(method) => Some(method.file()),
+            Self::Certificate(_) | Self::Jwt(_) | Self::Http(_) => None,
         }
     }
 }
@@ -40,8 +51,76 @@ pub enum Verdict {
     /// The client comes in; `None`: as an anonymous one, if its listener lets those in. The bytes are the last Authentication
     /// Data for it.
     Accept(Option<(Arc<str>, Identity)>, Option<Box<[u8]>>),
+    /// It has to answer this first.
+    Continue(Box<Exchange>, Box<[u8]>),
     /// It stays outside; the text is for the log.
     Refuse(Denial, Box<str>),
+}
+
+/// An enhanced authentication that waits for the client.
+pub struct Exchange {
+    challenge: Challenge,
+    name: Arc<str>,
+    tally: Tally,
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    /// Goes on with what the client answered.
+    #[must_use]
+    pub fn answer(self, data: &[u8]) -> Verdict {
+        let Self { challenge, name, tally } = self;
+        let verdict = match challenge.answer(data) {
+            Ok(proof) => {
+                let username = Some(challenge.username.clone());
+                let identity = Identity { username, ..Identity::default() };
+                Verdict::Accept(Some((name, identity)), Some(proof.into()))
+            }
+            Err(why) => Verdict::Refuse(Denial::BadCredentials, format!("{name}: {why}").into()),
+        };
+        tally.count(Some(&challenge.username), &verdict);
+        verdict
+    }
+}
+
+/// Counts what comes of an attempt, for the statistics and against guessing.
+#[derive(Clone)]
+struct Tally {
+    address: Option<IpAddr>,
+    lockout: Arc<Lockout>,
+    counters: Arc<Counters>,
+}
+
+impl Tally {
+    fn count(&self, user: Option<&str>, verdict: &Verdict) {
+        let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        match verdict {
+            Verdict::Accept(Some(_), _) => {
+                add(&self.counters.accepted);
+                self.lockout.succeeded(self.address, user);
+            }
+            Verdict::Accept(None, _) => {
+                add(&self.counters.anonymous);
+            }
+            // Counted at its end.
+            Verdict::Continue(..) => {}
+            Verdict::Refuse(denial, _) => {
+                add(&self.counters.refused);
+                match denial {
+                    Denial::BadCredentials => self.lockout.failed(self.address, user),
+                    Denial::Unavailable => {
+                        add(&self.counters.unavailable);
+                    }
+                    Denial::NotAuthorized | Denial::BadMethod | Denial::LockedOut => {}
+                }
+            }
+        }
+    }
 }
 
 /// What was decided since the start. Shared by all chains.
@@ -121,24 +200,74 @@ impl Chain {
 
     /// Decides about an attempt.
     pub async fn decide(&self, attempt: &Attempt) -> Verdict {
+        let tally = Tally {
+            address: attempt.address,
+            lockout: Arc::clone(&self.lockout),
+            counters: Arc::clone(&self.counters),
+        };
+        if let Some((method, data)) = &attempt.enhanced {
+            return self.begin_exchange(attempt, method, data, tally);
+        }
         let user = attempt.username.as_deref();
         let verdict = match self.lockout.wait(attempt.address, user) {
             // Before anything that costs.
-            Some(_) => Verdict::Refuse(Denial::LockedOut, "too many failures before".into()),
+            Some(_) => locked_out(),
             None => self.ask(attempt).await,
         };
-        self.count(attempt, &verdict);
+        tally.count(user, &verdict);
         verdict
     }
 
-    async fn ask(&self, attempt: &Attempt) -> Verdict {
-        if attempt.enhanced.is_some() {
-            return Verdict::Refuse(Denial::BadMethod, "no method of this name is offered here".into());
+    /// Answers the first message of an authentication method of MQTT 5.
+    fn begin_exchange(&self, attempt: &Attempt, method: &str, data: &[u8], tally: Tally) -> Verdict {
+        let offered = || {
+            self.methods.iter().filter_map(|(name, method)| match &**method {
+                Method::Scram(scram) => Some((name, scram)),
+                _ => None,
+            })
+        };
+        if method != METHOD || offered().next().is_none() {
+            let verdict = Verdict::Refuse(Denial::BadMethod, "no method of this name is offered here".into());
+            tally.count(None, &verdict);
+            return verdict;
         }
+        let refuse = |user: Option<&str>, why: Box<str>| {
+            let verdict = Verdict::Refuse(Denial::BadCredentials, why);
+            tally.count(user, &verdict);
+            verdict
+        };
+        let first = match ClientFirst::parse(data) {
+            Ok(first) => first,
+            Err(why) => return refuse(None, why.to_string().into()),
+        };
+        let user = Some(&*first.username);
+        if self.lockout.wait(attempt.address, user).is_some() {
+            let verdict = locked_out();
+            tally.count(user, &verdict);
+            return verdict;
+        }
+        if attempt.username.is_some() && attempt.username.as_deref() != user {
+            return refuse(user, "the user name is another one than that of the exchange".into());
+        }
+        // One that nobody knows goes through the exchange all the same, to fail at its end.
+        let whose = offered().find(|(_, scram)| scram.knows(&first.username)).or_else(|| offered().next());
+        match whose.and_then(|(name, scram)| Some((name, scram.challenge(&first)?))) {
+            Some((name, (challenge, data))) => {
+                let exchange = Exchange { challenge, name: Arc::clone(name), tally };
+                Verdict::Continue(Box::new(exchange), data.into())
+            }
+            None => Verdict::Refuse(Denial::Unavailable, "the system gives no random numbers".into()),
+        }
+    }
+
+    async fn ask(&self, attempt: &Attempt) -> Verdict {
         for (name, method) in &self.methods {
             let outcome = match &**method {
                 Method::PasswordFile(method) => method.authenticate(attempt).await,
                 Method::Certificate(method) => method.authenticate(attempt),
+                Method::Jwt(method) => method.authenticate(attempt).await,
+                Method::Http(method) => method.authenticate(attempt).await,
+                Method::Scram(_) => Outcome::Ignore,
             };
             match outcome {
                 Outcome::Ignore => {}
@@ -160,25 +289,8 @@ impl Chain {
             Verdict::Accept(None, None)
         }
     }
+}
 
-    /// Counts what came of it, for the statistics and against guessing.
-    fn count(&self, attempt: &Attempt, verdict: &Verdict) {
-        let user = attempt.username.as_deref();
-        let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-        match verdict {
-            Verdict::Accept(Some(_), _) => {
-                add(&self.counters.accepted);
-                self.lockout.succeeded(attempt.address, user);
-            }
-            Verdict::Accept(None, _) => drop(add(&self.counters.anonymous)),
-            Verdict::Refuse(denial, _) => {
-                add(&self.counters.refused);
-                match denial {
-                    Denial::BadCredentials => self.lockout.failed(attempt.address, user),
-                    Denial::Unavailable => drop(add(&self.counters.unavailable)),
-                    Denial::NotAuthorized | Denial::BadMethod | Denial::LockedOut => {}
-                }
-            }
-        }
-    }
+fn locked_out() -> Verdict {
+    Verdict::Refuse(Denial::LockedOut, "too many failures before".into())
 }

@@ -5,17 +5,14 @@
 //! the verifier that it fitted; so a changed file makes what was remembered void by itself. After a broker's restart
 //! thousands of devices come back at once, often several times: that is whom it is for.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use ring::hmac;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
-use super::verifier::{HashError, Verifier, random};
+use super::cache::Cache;
+use super::verifier::{HashError, Verifier};
 
 /// What hashing may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +42,7 @@ pub struct Hashing {
     limits: HashingLimits,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
-    key: hmac::Key,
-    remembered: Mutex<Remembered>,
+    remembered: Cache<()>,
     pub(crate) hashed: AtomicU64,
     pub(crate) remembered_hits: AtomicU64,
     pub(crate) overloads: AtomicU64,
@@ -58,28 +54,17 @@ impl std::fmt::Debug for Hashing {
     }
 }
 
-type Tag = [u8; 32];
-
-/// Two generations, each of half the size: the older one goes when the younger is full or half the time is over.
-struct Remembered {
-    young: HashSet<Tag>,
-    old: HashSet<Tag>,
-    turned: Instant,
-}
-
 impl Hashing {
     /// Makes one.
     ///
     /// # Errors
     /// [`HashError::NoRandomness`].
     pub fn new(limits: HashingLimits) -> Result<Self, HashError> {
-        let remembered = Remembered { young: HashSet::new(), old: HashSet::new(), turned: Instant::now() };
         Ok(Self {
             limits,
             permits: Arc::new(Semaphore::new(limits.concurrent)),
             waiting: AtomicUsize::new(0),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?),
-            remembered: Mutex::new(remembered),
+            remembered: Cache::new(limits.cached)?,
             hashed: AtomicU64::new(0),
             remembered_hits: AtomicU64::new(0),
             overloads: AtomicU64::new(0),
@@ -94,8 +79,8 @@ impl Hashing {
         verifier: &Arc<Verifier>,
         costliest: &Arc<Verifier>,
     ) -> Result<bool, Overloaded> {
-        let tag = self.tag(user, password, verifier);
-        if self.is_remembered(&tag) {
+        let tag = self.remembered.tag(&[user.as_bytes(), password, verifier.fingerprint()]);
+        if self.remembered.find(&tag).is_some() {
             self.remembered_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(true);
         }
@@ -103,7 +88,7 @@ impl Hashing {
         let password: Box<[u8]> = password.into();
         let permit = self.permit().await?;
         // The same client may have been checked while this one waited: a device that comes back tries more than once.
-        if self.is_remembered(&tag) {
+        if self.remembered.find(&tag).is_some() {
             self.remembered_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(true);
         }
@@ -118,7 +103,7 @@ impl Hashing {
             })
             .await?;
         if is_right {
-            self.remember(tag);
+            self.remembered.keep(tag, (), self.limits.cached_for);
         }
         Ok(is_right)
     }
@@ -145,52 +130,6 @@ impl Hashing {
         // The permit goes along: what has begun counts to its end, though nobody waits for it any more.
         let work = tokio::task::spawn_blocking(move || (work(), permit));
         work.await.map_err(|_| Overloaded)
-    }
-
-    fn tag(&self, user: &str, password: &[u8], verifier: &Verifier) -> Tag {
-        let mut context = hmac::Context::with_key(&self.key);
-        for part in [user.as_bytes(), password, verifier.fingerprint()] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        let mut tag = Tag::default();
-        super::verifier::copy(&mut tag, context.sign().as_ref());
-        tag
-    }
-
-    fn is_remembered(&self, tag: &Tag) -> bool {
-        let mut remembered = self.remembered.lock();
-        remembered.turn_if_due(&self.limits);
-        remembered.young.contains(tag) || remembered.old.contains(tag)
-    }
-
-    fn remember(&self, tag: Tag) {
-        if self.limits.cached < 2 {
-            return;
-        }
-        let mut remembered = self.remembered.lock();
-        remembered.turn_if_due(&self.limits);
-        if remembered.young.len() >= self.limits.cached / 2 {
-            remembered.turn();
-        }
-        remembered.young.insert(tag);
-    }
-}
-
-impl Remembered {
-    fn turn_if_due(&mut self, limits: &HashingLimits) {
-        let age = self.turned.elapsed();
-        if age >= limits.cached_for {
-            self.turn();
-            self.turn();
-        } else if age >= limits.cached_for / 2 {
-            self.turn();
-        }
-    }
-
-    fn turn(&mut self) {
-        self.old = std::mem::take(&mut self.young);
-        self.turned = Instant::now();
     }
 }
 
@@ -264,33 +203,6 @@ mod tests {
             assert!(task.await.unwrap());
         }
         assert_eq!(hashing.hashed.load(Ordering::Relaxed), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_remembered_is_forgotten_in_time() {
-        let hashing =
-            hashing(HashingLimits { cached_for: Duration::from_secs(10), ..HashingLimits::default() });
-        let tag = [1; 32];
-        hashing.remember(tag);
-        tokio::time::advance(Duration::from_secs(9)).await;
-        assert!(hashing.is_remembered(&tag));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(!hashing.is_remembered(&tag));
-    }
-
-    #[tokio::test]
-    async fn no_more_is_remembered_than_the_limit() {
-        let hashing = hashing(HashingLimits { cached: 10, ..HashingLimits::default() });
-        for number in 0..100 {
-            hashing.remember([number; 32]);
-            let remembered = hashing.remembered.lock();
-            assert!(remembered.young.len() + remembered.old.len() <= 10);
-        }
-        assert!(hashing.is_remembered(&[99; 32]) && hashing.is_remembered(&[95; 32]));
-        assert!(!hashing.is_remembered(&[0; 32]));
-        let none = self::hashing(HashingLimits { cached: 0, ..HashingLimits::default() });
-        none.remember([1; 32]);
-        assert!(!none.is_remembered(&[1; 32]));
     }
 
     #[tokio::test]

@@ -123,7 +123,7 @@ impl Lockout {
             let failures = limits.failures_per_user;
             let wait = self.users.lock().failed(user.into(), failures, limits, now);
             self.note_wait(wait, failures, || {
-                tracing::warn!(user, "a user name is locked out for a while: too many failures")
+                tracing::debug!(user, "a user name is locked out for a while: too many failures")
             });
         }
     }

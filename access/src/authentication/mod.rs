@@ -4,11 +4,18 @@
 //! who it says, or that it is not; the first that is decisive wins. A method that can't decide, because something is broken
 //! or can't be reached, denies. What a client is told never depends on whether a user exists.
 
+mod cache;
 mod certificate;
 mod chain;
+mod fetch;
 mod hashing;
+mod http;
+mod jwt;
 mod lockout;
 mod password_file;
+mod scram;
+#[cfg(test)]
+mod test_server;
 mod users;
 mod verifier;
 
@@ -19,10 +26,14 @@ use std::sync::Arc;
 use mqtt_protocol::ProtocolVersion;
 
 pub use certificate::{Certificate, CertificateName};
-pub use chain::{Chain, Counters, CountersSnapshot, Method, Named, Verdict};
+pub use chain::{Chain, Counters, CountersSnapshot, Exchange, Method, Named, Verdict};
+pub use fetch::{EndpointError, EndpointSettings};
 pub use hashing::{Hashing, HashingLimits};
+pub use http::{Http, HttpError, HttpSettings};
+pub use jwt::{Algorithm, Jwt, JwtError, JwtSettings, KeyError, KeySetSettings, KeySource, TokenPlace};
 pub use lockout::{Lockout, LockoutLimits};
 pub use password_file::PasswordFile;
+pub use scram::Scram;
 pub use users::{Change, LineFault, UsersError, UsersFile, edit};
 pub use verifier::{HashError, argon2id, scram_sha_256};
 
@@ -68,6 +79,8 @@ pub struct Identity {
     pub groups: Box<[Arc<str>]>,
     /// When its right to be here ends, in milliseconds of wall time since the epoch.
     pub expires_at_ms: Option<i64>,
+    /// Access rules that it brings with it, as they came.
+    pub acl: Option<serde_json::Value>,
 }
 
 /// What a method says of an attempt.

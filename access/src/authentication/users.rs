@@ -147,6 +147,7 @@ impl Users {
     fn parse(path: &Path, text: &str, kind: Kind) -> Result<Self, UsersError> {
         let mut by_name: HashMap<Box<str>, Arc<Verifier>> = HashMap::new();
         let mut lines_of = HashMap::new();
+        let mut costliest = None;
         for (number, line) in lines(text) {
             let fail = |fault| Err(UsersError::Line { path: path.to_owned(), line: number, fault });
             let (name, verifier) =
@@ -161,9 +162,13 @@ impl Users {
                 Entry::Occupied(first) => return fail(LineFault::Twice(*first.get())),
                 Entry::Vacant(place) => drop(place.insert(number)),
             }
-            by_name.insert(name.into(), Arc::new(verifier));
+            let verifier = Arc::new(verifier);
+            // Of several alike the first, so that a user who is added changes nothing for those who don't exist.
+            if costliest.as_ref().is_none_or(|known: &Arc<Verifier>| known.cost() < verifier.cost()) {
+                costliest = Some(Arc::clone(&verifier));
+            }
+            by_name.insert(name.into(), verifier);
         }
-        let costliest = by_name.values().max_by_key(|verifier| verifier.cost()).cloned();
         let costliest = costliest.ok_or_else(|| UsersError::Empty { path: path.to_owned() })?;
         Ok(Self { by_name, costliest })
     }

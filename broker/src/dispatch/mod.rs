@@ -29,6 +29,7 @@ use crate::clock::Now;
 use crate::config::QueuePolicy;
 use crate::hook::{Admitted, HookEffects, OwedToAction, Placed, Progress, Republish};
 use crate::message::{Message, Publication};
+use crate::session::state::Received as FirstCopy;
 use crate::session::{Session, wake_after_this_turn};
 use crate::subscriptions::retained::TurnGuard;
 use crate::subscriptions::route::Route;
@@ -234,6 +235,8 @@ pub(crate) enum Turn {
     Again,
     /// Something else has to happen; the waker is registered there.
     Waiting,
+    /// It is admitted and can't become safe: the store has failed. Whether it is on disk nobody knows.
+    Failed,
 }
 
 impl Dispatch {
@@ -321,6 +324,9 @@ impl Dispatch {
                             // The disk doesn't keep up: again after the next commit.
                             let next = CommitToken(shared.store.committed().0.saturating_add(1));
                             shared.store.wake_when_committed(next, cx.waker());
+                            if shared.store.has_failed() {
+                                continue;
+                            }
                             return Turn::Waiting;
                         }
                         Err(reason) => return Turn::Done(Err(reason)),
@@ -335,7 +341,7 @@ impl Dispatch {
                     if is_received && shared.store.committed() < self.token {
                         shared.store.wake_when_committed(self.token, cx.waker());
                         if shared.store.committed() < self.token {
-                            return Turn::Waiting;
+                            return if shared.store.has_failed() { Turn::Failed } else { Turn::Waiting };
                         }
                     }
                     self.placed.drain(..).for_each(|(placed, position)| placed(position));
@@ -389,6 +395,7 @@ impl Dispatch {
                     Poll::Pending
                 }
                 Turn::Waiting => Poll::Pending,
+                Turn::Failed => Poll::Ready(Err(ReasonCode::ImplementationSpecificError)),
             }
         })
         .await
@@ -438,7 +445,7 @@ pub(crate) async fn finish(shared: Arc<Shared>, dispatches: Vec<Dispatch>) {
         let result = dispatch.finish(&shared).await;
         if let Some(received) = received {
             let mut session = received.session.lock();
-            if result.is_err() {
+            if result.is_err() && session.state.received_token(received.id) == FirstCopy::NotAdmitted {
                 // When it comes again it is a new one.
                 session.state.release_received(received.id);
             }

@@ -393,6 +393,11 @@ impl Client {
         }
         self.authentication.ends = end_of(&identity, now);
         self.publisher = Arc::new(Publisher { identity, ..Publisher::clone(&self.publisher) });
+        self.rights.forget();
+        let mut inner = self.mine()?;
+        inner.client = Some(Arc::clone(&self.publisher));
+        self.shared.watch_receiver(&mut inner);
+        drop(inner);
         self.shared.metrics.reauthentications.add(1);
         Ok(())
     }

@@ -13,6 +13,7 @@ use store::{CommitToken, Record};
 
 use super::Client;
 use super::authenticate::{Authentication, Known};
+use crate::authorise::PublishRights;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::Limits;
@@ -38,13 +39,16 @@ impl Refusal {
 
     /// The CONNACK that says so.
     pub(crate) fn encode(&self, connect: &Connect<'_>, out: &mut Vec<u8>) {
+        self.encode_for(connect.version, connect.properties.maximum_packet_size.unwrap_or(u32::MAX), out);
+    }
+
+    fn encode_for(&self, version: ProtocolVersion, limit: u32, out: &mut Vec<u8>) {
         let plain = ConnAck::new(self.reason);
         let mut explained = plain;
-        if connect.version.has_properties() {
+        if version.has_properties() {
             explained.properties.reason_string = Some(self.why);
         }
-        let limit = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
-        encode_fitting(&[explained, plain], connect.version, limit, out);
+        encode_fitting(&[explained, plain], version, limit, out);
     }
 }
 
@@ -154,17 +158,28 @@ impl Connecting {
         Ok(connecting)
     }
 
-    /// Whether the CONNACK may be sent.
-    pub(crate) fn is_safe(&mut self, shared: &Shared, cx: &mut Context<'_>) -> bool {
-        if !super::is_safe(shared, self.token, cx) {
-            return false;
+    /// Whether the CONNACK may be sent. `None`: never, and `out` has one that says so.
+    pub(crate) fn is_safe(
+        &mut self,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<bool> {
+        match super::is_safe(shared, self.token, cx) {
+            Ok(true) => {}
+            Ok(false) => return Some(false),
+            Err(reason) => {
+                let refusal = Refusal::new(reason, super::STORE_HAS_FAILED);
+                refusal.encode_for(self.client.version, self.client.maximum_packet_size, out);
+                return None;
+            }
         }
         let mut inner = self.session.lock();
         let is_ready = !inner.is_loading || inner.generation != self.generation;
         if !is_ready {
             inner.wait_for_load(cx.waker());
         }
-        is_ready
+        Some(is_ready)
     }
 
     /// Takes the session online: CONNACK first, then what it was owed.
@@ -176,6 +191,8 @@ impl Connecting {
                 return Err("another connection took the session over before the CONNACK");
             }
             inner.state.connect(self.client, limits);
+            inner.client = Some(Arc::clone(&self.publisher));
+            shared.watch_receiver(&mut inner);
             if !self.encode_connack(limits, inner.state.out.buffer()) {
                 drop(inner);
                 self.abandon(shared);
@@ -208,6 +225,7 @@ impl Connecting {
             generation: self.generation,
             version: self.client.version,
             publisher: self.publisher,
+            rights: PublishRights::default(),
             wants_problem_information: self.wants_problem_information,
             maximum_packet_size: self.client.maximum_packet_size,
             is_bridge: self.is_bridge,
@@ -350,6 +368,14 @@ fn will_message(
     }
     if will.topic.starts_with('$') && !(is_bridge && will.topic.starts_with(BRIDGE_STATE)) {
         return Err(Refusal { reason: ReasonCode::NotAuthorized, why: "the Will Topic begins with $" });
+    }
+    if !shared.access.is_open(publisher) && !shared.may_publish(publisher, will.topic, will.qos, will.retain)
+    {
+        shared.metrics.wills_denied.add(1);
+        return Err(Refusal {
+            reason: ReasonCode::NotAuthorized,
+            why: "the client may not publish its will",
+        });
     }
     let properties = will.publish.forward_bytes();
     let message = Publication {

@@ -23,6 +23,7 @@ use parking_lot::MutexGuard;
 use store::{CommitToken, Record};
 use tokio::time::Sleep;
 
+use crate::authorise::PublishRights;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
@@ -51,6 +52,10 @@ const OWED_MAX: usize = 4096;
 /// A client of MQTT 3 knows no refusal: it gets no acknowledgement, so that it sends the message again later.
 const CANNOT_BE_TOLD: &str = "a publish was refused for now, which MQTT 3 can't say";
 
+/// What was promised to a client can't be kept, and can't be taken back: whether it is on disk nobody knows. It hears no answer,
+/// and asks again once the broker has started anew.
+const STORE_HAS_FAILED: &str = "the store has failed: nothing is acknowledged until the broker is restarted";
+
 /// Whether the packets that follow may be handled now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -66,6 +71,8 @@ pub(crate) struct Client {
     generation: u32,
     pub(crate) version: ProtocolVersion,
     publisher: Arc<Publisher>,
+    /// What it may publish.
+    rights: PublishRights,
     authentication: Authentication,
     /// Whether Reason Strings and User Properties may be sent with every packet [MQTT-3.1.2-29, v5].
     wants_problem_information: bool,
@@ -286,6 +293,7 @@ impl Client {
                 // Those behind may be admitted meanwhile, but in order, and they go out in order.
                 Turn::Waiting if dispatch.is_admitted() => first = false,
                 Turn::Waiting => break,
+                Turn::Failed => return Err(cannot_record(ReasonCode::ImplementationSpecificError)),
                 Turn::Done(result) => {
                     finished += 1;
                     let (token, reason) = match result {
@@ -333,7 +341,7 @@ impl Client {
                     Received::No => return Err(Close::because(ReasonCode::QuotaExceeded, CANNOT_BE_TOLD)),
                 },
             };
-            if !is_safe(&self.shared, token, cx) {
+            if !is_safe(&self.shared, token, cx).map_err(cannot_record)? {
                 break;
             }
             match self.owed.pop_front() {
@@ -353,10 +361,15 @@ impl Client {
 
     /// Sends an answer as soon as `token` is safe and everything before it is answered.
     fn answer(&mut self, token: CommitToken, answer: Answer, reason: ReasonCode, cx: &mut Context<'_>) {
-        if self.owed.is_empty() && is_safe(&self.shared, token, cx) {
+        let is_safe = is_safe(&self.shared, token, cx);
+        if self.owed.is_empty() && is_safe == Ok(true) {
             self.encode_answer(answer, reason);
         } else {
             self.owed.push_back(Owed::Answer(token, answer, reason));
+            if is_safe.is_err() {
+                // The next turn finds it, and closes the connection.
+                cx.waker().wake_by_ref();
+            }
         }
     }
 
@@ -516,11 +529,20 @@ fn explanation(reason: ReasonCode) -> &'static str {
     }
 }
 
-/// Whether `token` is safe; if not, the waker is registered.
-fn is_safe(shared: &Shared, token: CommitToken, cx: &mut Context<'_>) -> bool {
+/// Whether `token` is safe; if not, the waker is registered. An error: it never will be.
+fn is_safe(shared: &Shared, token: CommitToken, cx: &mut Context<'_>) -> Result<bool, ReasonCode> {
     if shared.store.committed() >= token {
-        return true;
+        return Ok(true);
     }
     shared.store.wake_when_committed(token, cx.waker());
-    shared.store.committed() >= token
+    if shared.store.committed() >= token {
+        return Ok(true);
+    }
+    if shared.store.has_failed() { Err(ReasonCode::ImplementationSpecificError) } else { Ok(false) }
+}
+
+/// Closes a connection that asked for something that can't go on record.
+fn cannot_record(reason: ReasonCode) -> Close {
+    let has_failed = reason == ReasonCode::ImplementationSpecificError;
+    Close::because(reason, if has_failed { STORE_HAS_FAILED } else { "the store is full" })
 }

@@ -168,7 +168,7 @@ impl Client {
     }
 
     /// Why a publish is refused, by itself.
-    fn refusal(&self, publish: &Publish<'_>, topic: &str) -> Option<ReasonCode> {
+    fn refusal(&mut self, publish: &Publish<'_>, topic: &str) -> Option<ReasonCode> {
         if self.shared.check_levels(topic).is_err() {
             return Some(ReasonCode::TopicNameInvalid);
         }
@@ -177,7 +177,12 @@ impl Client {
         }
         // $SYS and its like are the broker's own, but for what a bridge tells about itself.
         let is_allowed = !topic.starts_with('$') || (self.is_bridge && topic.starts_with(BRIDGE_STATE));
-        (!is_allowed).then_some(ReasonCode::NotAuthorized)
+        if !is_allowed {
+            return Some(ReasonCode::NotAuthorized);
+        }
+        let may = self.rights.allow(&self.shared, &self.publisher, topic, publish.qos, publish.retain);
+        self.shared.metrics.publishes_denied.add(u64::from(!may));
+        (!may).then_some(ReasonCode::NotAuthorized)
     }
 
     /// Tells the publisher that nobody got it: MQTT 5 by code; older ones can't be told and get their acknowledgement,
@@ -227,10 +232,7 @@ impl Client {
             (store::CommitToken::NOTHING_OWED, ReasonCode::Success)
         } else if found {
             let record = Record::Released { session: self.session.key(), packet_id: ack.packet_id.get() };
-            let token = self
-                .shared
-                .append(&[record])
-                .map_err(|reason| Close::because(reason, "the store is full"))?;
+            let token = self.shared.append(&[record]).map_err(super::cannot_record)?;
             (token, ReasonCode::Success)
         } else {
             (store::CommitToken::NOTHING_OWED, ReasonCode::PacketIdentifierNotFound)

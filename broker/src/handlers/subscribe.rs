@@ -13,7 +13,7 @@ use mqtt_protocol::{
 use smallvec::SmallVec;
 use store::{CommitToken, Record};
 
-use super::{Client, Flow, Owed};
+use super::{Client, Flow, Owed, cannot_record};
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
@@ -80,13 +80,14 @@ impl Client {
             };
             codes.push(code);
         }
-        let token = shared.append(&records).map_err(|reason| Close::because(reason, "the store is full"))?;
+        let token = shared.append(&records).map_err(cannot_record)?;
         let refused = codes.iter().any(|code| *code >= 0x80);
         let mut suback = SubAck::new(subscribe.packet_id, &codes);
         if refused && self.wants_problem_information && self.maximum_packet_size as usize > 128 + codes.len()
         {
-            suback.reason_string =
-                Some("a filter is malformed, has too many levels, or is one more than the limit");
+            suback.reason_string = Some(
+                "a filter is malformed, not allowed, has too many levels, or is one more than the limit",
+            );
         }
         self.reply(&Packet::SubAck(suback), token)?;
         let mut repeated = std::collections::HashSet::new();
@@ -157,6 +158,10 @@ impl Client {
             }
             existed
         };
+        // Read before the question: rules that change meanwhile are asked again.
+        let version = shared.access.version();
+        let mut is_partial = !shared.access.is_open(&self.publisher)
+            && shared.may_subscribe(&self.publisher, filter, options.qos).ok_or(ReasonCode::NotAuthorized)?;
         let (stored, group) = shared
             .add_subscription(&self.session, text, options, identifier)
             .ok_or(ReasonCode::TopicFilterInvalid)?;
@@ -179,6 +184,10 @@ impl Client {
                 return Err(ReasonCode::UnspecifiedError);
             }
             inner.subscriptions.insert(SessionSubscription { filter: stored, group });
+            is_partial |= shared.access.version() != version;
+            if is_partial && inner.state.guard.is_none() {
+                inner.state.guard = Some(shared.guard(&self.publisher));
+            }
         }
         if !existed {
             shared.subscription_count.fetch_add(1, Ordering::Relaxed);
@@ -226,7 +235,7 @@ impl Client {
             };
             codes.push(code.code());
         }
-        let token = shared.append(&records).map_err(|reason| Close::because(reason, "the store is full"))?;
+        let token = shared.append(&records).map_err(cannot_record)?;
         let unsuback = Packet::UnsubAck(UnsubAck::new(unsubscribe.packet_id, &codes));
         self.reply(&unsuback, token)?;
         Ok(Flow::GoOn)
@@ -254,6 +263,10 @@ impl Client {
                 CHUNK,
                 now.mono_ms,
                 |message| {
+                    if !shared.author_may(message) {
+                        shared.metrics.dropped_not_authorized.add(1);
+                        return true;
+                    }
                     let mut fanout = Fanout::of_message(message, 1, now.mono_ms);
                     let identifiers = [identifier];
                     let identifiers = if identifier == 0 { &[][..] } else { &identifiers[..] };

@@ -23,7 +23,7 @@ use store::{CommitToken, MessageRecord, QueueReader, Record, SessionKey, Store, 
 
 use crate::config::Limits;
 use crate::dispatch::message_record;
-use crate::message::Message;
+use crate::message::{Message, Publisher};
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
 use state::SessionState;
@@ -55,6 +55,8 @@ pub(crate) struct Session {
 pub(crate) struct SessionInner {
     pub(crate) state: SessionState,
     pub(crate) link: Option<Link>,
+    /// Who is connected.
+    pub(crate) client: Option<Arc<Publisher>>,
     pub(crate) subscriptions: CompactSet<SessionSubscription>,
     pub(crate) will: Option<Box<WillMessage>>,
     /// Seconds that the session outlives its connection; `u32::MAX`: for ever.
@@ -146,6 +148,7 @@ impl Session {
             inner: Mutex::new(SessionInner {
                 state: SessionState::new(),
                 link: None,
+                client: None,
                 subscriptions: CompactSet::default(),
                 will: None,
                 expiry_interval_s,
@@ -211,6 +214,7 @@ impl SessionInner {
         }
         self.generation = self.generation.wrapping_add(1);
         self.link = None;
+        self.client = None;
         self.state.disconnect();
         for waker in self.drain_waiters.drain(..) {
             waker.wake();

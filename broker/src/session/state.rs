@@ -25,9 +25,11 @@ use store::CommitToken;
 
 use super::backlog::{Backlog, BacklogRead};
 use super::inflight::{Entry, Extra, Inflight, Returned, Stage};
+use crate::authorise::Guard;
 use crate::config::{Limits, QueuePolicy};
 use crate::dispatch::Fanout;
 use crate::message::Message;
+use crate::metrics::tally;
 use crate::outbound::Outbound;
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
@@ -113,6 +115,8 @@ pub(crate) enum DropReason {
     QueueFull,
     /// Larger than the client's Maximum Packet Size [MQTT-3.1.2-25, v5].
     TooLarge,
+    /// The client may not have it.
+    NotAuthorized,
 }
 
 /// An acknowledgement that doesn't fit what was sent.
@@ -220,6 +224,8 @@ pub(crate) struct SessionState {
     /// Publishers waited for this client in vain: they don't again until it has caught up.
     is_hopeless: bool,
     aliases: Option<Box<Aliases>>,
+    /// Asks whether the client may have a message, where not all is allowed to it.
+    pub(crate) guard: Option<Box<Guard>>,
     /// Packets for the client's socket.
     pub(crate) out: Outbound,
 }
@@ -250,6 +256,7 @@ impl SessionState {
             received_counting: 0,
             is_hopeless: false,
             aliases: None,
+            guard: None,
             out: Outbound::default(),
         }
     }
@@ -274,6 +281,7 @@ impl SessionState {
         self.online = false;
         self.begin_again();
         self.aliases = None;
+        self.guard = None;
         self.out.clear();
     }
 
@@ -493,6 +501,7 @@ impl SessionState {
     pub(crate) fn takes_frames(&self, version: ProtocolVersion, longest: usize) -> bool {
         self.version.has_properties() == version.has_properties()
             && self.aliases.is_none()
+            && self.guard.is_none()
             && longest <= self.maximum_packet_size as usize
     }
 
@@ -533,6 +542,17 @@ impl SessionState {
         self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes as u64);
     }
 
+    /// Whether the client may have a message of this topic. Of one that isn't connected nobody knows yet: it is asked about
+    /// when it is sent.
+    pub(crate) fn permits(&mut self, topic: &str) -> bool {
+        self.guard.as_mut().is_none_or(|guard| guard.permits(topic))
+    }
+
+    /// Whether messages wait that were never sent.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.queue.is_empty() || self.backlog.is_behind()
+    }
+
     /// Delivers one message: sends it, queues it, or says why not.
     pub(crate) fn deliver(
         &mut self,
@@ -540,6 +560,10 @@ impl SessionState {
         grant: Grant<'_>,
         limits: &Limits,
     ) -> Delivered {
+        if self.guard.is_some() && !self.permits(fanout.outgoing().topic) {
+            self.settle(grant.group.cloned(), grant.place);
+            return Delivered::Dropped(DropReason::NotAuthorized);
+        }
         if grant.qos == QoS::AtMostOnce {
             if !self.online {
                 return Delivered::Dropped(DropReason::Offline);
@@ -640,6 +664,11 @@ impl SessionState {
             if queued.message.is_expired(now_ms) {
                 self.settle(group, queued.place);
                 dropped += 1;
+                continue;
+            }
+            if !self.permits(queued.message.topic()) {
+                self.settle(group, queued.place);
+                tally(|tally| tally.not_authorized += 1);
                 continue;
             }
             let waits_for_record = self.is_recorded && queued.qos == QoS::ExactlyOnce;

@@ -171,6 +171,9 @@ impl Group {
         }
         let must_wait = !inner.queue.is_empty() || inner.backlog.is_behind();
         if !must_wait && let Some(delivered) = inner.offer(self, fanout, place, limits) {
+            if delivered == Delivered::Dropped(DropReason::NotAuthorized) {
+                self.give_up(shared, place);
+            }
             return delivered;
         }
         // Nobody could take it. What is at QoS 0 for everybody, or can only ever be, isn't kept.
@@ -292,8 +295,13 @@ impl Group {
                 self.give_up(shared, place);
             } else {
                 let mut fanout = Fanout::of_message(&message, 1, now_ms);
-                if inner.offer(self, &mut fanout, place, &shared.config.limits).is_none() {
-                    break;
+                match inner.offer(self, &mut fanout, place, &shared.config.limits) {
+                    None => break,
+                    Some(Delivered::Dropped(reason @ DropReason::NotAuthorized)) => {
+                        shared.metrics.dropped(reason);
+                        self.give_up(shared, place);
+                    }
+                    Some(_) => {}
                 }
             }
             inner.pop();
@@ -332,7 +340,8 @@ impl Inner {
         Some(queued)
     }
 
-    /// Offers the message to each member once, beginning with whose turn it is.
+    /// Offers the message to each member once, beginning with whose turn it is. `None`: nobody can take it now. Dropped as not
+    /// authorized: no member that is connected may have it, and the debt is the caller's to give up.
     fn offer(
         &mut self,
         group: &Arc<Group>,
@@ -341,6 +350,7 @@ impl Inner {
         limits: &Limits,
     ) -> Option<Delivered> {
         let count = self.members.len();
+        let (mut is_permitted, mut is_denied) = (false, false);
         for step in 0..count {
             let number = (self.next + step) % count;
             let Some(member) = self.members.get(number) else { continue };
@@ -350,7 +360,18 @@ impl Inner {
                 QoS::AtMostOnce => session.state.is_online() && !session.state.is_congested(),
                 QoS::AtLeastOnce | QoS::ExactlyOnce => session.state.has_room(),
             };
-            if session.ended || !takes {
+            if session.ended {
+                continue;
+            }
+            if session.state.is_online() {
+                let permits = session.state.permits(fanout.outgoing().topic);
+                is_permitted |= permits;
+                is_denied |= !permits;
+                if !permits {
+                    continue;
+                }
+            }
+            if !takes {
                 continue;
             }
             let identifier = [member.identifier];
@@ -370,6 +391,10 @@ impl Inner {
             drop(session);
             self.next = number + 1;
             return Some(delivered);
+        }
+        // No member that is connected may have it: it must not stand in the way of what they may.
+        if is_denied && !is_permitted {
+            return Some(Delivered::Dropped(DropReason::NotAuthorized));
         }
         None
     }

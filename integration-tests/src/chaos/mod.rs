@@ -13,9 +13,10 @@
 //! - `history`: what happened; `check`: what may not.
 //! - `stage`: what the parts share; `publisher`, `subscriber`: the clients; `link`: their connection; `message`: what they
 //!   send.
-//! - `sink`: the HTTP server.
-//! - `queue`: another run, for a session that stays away for long.
+//! - `sink`: the HTTP server; `accounts`: whether the broker's own counters add up.
+//! - `queue`, `sink_queue`: other runs, for a session and for a far side that stay away for long.
 
+mod accounts;
 mod check;
 mod history;
 mod link;
@@ -23,6 +24,7 @@ mod message;
 mod publisher;
 mod queue;
 mod sink;
+mod sink_queue;
 mod stage;
 mod subscriber;
 
@@ -32,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use accounts::{Account, Seen};
 use check::Explained;
 pub use check::{Receiver, Violation, check};
 pub use history::{Entry, Event, Label, Lane, Wrong};
@@ -39,6 +42,7 @@ use link::{Link, Packet};
 use publisher::Publisher;
 pub use queue::{QueueSummary, run_queue};
 use sink::Sink;
+pub use sink_queue::run_sink_queue;
 use stage::{Phase, Stage};
 use subscriber::{Role, Subscriber};
 
@@ -59,6 +63,9 @@ const REDRIVES_MAX: usize = 3;
 
 /// How long the subscribers stay after the last start, for what comes again though it shouldn't.
 const AFTERMATH: Duration = Duration::from_millis(500);
+
+/// In one round of so many publishers get to the end of what they have to send, and accounts are looked at before the kill.
+const ROUNDS_PER_ACCOUNT: u32 = 4;
 
 /// Violations that are shown at most.
 const SHOWN_MAX: usize = 10;
@@ -124,6 +131,8 @@ pub struct Summary {
     pub killed_starts: usize,
     /// Retained Messages that were looked at.
     pub kept: usize,
+    /// How often the broker's account of the rule was looked at, and added up.
+    pub accounts: usize,
     /// The longest time from a start to an open listener.
     pub longest_start: Duration,
     /// How long it took.
@@ -134,13 +143,14 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} kills, {} of them during a start; {} messages acknowledged, {} deliveries, {} looks at Retained Messages; \
-             longest start {:?}; {:?}",
+            "{} kills, {} of them during a start; {} messages acknowledged, {} deliveries, {} looks at Retained Messages, {} at \
+             accounts; longest start {:?}; {:?}",
             self.kills,
             self.killed_starts,
             self.acknowledged,
             self.delivered,
             self.kept,
+            self.accounts,
             self.longest_start,
             self.took
         )
@@ -224,6 +234,7 @@ pub fn run(options: &Options) -> Result<Summary, Box<Failure>> {
         delivered: count(|event| matches!(event, Event::Delivered(..))),
         kills: count(|event| matches!(event, Event::Killed)),
         killed_starts: director.killed_starts,
+        accounts: director.accounts,
         kept: count(|event| matches!(event, Event::Kept { .. })),
         longest_start: director.longest_start,
         took: start.elapsed(),
@@ -249,6 +260,9 @@ struct Director<'a> {
     killed_starts: usize,
     longest_start: Duration,
     probes: u32,
+    /// Dead letters that this process has sent again.
+    redriven: u64,
+    accounts: usize,
 }
 
 /// What went wrong apart from the messages, in words.
@@ -275,6 +289,8 @@ impl<'a> Director<'a> {
             killed_starts: 0,
             longest_start: Duration::ZERO,
             probes: 0,
+            redriven: 0,
+            accounts: 0,
         }
     }
 
@@ -291,6 +307,11 @@ impl<'a> Director<'a> {
             let in_this_round = self.random.u32(..=MESSAGES_PER_ROUND * publishers);
             let enough = round * MESSAGES_PER_ROUND * publishers + in_this_round;
             self.wait("acknowledgements", |state| state.acknowledged >= enough)?;
+            if self.has_sink() && round % ROUNDS_PER_ACCOUNT == 0 {
+                let all = (round + 1) * MESSAGES_PER_ROUND * publishers;
+                self.wait("every acknowledgement", |state| state.acknowledged >= all)?;
+                self.look_at_account(|_| true)?;
+            }
             if self.with_kills {
                 self.kill()?;
                 self.start()?;
@@ -305,13 +326,15 @@ impl<'a> Director<'a> {
         self.wait("the last acknowledgement", |state| state.finished == PUBLISHERS.len())?;
         self.drain(stage::State::unsettled);
         // What was rejected a moment ago may become a dead letter after the first look.
-        let has_sink = self.receivers.contains(&FAR_SIDE);
-        for _ in 0..if has_sink { REDRIVES_MAX } else { 0 } {
+        for _ in 0..if self.has_sink() { REDRIVES_MAX } else { 0 } {
             self.redrive()?;
             self.drain(stage::State::missing);
             if self.stage.lock().missing(self.receivers) == 0 {
                 break;
             }
+        }
+        if self.has_sink() {
+            self.look_at_account(Account::is_drained)?;
         }
         self.look_at_retained()?;
         if self.with_kills {
@@ -321,8 +344,37 @@ impl<'a> Director<'a> {
             self.look_at_retained()?;
             self.wait("every subscriber", |state| connections(&state.history) >= connected + ROLES.len())?;
             self.stage.pause(AFTERMATH, Phase::Over);
+            if self.has_sink() {
+                self.look_at_account(Account::is_drained)?;
+            }
         }
         Ok(())
+    }
+
+    fn has_sink(&self) -> bool {
+        self.receivers.contains(&FAR_SIDE)
+    }
+
+    /// Asks the broker for its account of the rule, now that nothing is published, until it fits to what others have seen:
+    /// the last answers may be on their way. It has to add up every time.
+    fn look_at_account(&mut self, is_so: fn(&Account) -> bool) -> Done<()> {
+        let Some(broker) = &self.broker else { return Ok(()) };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (_, text) = broker.command(&["rules", "counters", "chaos", "--json"]);
+            let account = Account::read(&text).ok_or_else(|| format!("no account: {text}"))?;
+            account.check()?;
+            let seen = Seen::of(&self.stage.lock().history, self.redriven);
+            let compared = account.compare(&seen);
+            if compared.is_ok() && is_so(&account) {
+                self.accounts += 1;
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                compared?;
+                return Err(format!("nothing is published, and still something waits: {account:?}"));
+            }
+        }
     }
 
     /// Waits until nothing is left, or until it gets no less.
@@ -341,10 +393,17 @@ impl<'a> Director<'a> {
     }
 
     /// Sends again what the far side has rejected, now that it is well: with what it has, that is everything.
-    fn redrive(&self) -> Done<()> {
+    fn redrive(&mut self) -> Done<()> {
         let Some(broker) = &self.broker else { return Ok(()) };
         let (code, text) = broker.command(&["dead-letters", "redrive", "--all"]);
-        if code == Some(0) { Ok(()) } else { Err(format!("dead letters are not sent again: {text}")) }
+        let done = text.split_once(" dead letter").and_then(|(done, _)| done.parse::<u64>().ok());
+        match done {
+            Some(done) if code == Some(0) => {
+                self.redriven += done;
+                Ok(())
+            }
+            _ => Err(format!("dead letters are not sent again: {text}")),
+        }
     }
 
     fn connections(&self) -> usize {
@@ -358,6 +417,7 @@ impl<'a> Director<'a> {
     fn start(&mut self) -> Done<()> {
         loop {
             self.stage.note(Event::Started);
+            self.redriven = 0;
             let start = Instant::now();
             let mut broker = self.builder.clone().spawn();
             if self.with_kills && self.random.u32(..KILLED_STARTS) == 0 {

@@ -20,7 +20,7 @@ use crate::{Broker, PATIENCE, Version};
 const WINDOW: u64 = 1000;
 
 /// Publishers that fill the queue.
-const PUBLISHERS: u64 = 4;
+pub(super) const PUBLISHERS: u64 = 4;
 
 /// Between two looks at the broker's memory.
 const LOOK: Duration = Duration::from_millis(200);
@@ -101,9 +101,10 @@ impl Run<'_> {
         let start = Instant::now();
         summary.resident_bytes[1] = watched(&broker, || {
             thread::scope(|scope| {
-                let address = broker.address();
-                let threads: Vec<_> =
-                    (0..PUBLISHERS).map(|number| scope.spawn(move || self.fill(address, number))).collect();
+                let (address, part) = (broker.address(), self.messages / PUBLISHERS);
+                let threads: Vec<_> = (0..PUBLISHERS)
+                    .map(|number| scope.spawn(move || fill(address, number, part, |sent| self.payload(sent))))
+                    .collect();
                 threads.into_iter().try_for_each(|thread| thread.join().expect("a publisher doesn't panic"))
             })
         })?;
@@ -128,6 +129,12 @@ impl Run<'_> {
         Ok(summary)
     }
 
+    fn payload(&self, number: u64) -> Vec<u8> {
+        let mut payload = number.to_be_bytes().to_vec();
+        payload.resize(self.payload.max(8), b'.');
+        payload
+    }
+
     /// The session whose queue it is.
     fn subscriber(&self, broker: &Broker) -> Result<Link, String> {
         let (mut link, present) = Link::resume(broker.address(), Version::V5, "away").map_err(in_words)?;
@@ -139,44 +146,6 @@ impl Run<'_> {
             }
         }
         Ok(link)
-    }
-
-    /// Publishes one publisher's part.
-    fn fill(&self, address: SocketAddr, number: u64) -> Result<(), String> {
-        let (mut link, _) =
-            Link::resume(address, Version::V5, &format!("filler-{number}")).map_err(in_words)?;
-        let topic = format!("queue/{number}");
-        let messages = self.messages / PUBLISHERS;
-        let (mut sent, mut answered) = (0, 0);
-        let mut out = Vec::new();
-        while answered < messages {
-            // Half a window at a time, so that writes are large.
-            if sent < messages && sent - answered <= WINDOW / 2 {
-                out.clear();
-                while sent < messages && sent - answered < WINDOW {
-                    let mut payload = sent.to_be_bytes().to_vec();
-                    payload.resize(self.payload.max(8), b'.');
-                    let packet_id = u16::try_from(sent % WINDOW).expect("a window fits") + 1;
-                    let publish = Publish {
-                        dup: false,
-                        qos: 1,
-                        retain: false,
-                        topic: &topic,
-                        packet_id,
-                        payload: &payload,
-                    };
-                    publish.put(Version::V5, &mut out);
-                    sent += 1;
-                }
-                link.send(&out).map_err(in_words)?;
-            }
-            match link.next(PATIENCE).map_err(in_words)? {
-                Some(Packet::Puback(_, code)) if code < 0x80 => answered += 1,
-                other => return Err(format!("{other:?} came, not a PUBACK, after {answered}")),
-            }
-        }
-        link.leave(true);
-        Ok(())
     }
 
     /// Fetches everything, in order.
@@ -208,8 +177,48 @@ impl Run<'_> {
     }
 }
 
+/// Publishes one publisher's part.
+pub(super) fn fill(
+    address: SocketAddr,
+    number: u64,
+    messages: u64,
+    payload: impl Fn(u64) -> Vec<u8>,
+) -> Result<(), String> {
+    let (mut link, _) = Link::resume(address, Version::V5, &format!("filler-{number}")).map_err(in_words)?;
+    let topic = format!("queue/{number}");
+    let (mut sent, mut answered) = (0, 0);
+    let mut out = Vec::new();
+    while answered < messages {
+        // Half a window at a time, so that writes are large.
+        if sent < messages && sent - answered <= WINDOW / 2 {
+            out.clear();
+            while sent < messages && sent - answered < WINDOW {
+                let payload = payload(sent);
+                let packet_id = u16::try_from(sent % WINDOW).expect("a window fits") + 1;
+                let publish = Publish {
+                    dup: false,
+                    qos: 1,
+                    retain: false,
+                    topic: &topic,
+                    packet_id,
+                    payload: &payload,
+                };
+                publish.put(Version::V5, &mut out);
+                sent += 1;
+            }
+            link.send(&out).map_err(in_words)?;
+        }
+        match link.next(PATIENCE).map_err(in_words)? {
+            Some(Packet::Puback(_, code)) if code < 0x80 => answered += 1,
+            other => return Err(format!("{other:?} came, not a PUBACK, after {answered}")),
+        }
+    }
+    link.leave(true);
+    Ok(())
+}
+
 /// Two others who exchange messages at QoS 1, one after the other: how many, and the longest time that one took.
-fn live(broker: &Broker, is_over: &AtomicBool) -> Result<(u64, Duration), String> {
+pub(super) fn live(broker: &Broker, is_over: &AtomicBool) -> Result<(u64, Duration), String> {
     let mut link = Link::clean(broker.address(), "live").map_err(in_words)?;
     link.send(&crate::wire::bytes("82 [7001 [] 'live' 01]")).map_err(in_words)?;
     let (mut count, mut longest) = (0, Duration::ZERO);
@@ -241,7 +250,7 @@ fn live(broker: &Broker, is_over: &AtomicBool) -> Result<(u64, Duration), String
 }
 
 /// Does something and looks at the broker's memory meanwhile: the most that it was.
-fn watched(broker: &Broker, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
+pub(super) fn watched(broker: &Broker, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
     let most = AtomicU64::new(0);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -259,16 +268,16 @@ fn watched(broker: &Broker, work: impl FnOnce() -> Result<(), String>) -> Result
     Ok(most.into_inner())
 }
 
-fn size_of(folder: &Path) -> u64 {
+pub(super) fn size_of(folder: &Path) -> u64 {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
     files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }
 
-fn per_second(messages: u64, took: Duration) -> f64 {
+pub(super) fn per_second(messages: u64, took: Duration) -> f64 {
     // Precise enough for what is printed.
     f64::from(u32::try_from(messages).unwrap_or(u32::MAX)) / took.as_secs_f64()
 }
 
-fn in_words(error: io::Error) -> String {
+pub(super) fn in_words(error: io::Error) -> String {
     error.to_string()
 }

@@ -3,21 +3,30 @@
 //! Each listener has a chain of methods. All of them are made before any takes effect, at a start as at a reload: what can't be
 //! made leaves everything as it was. What was counted against guessing and what is remembered of passwords outlives a reload.
 
+mod acl;
 mod convert;
+mod token;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use access::authentication::{
-    Attempt, Certificate, Chain, Counters, HashError, Hashing, Lockout, Method, Named, PasswordFile,
-    UsersError,
+    Attempt, Certificate, Chain, Counters, HashError, Hashing, Http, HttpError, HttpSettings, Jwt, JwtError,
+    Lockout, Method, Named, PasswordFile, Scram, UsersError,
 };
 use arc_swap::ArcSwap;
 use broker::{AccessControl, Action, Answer, Decision, Publisher, Verdict};
 use mqtt_protocol::ReasonCode;
 
-use crate::config::{AuthenticatorConfig, AuthenticatorKind, Config};
+use crate::config::{AuthenticatorConfig, AuthenticatorKind, Config, Period};
+
+use self::acl::Acl;
+pub use self::acl::AclLoadError;
+pub(crate) use self::acl::load_rules;
 
 /// How often files are looked at for changes.
 const LOOK: Duration = Duration::from_secs(2);
@@ -34,9 +43,44 @@ pub enum AccessError {
         /// Why.
         source: UsersError,
     },
+    /// Tokens can't be checked.
+    #[error("authentication \"{name}\": tokens can't be checked")]
+    Jwt {
+        /// Name of the method.
+        name: String,
+        /// Why.
+        source: JwtError,
+    },
+    /// A server can't be asked.
+    #[error("authentication \"{name}\": nobody can be asked")]
+    Http {
+        /// Name of the method.
+        name: String,
+        /// Why.
+        source: HttpError,
+    },
+    /// A file can't be read.
+    #[error("authentication \"{name}\": {} can't be read", path.display())]
+    File {
+        /// Name of the method.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A secret is no base64.
+    #[error("authentication \"{name}\": the secret is no base64")]
+    NotBase64 {
+        /// Name of the method.
+        name: String,
+    },
     /// Passwords can't be checked.
     #[error("passwords can't be checked")]
     Hashing(#[source] HashError),
+    /// The access rules aren't taken.
+    #[error("the access rules are refused")]
+    Acl(#[source] AclLoadError),
     /// A key is missing: the configuration wasn't checked.
     #[error("authentication \"{name}\": `{key}` is missing")]
     Missing {
@@ -53,13 +97,21 @@ pub struct Access {
     hashing: Arc<Hashing>,
     counters: Arc<Counters>,
     current: ArcSwap<Prepared>,
+    /// Raised when a decision may have changed.
+    version: AtomicU64,
+    /// Who has to look again then.
+    listener: OnceLock<Listener>,
 }
+
+/// Told when a decision may have changed.
+type Listener = Box<dyn Fn() + Send + Sync>;
 
 /// What a reload changes.
 #[derive(Debug)]
 pub struct Prepared {
     methods: Vec<Named>,
     by_listener: HashMap<Arc<str>, Arc<Chain>>,
+    acl: Option<Acl>,
 }
 
 impl std::fmt::Debug for Access {
@@ -80,7 +132,13 @@ impl Access {
                 Hashing::new(config.limits.authentication.hashing()).map_err(AccessError::Hashing)?,
             ),
             counters: Arc::default(),
-            current: ArcSwap::from_pointee(Prepared { methods: Vec::new(), by_listener: HashMap::new() }),
+            current: ArcSwap::from_pointee(Prepared {
+                methods: Vec::new(),
+                by_listener: HashMap::new(),
+                acl: None,
+            }),
+            version: AtomicU64::new(1),
+            listener: OnceLock::new(),
         };
         let prepared = access.prepare(config)?;
         access.apply(prepared);
@@ -90,6 +148,19 @@ impl Access {
     /// Puts what was prepared in place of what is there. Limits stay as they were at the start.
     pub fn apply(&self, prepared: Prepared) {
         self.current.store(Arc::new(prepared));
+        self.changed();
+    }
+
+    /// Has the broker look again at what its clients receive whenever that may have changed.
+    pub fn attach(&self, listener: impl Fn() + Send + Sync + 'static) {
+        drop(self.listener.set(Box::new(listener)));
+    }
+
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+        if let Some(listener) = self.listener.get() {
+            listener();
+        }
     }
 
     /// Makes the methods of a configuration, without any effect yet.
@@ -115,7 +186,8 @@ impl Access {
             );
             by_listener.insert(listener.name.as_str().into(), Arc::new(chain));
         }
-        Ok(Prepared { methods: methods.into_values().collect(), by_listener })
+        let acl = Acl::load(&config.acl).map_err(AccessError::Acl)?;
+        Ok(Prepared { methods: methods.into_values().collect(), by_listener, acl })
     }
 
     fn method(&self, name: &str, config: &AuthenticatorConfig) -> Result<Method, AccessError> {
@@ -123,6 +195,30 @@ impl Access {
             AuthenticatorKind::Certificate => {
                 let username = needed(name, "username", config.username)?;
                 Ok(Method::Certificate(Certificate::new(username.place())))
+            }
+            AuthenticatorKind::Jwt => {
+                let settings = token::settings(name, config)?;
+                Jwt::new(settings)
+                    .map(|method| Method::Jwt(Box::new(method)))
+                    .map_err(|source| AccessError::Jwt { name: name.to_owned(), source })
+            }
+            AuthenticatorKind::Http => {
+                let url = needed(name, "url", config.url.as_deref())?;
+                let headers = config.headers.iter().flatten();
+                Http::new(&HttpSettings {
+                    endpoint: config.endpoint(url),
+                    headers: headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+                    requests: usize::from(config.concurrency.unwrap_or(32)),
+                    cached_for: config.cache_time.unwrap_or(Period::ZERO).as_duration(),
+                })
+                .map(|method| Method::Http(Box::new(method)))
+                .map_err(|source| AccessError::Http { name: name.to_owned(), source })
+            }
+            AuthenticatorKind::Scram => {
+                let path = needed(name, "file", config.file.as_deref())?;
+                Scram::open(path)
+                    .map(Method::Scram)
+                    .map_err(|source| AccessError::Users { name: name.to_owned(), source })
             }
             AuthenticatorKind::PasswordFile => {
                 let path = needed(name, "file", config.file.as_deref())?;
@@ -145,6 +241,31 @@ impl Access {
                     tracing::error!(authentication = %name, error, "the users of before go on");
                 }
             }
+        }
+        self.refresh_acl();
+    }
+
+    fn refresh_acl(&self) {
+        let before = self.current.load_full();
+        let Some(mut acl) = before.acl.clone() else { return };
+        let result = acl.refresh();
+        let is_changed = matches!(result, Ok(true));
+        match result {
+            Ok(false) => return,
+            Ok(true) => tracing::info!(rules = acl.rules.len(), "access rules read again"),
+            Err(error) => {
+                tracing::error!(error = crate::cli::chain(&error), "the access rules of before go on");
+            }
+        }
+        let after = Prepared {
+            methods: before.methods.clone(),
+            by_listener: before.by_listener.clone(),
+            acl: Some(acl),
+        };
+        // Whatever was put there meanwhile is newer than this.
+        let replaced = self.current.compare_and_swap(&before, Arc::new(after));
+        if Arc::ptr_eq(&replaced, &before) && is_changed {
+            self.changed();
         }
     }
 
@@ -183,11 +304,15 @@ impl AccessControl for Access {
         })
     }
 
-    fn decide(&self, _who: &Publisher, _action: Action<'_>) -> Decision {
-        Decision::Allow
+    fn is_open(&self, who: &Publisher) -> bool {
+        acl::is_open(self.current.load().acl.as_ref(), who)
+    }
+
+    fn decide(&self, who: &Publisher, action: Action<'_>) -> Decision {
+        acl::decide(self.current.load().acl.as_ref(), who, action)
     }
 
     fn version(&self) -> u64 {
-        0
+        self.version.load(Ordering::Acquire)
     }
 }

@@ -1,8 +1,9 @@
-//! The command line: `tidegate serve | demo | check | rules | dead-letters | sql | pub | sub | version`.
+//! The command line: `tidegate serve | demo | check | rules | dead-letters | acl | passwd | sql | pub | sub | version`.
 //!
 //! Without a subcommand the demo runs, or the server when a configuration is named (`--config`, `TIDEGATE_CONFIG`).
 //! Results go to standard output, everything else to standard error; [`Exit`] lists the exit codes.
 
+mod acl;
 mod check;
 mod dead_letters;
 mod exit;
@@ -96,6 +97,8 @@ enum Command {
     Pub(publish::PublishArgs),
     /// Subscribe and print messages; flags as in mosquitto_sub.
     Sub(subscribe::SubscribeArgs),
+    /// Ask what access rules decide; take over another broker's.
+    Acl(acl::AclArgs),
     /// Set or take out a user's password in a file of users.
     Passwd(passwd::PasswdArgs),
     /// Print the version.
@@ -121,6 +124,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),
+        Some(Command::Acl(args)) => acl::run(&args, &cli.config, environment),
         Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::Version) => version(),
         None if cli.config.path(environment).is_some() => {

@@ -355,7 +355,7 @@ fn unknown_key(said: &str) -> Option<&str> {
 }
 
 /// Sections that later versions will have; a file that uses one must not start as if it had been read.
-const PLANNED_SECTIONS: [&str; 2] = ["acl", "tls"];
+const PLANNED_SECTIONS: [&str; 1] = ["tls"];
 
 /// "did you mean …", or the list when nothing is near.
 pub(crate) fn suggest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
@@ -385,7 +385,7 @@ fn make_paths_relative_to(config: &mut Config, folder: Option<&FsPath>) {
     let tls = config.connectors.values_mut().filter_map(|connector| connector.tls.as_mut());
     let certificates = tls.flat_map(|tls| tls.files_mut());
     let authentication = config.authentication.values_mut().flat_map(|method| method.paths_mut());
-    let others = [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten();
+    let others = [&mut config.data_dir, &mut config.rules_dir, &mut config.acl.file].into_iter().flatten();
     for path in others.chain(certificates).chain(authentication) {
         *path = folder.join(&*path);
     }

@@ -32,15 +32,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use self::authentication::{
-    AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, LockoutConfig,
+    AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, JwtAlgorithm,
+    JwtPlace, LockoutConfig,
 };
 pub use self::effective::{Change, Effective, Setting, changes};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub(crate) use self::load::suggest;
 pub use self::load::{Inputs, Loaded, MissingSecrets, load, load_text};
 pub use self::model::{
-    Actions, Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy,
-    RuleLimits, Store, Sys,
+    AclConfig, Actions, Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat,
+    QueuePolicy, RuleLimits, Store, Sys,
 };
 pub use self::overrides::{Assignment, AssignmentError};
 pub use self::units::{ByteSize, Period, UnitError};

@@ -31,6 +31,8 @@ pub struct Config {
     /// Ways to tell who a client is, which listeners refer to by name. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub authentication: BTreeMap<String, AuthenticatorConfig>,
+    /// What clients may publish and subscribe to. Default: everything.
+    pub acl: AclConfig,
     /// What one client, one message and one rule may use.
     pub limits: Limits,
     /// What survives a restart.
@@ -55,6 +57,7 @@ impl Default for Config {
             rules_dir: None,
             listeners: vec![Listener::local_default()],
             authentication: BTreeMap::new(),
+            acl: AclConfig::default(),
             limits: Limits::default(),
             store: Store::default(),
             admin: Admin::default(),
@@ -64,6 +67,18 @@ impl Default for Config {
             sys: Sys::default(),
         }
     }
+}
+
+/// What clients may publish and subscribe to. With either key, what no rule allows is denied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AclConfig {
+    /// Rules, asked in their order before those of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<String>>,
+    /// File of rules, one on each line; it is read again when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 /// One address where clients connect.

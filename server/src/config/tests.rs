@@ -673,6 +673,37 @@ fn each_way_to_tell_who_a_client_is_has_keys_of_its_own() {
         ("file = 'passwd'", "key `type` is missing in [authentication.x]"),
         ("type = 'guess'", "authentication.x.type: unknown value \"guess\""),
         ("type = 'password_file'", "authentication.x: type \"password_file\" needs the key `file`"),
+        ("type = 'jwt'\nsecret = 's3cret'", "authentication.x: type \"jwt\" needs the key `algorithms`"),
+        ("type = 'jwt'\nalgorithms = ['HS256']", "needs exactly one of `secret`, `key` and `jwks_url`"),
+        (
+            "type = 'jwt'\nalgorithms = ['HS256']\nsecret = 's3cret'\nkey = 'k'",
+            "needs exactly one of `secret`, `key` and `jwks_url`",
+        ),
+        ("type = 'jwt'\nalgorithms = ['none']\nkey = 'k'", "unknown value \"none\""),
+        ("type = 'jwt'\nalgorithms = []\nkey = 'k'", "at least one algorithm is needed"),
+        ("type = 'jwt'\nalgorithms = ['RS256', 'HS256']\nkey = 'k'", "need a secret: a public key is none"),
+        (
+            "type = 'jwt'\nalgorithms = ['RS256', 'HS256']\nsecret = 's3cret'",
+            "a secret serves HS256, HS384 and HS512 alone",
+        ),
+        ("type = 'jwt'\nalgorithms = ['RS256']\nkey = 'k'\ntimeout = '1s'", "`timeout` needs `jwks_url`"),
+        (
+            "type = 'jwt'\nalgorithms = ['RS256']\nkey = 'k'\nleeway = '601s'",
+            "leeway is 601s, must be between 0s and 10m",
+        ),
+        ("type = 'jwt'\nalgorithms = ['RS256']\nkey = 'k'\nsecret_is_base64 = true", "there is no secret"),
+        ("type = 'jwt'\nalgorithms = ['HS256']\nsecret = ['s3cret']", "authentication.x.secret"),
+        ("type = 'http'", "authentication.x: type \"http\" needs the key `url`"),
+        (
+            "type = 'http'\nurl = 'https://h/'\nconcurrency = 0",
+            "concurrency is 0, must be between 1 and 1024",
+        ),
+        ("type = 'http'\nurl = 'https://h/'\nconcurrency = 1025", "concurrency is 1025, must be"),
+        (
+            "type = 'http'\nurl = 'https://h/'\ntimeout = '99ms'",
+            "timeout is 99ms, must be between 100ms and 1m",
+        ),
+        ("type = 'http'\nurl = 'https://h/'\nheaders = { a = 's3cret', b = 1 }", "authentication.x.headers"),
         ("type = 'certificate'", "authentication.x: type \"certificate\" needs the key `username`"),
         ("type = 'certificate'\nusername = 'cn'", "authentication.x.username: unknown value \"cn\""),
         (

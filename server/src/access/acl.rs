@@ -1,0 +1,254 @@
+//! The access rules of a configuration: `[acl]`, in the file itself and in one beside it.
+//!
+//! The rules of the configuration come first, then those of the file. Where there is a section `[acl]` with either key, what
+//! no rule allows is denied, an empty file included: a file that lost its contents must not open the broker.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use access::acl::{AclError, Request, Rule, Rules, Subject, Verdict, parse_line, parse_text};
+use broker::{Action, Decision, Grants, Publisher};
+
+use crate::config::AclConfig;
+
+/// Largest file of rules that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What denies where no rule says anything.
+const NO_RULE: &str = "no rule allows it";
+
+/// Why access rules aren't taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AclLoadError {
+    /// The file can't be read.
+    #[error("the file of access rules {} can't be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Rules aren't understood.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Faults(Vec<AclError>),
+}
+
+/// The rules of a configuration.
+#[derive(Debug, Clone)]
+pub(super) struct Acl {
+    pub(super) rules: Arc<Rules>,
+    config: AclConfig,
+    stamp: Option<Stamp>,
+}
+
+/// What tells that a file was changed: inode, bytes, time.
+type Stamp = (u64, u64, Option<SystemTime>);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.modified().ok()))
+}
+
+impl Acl {
+    /// Reads the rules; `None` where the configuration has none.
+    pub(super) fn load(config: &AclConfig) -> Result<Option<Self>, AclLoadError> {
+        if config.rules.is_none() && config.file.is_none() {
+            return Ok(None);
+        }
+        let mut faults = Vec::new();
+        let mut rules: Vec<Rule> = Vec::new();
+        let source = Arc::from("acl.rules");
+        for (line, number) in config.rules.iter().flatten().zip(1u32..) {
+            match parse_line(line, &source, number) {
+                Ok(rule) => rules.push(rule),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        let mut seen = None;
+        if let Some(path) = &config.file {
+            // Before the file is read: a change meanwhile is seen later.
+            seen = stamp(path);
+            match read(path).map(|text| parse_text(&text, &path.display().to_string())) {
+                Ok(Ok(more)) => rules.extend(more),
+                Ok(Err(more)) => faults.extend(more),
+                Err(source) => return Err(AclLoadError::Read { path: path.clone(), source }),
+            }
+        }
+        if faults.is_empty() {
+            Ok(Some(Self { rules: Arc::new(Rules::new(rules)), config: config.clone(), stamp: seen }))
+        } else {
+            Err(AclLoadError::Faults(faults))
+        }
+    }
+
+    /// Reads the rules again if their file has changed. One that is refused isn't looked at again until it changes.
+    pub(super) fn refresh(&mut self) -> Result<bool, AclLoadError> {
+        let Some(path) = &self.config.file else { return Ok(false) };
+        let now = stamp(path);
+        if now == self.stamp {
+            return Ok(false);
+        }
+        self.stamp = now;
+        if let Some(fresh) = Self::load(&self.config)? {
+            *self = fresh;
+        }
+        Ok(true)
+    }
+}
+
+/// Reads the access rules of a configuration; `None` where it has none.
+///
+/// # Errors
+/// [`AclLoadError`].
+pub(crate) fn load_rules(config: &AclConfig) -> Result<Option<Arc<Rules>>, AclLoadError> {
+    Ok(Acl::load(config)?.map(|acl| acl.rules))
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        let message = format!("it is larger than the limit of {FILE_BYTES_MAX} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
+    }
+    fs::read_to_string(path)
+}
+
+/// Rules that an authenticator grants to one client.
+#[derive(Debug)]
+pub(super) struct OwnRules(pub(super) Rules);
+
+impl Grants for OwnRules {}
+
+/// The rules that a client brought along.
+fn own(who: &Publisher) -> Option<&Rules> {
+    let grants: &dyn std::any::Any = who.identity.grants.as_deref()?;
+    grants.downcast_ref::<OwnRules>().map(|own| &own.0)
+}
+
+/// Whether there is nothing to ask about this client.
+pub(super) fn is_open(acl: Option<&Acl>, who: &Publisher) -> bool {
+    acl.is_none() && who.identity.grants.is_none()
+}
+
+/// What the client's own rules say, else those of the configuration; where either exists, nothing else is allowed.
+pub(super) fn decide(acl: Option<&Acl>, who: &Publisher, action: Action<'_>) -> Decision {
+    let subject = Subject {
+        client_id: Some(&who.client_id),
+        username: who.username(),
+        groups: &who.identity.groups,
+        address: who.address.ip(),
+        listener: Some(&who.listener),
+    };
+    let request = match action {
+        Action::Publish { topic, qos, retain } => Request::Publish { topic, qos, retain },
+        Action::Subscribe { filter, qos } => Request::Subscribe { filter, qos },
+        Action::Receive { topic } => Request::Receive { topic },
+    };
+    if is_open(acl, who) {
+        return Decision::Allow;
+    }
+    ask([own(who), acl.map(|acl| &*acl.rules)], &subject, request)
+}
+
+/// Asks lists of rules one after the other: the first rule that applies decides.
+fn ask<'a>(
+    lists: impl IntoIterator<Item = Option<&'a Rules>>,
+    subject: &Subject<'_>,
+    request: Request<'_>,
+) -> Decision {
+    let mut is_partial = false;
+    for rules in lists.into_iter().flatten() {
+        match rules.decide(subject, request) {
+            Verdict::Allow { in_part, .. } if in_part || is_partial => return Decision::AllowInPart,
+            Verdict::Allow { .. } => return Decision::Allow,
+            Verdict::Deny { by } => return Decision::Deny(by.to_string().into()),
+            Verdict::Unmatched { in_part } => is_partial |= in_part,
+        }
+    }
+    Decision::Deny(NO_RULE.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(rules: Option<&[&str]>, file: Option<&Path>) -> AclConfig {
+        AclConfig {
+            rules: rules.map(|rules| rules.iter().map(|rule| (*rule).to_owned()).collect()),
+            file: file.map(Path::to_owned),
+        }
+    }
+
+    fn publish(acl: &Acl, topic: &str) -> Decision {
+        let subject =
+            Subject { client_id: Some("c"), username: None, groups: &[], address: None, listener: None };
+        let request = Request::Publish { topic, qos: mqtt_protocol::QoS::AtMostOnce, retain: false };
+        ask([Some(&*acl.rules)], &subject, request)
+    }
+
+    #[test]
+    fn a_file_without_rules_denies_and_no_section_doesn_t() {
+        assert!(Acl::load(&config(None, None)).unwrap().is_none());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("acl");
+        fs::write(&path, "").unwrap();
+        let empty = Acl::load(&config(None, Some(&path))).unwrap().unwrap();
+        assert_eq!(publish(&empty, "a"), Decision::Deny(NO_RULE.into()));
+        let none = Acl::load(&config(Some(&[]), None)).unwrap().unwrap();
+        assert_eq!(publish(&none, "a"), Decision::Deny(NO_RULE.into()));
+    }
+
+    #[test]
+    fn what_is_missing_or_not_understood_is_refused_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("acl");
+        assert!(matches!(Acl::load(&config(None, Some(&path))), Err(AclLoadError::Read { .. })));
+        fs::write(&path, "allow all all \"#\"\nallow everything\n").unwrap();
+        let error = Acl::load(&config(Some(&["deny"]), Some(&path))).unwrap_err().to_string();
+        assert!(error.contains("acl.rules:1:") && error.contains("acl:2:7: "), "{error}");
+        fs::write(&path, b"allow all all \"\xff\"\n").unwrap();
+        assert!(matches!(Acl::load(&config(None, Some(&path))), Err(AclLoadError::Read { .. })));
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again_and_a_broken_one_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("acl");
+        fs::write(&path, "allow publish all \"a\"\n").unwrap();
+        let mut acl = Acl::load(&config(Some(&["deny publish all \"b\""]), Some(&path))).unwrap().unwrap();
+        assert!(!acl.refresh().unwrap());
+        assert_eq!(publish(&acl, "a"), Decision::Allow);
+        fs::write(&path, "allow publish all \"a\"\nallow publish all \"b\"\nallow publish all \"c\"\n")
+            .unwrap();
+        assert!(acl.refresh().unwrap());
+        assert_eq!(publish(&acl, "c"), Decision::Allow);
+        assert_eq!(publish(&acl, "b"), Decision::Deny("acl.rules:1: deny publish all \"b\"".into()));
+        fs::write(&path, "allow publish al").unwrap();
+        assert!(acl.refresh().is_err());
+        assert_eq!(publish(&acl, "c"), Decision::Allow);
+        assert!(!acl.refresh().unwrap(), "told once");
+        fs::remove_file(&path).unwrap();
+        assert!(acl.refresh().is_err());
+        assert_eq!(publish(&acl, "c"), Decision::Allow);
+    }
+
+    #[test]
+    fn the_clients_own_rules_are_asked_first() {
+        let own =
+            Rules::new(parse_text("deny subscribe all \"a/x\"\nallow publish all \"own\"\n", "own").unwrap());
+        let all = Rules::new(parse_text("allow all all \"#\"\n", "all").unwrap());
+        let subject =
+            Subject { client_id: Some("c"), username: None, groups: &[], address: None, listener: None };
+        let asked = |lists: [Option<&Rules>; 2], request| ask(lists, &subject, request);
+        let qos = mqtt_protocol::QoS::AtMostOnce;
+        let subscribe = Request::Subscribe { filter: "a/+", qos };
+        assert_eq!(asked([Some(&own), Some(&all)], subscribe), Decision::AllowInPart);
+        assert_eq!(asked([None, Some(&all)], subscribe), Decision::Allow);
+        assert_eq!(asked([Some(&own), None], subscribe), Decision::Deny(NO_RULE.into()));
+        let publish = Request::Publish { topic: "own", qos, retain: false };
+        assert_eq!(asked([Some(&own), None], publish), Decision::Allow);
+    }
+}
