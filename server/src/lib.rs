@@ -11,6 +11,7 @@ pub mod client;
 pub mod config;
 mod demo;
 pub mod log;
+pub mod reload;
 pub mod rules;
 pub mod server;
 pub mod storage;

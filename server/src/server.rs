@@ -12,7 +12,7 @@ use broker::{AccessControl, BoundListener, Broker, BrokerConfig, ListenerConfig}
 use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
-use crate::admin::{AdminSocket, Services};
+use crate::admin::{AdminSocket, Reload, ReloadSlot, Services};
 use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -80,6 +80,7 @@ pub struct Server {
     listeners: Vec<BoundListener>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
+    reload: Option<ReloadSlot>,
 }
 
 impl Server {
@@ -112,7 +113,7 @@ impl Server {
                 "taken up from the store"
             );
         }
-        let admin = admin_socket(storage, &pipeline);
+        let (admin, reload) = admin_socket(storage, &pipeline).unzip();
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             match broker.listen(listener_config(listener)).await {
@@ -126,7 +127,7 @@ impl Server {
                 }
             }
         }
-        Ok(Self { broker, pipeline, access, listeners, admin: Mutex::new(admin) })
+        Ok(Self { broker, pipeline, access, listeners, admin: Mutex::new(admin), reload })
     }
 
     /// The broker.
@@ -140,8 +141,15 @@ impl Server {
     }
 
     /// Who may come in and what they may do.
-    pub fn access(&self) -> &Access {
+    pub fn access(&self) -> &Arc<Access> {
         &self.access
+    }
+
+    /// Lets the administration read the configuration again. What was said first holds.
+    pub fn set_reload(&self, reload: Arc<dyn Reload>) {
+        if let Some(slot) = &self.reload {
+            drop(slot.set(reload));
+        }
     }
 
     /// The listeners with their real addresses, in the order of the configuration.
@@ -166,12 +174,14 @@ impl Server {
 }
 
 /// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
-fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocket> {
+fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<(AdminSocket, ReloadSlot)> {
     let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
-    match AdminSocket::open(data_dir, Services::new(store, Arc::new(pipeline.clone()))) {
+    let services = Services::new(store, Arc::new(pipeline.clone()));
+    let reload = services.reload_slot();
+    match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
-            Some(admin)
+            Some((admin, reload))
         }
         Err(error) => {
             let error = crate::cli::chain(&error);

@@ -14,6 +14,7 @@ mod mqtt_flags;
 mod output;
 mod passwd;
 mod publish;
+mod reload;
 mod rules;
 mod serve;
 mod signals;
@@ -89,6 +90,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Work on rules: try them, test them, see what they have done.
     Rules(rules::RulesArgs),
+    /// Have a running gateway read its configuration and its rules again.
+    Reload(reload::ReloadArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Evaluate one SQL statement on one message, without a server.
@@ -120,6 +123,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Demo(args)) => crate::demo::run(&args, environment),
         Some(Command::Check(args)) => check::run(&args.or(&cli.config), environment),
         Some(Command::Rules(args)) => rules::run(args, &cli.config, environment),
+        Some(Command::Reload(args)) => reload::run(&args, &cli.config, environment),
         Some(Command::DeadLetters(args)) => dead_letters::run(&args, &cli.config, environment),
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),

@@ -21,6 +21,7 @@
 
 pub(crate) mod cases;
 mod counters;
+mod difference;
 mod error;
 mod error_action;
 mod explain;
@@ -39,6 +40,7 @@ mod tests;
 mod topic_index;
 
 pub use counters::{ActionStats, RuleStats};
+pub use difference::RuleDifference;
 pub use error::RuleFileError;
 pub use error_action::Publisher;
 pub(crate) use explain::{ActionExplanation, HIDDEN, RuleExplanation, is_secret_name};
