@@ -34,7 +34,7 @@ pub mod units;
 pub use config::ActionConfig;
 pub use dead_letters::{DeadLetter, DeadLetterError};
 pub use delivery::{
-    Aftermath, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, Fate, ItemId,
+    Aftermath, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, Fate, Heard, ItemId,
     OnFailure, Outbox, Sink, Snapshot,
 };
 pub use error::{ActionConfigError, RenderError};

@@ -3,7 +3,7 @@
 //! Publishing is asked about for each topic, and the last answers are kept. Receiving is asked about only where it has to be: a
 //! Subscription that is allowed as a whole receives everything that it matches, so most sessions have no [`Guard`]. One gets
 //! one when a Subscription is allowed in part, when rules changed and a Subscription of before isn't allowed any more, and
-//! when messages were queued for it before its client came back.
+//! for as long as messages wait that were queued for it, or sent to it, before its client came back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,9 +82,16 @@ pub(crate) struct Guard {
     access: Arc<dyn AccessControl>,
     who: Arc<Publisher>,
     last: Option<(String, u64, bool)>,
+    /// Nothing but what waits has to be asked about.
+    is_for_waiting: bool,
 }
 
 impl Guard {
+    /// Whether it is needed no longer than messages of before wait.
+    pub(crate) fn is_for_waiting(&self) -> bool {
+        self.is_for_waiting
+    }
+
     /// Whether the client may have a message of this topic.
     pub(crate) fn permits(&mut self, topic: &str) -> bool {
         let version = self.access.version();
@@ -175,6 +182,22 @@ impl Shared {
         })
     }
 
+    /// Whether a rule, or the program, may publish this with a user's rights. What clients never write, it doesn't either.
+    pub(crate) fn may_run_as(
+        &self,
+        username: Option<&Arc<str>>,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+    ) -> bool {
+        let Some(username) = username else { return true };
+        let who = Publisher::running_as(username);
+        let may = !topic.starts_with('$')
+            && (self.access.is_open(&who) || self.may_publish(&who, topic, qos, retain));
+        self.metrics.rule_output_denied.add(u64::from(!may));
+        may
+    }
+
     fn tell_denial(&self, who: &Publisher, action: &str, topic: &str, by: &str) {
         let Some(untold) = self.denials.tell(self.clock.now().mono_ms) else { return };
         tracing::info!(
@@ -184,16 +207,22 @@ impl Shared {
     }
 
     pub(crate) fn guard(&self, who: &Arc<Publisher>) -> Box<Guard> {
-        Box::new(Guard { access: Arc::clone(&self.access), who: Arc::clone(who), last: None })
+        let (access, who) = (Arc::clone(&self.access), Arc::clone(who));
+        Box::new(Guard { access, who, last: None, is_for_waiting: false })
     }
 
     /// Gives a session that is connected a guard if it needs one, or takes it away.
     pub(crate) fn watch_receiver(&self, inner: &mut SessionInner) {
         let Some(who) = inner.client.clone() else { return };
-        let needs = !self.access.is_open(&who)
-            && (inner.state.has_queued()
-                || inner.subscriptions.iter().any(|subscription| self.is_partial(&who, subscription)));
-        inner.state.guard = needs.then(|| self.guard(&who));
+        let is_open = self.access.is_open(&who);
+        let is_partial =
+            !is_open && inner.subscriptions.iter().any(|subscription| self.is_partial(&who, subscription));
+        let needs = is_partial || (!is_open && inner.state.has_waiting());
+        inner.state.guard = needs.then(|| {
+            let mut guard = self.guard(&who);
+            guard.is_for_waiting = !is_partial;
+            guard
+        });
     }
 
     /// Whether a Subscription doesn't receive everything that it matches.

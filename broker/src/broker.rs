@@ -7,20 +7,23 @@ use std::time::Duration;
 
 use mqtt_protocol::topic::{self, TopicError};
 use mqtt_protocol::{QoS, ReasonCode};
+use parking_lot::Mutex;
 use store::{MessageId, QueueKey, Record, SessionKey, Store};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::access::{AccessControl, OpenAccess};
 use crate::authorise::Denials;
 use crate::clock::{Clock, Now};
-use crate::config::{BrokerConfig, ListenerConfig};
+use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, Fanout};
 use crate::hook::MessageHook;
-use crate::listeners;
+use crate::limits::{Addresses, SharedBucket, Users};
+use crate::listeners::{self, Arrivals, Endpoint, Listener, ListenerConfig};
 use crate::message::{Message, Publication, Trail};
 use crate::metrics::{Metrics, Stats};
 use crate::records::{Before, READS_MAX};
 use crate::restore::settled_for_group;
+use crate::session::memory::QueuedMemory;
 use crate::session::registry::Registry;
 use crate::session::{Session, SessionInner, WillMessage};
 use crate::subscriptions::index::FilterIndex;
@@ -56,8 +59,17 @@ pub(crate) struct Shared {
     pub(crate) subscription_count: AtomicU64,
     pub(crate) retained: Retained,
     pub(crate) timers: Timers,
+    pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
+    pub(crate) arrivals: Arrivals,
+    /// What waits in queues in memory.
+    pub(crate) queued_memory: Arc<QueuedMemory>,
     pub(crate) connections: AtomicU32,
     pub(crate) clients: AtomicU64,
+    /// Connections that are to be told that there is no place for them.
+    pub(crate) refused: AtomicU32,
+    pub(crate) addresses: Addresses,
+    pub(crate) users: Users,
+    pub(crate) connect_rate: SharedBucket,
     pub(crate) all_closed: Notify,
     pub(crate) shutting_down: AtomicBool,
     pub(crate) shutdown_started: Notify,
@@ -89,7 +101,15 @@ pub struct BoundListener {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens; the port is the real one.
-    pub local_addr: SocketAddr,
+    pub endpoint: Endpoint,
+}
+
+impl BoundListener {
+    /// Its IP address and port, unless it is a Unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.address()
+    }
 }
 
 /// A message that the embedding program publishes.
@@ -109,6 +129,8 @@ pub struct InternalPublish {
     pub message_expiry_interval_s: Option<u32>,
     /// Rules that led to it; they won't see it again.
     pub trail: Trail,
+    /// User name whose rights it needs; `None`: the program may publish what it likes.
+    pub run_as: Option<Arc<str>>,
 }
 
 /// Why a topic is refused.
@@ -163,6 +185,8 @@ impl Broker {
         let identity = store.identity();
         let no_session = QueueKey::Session(SessionKey { namespace: 0, client_id: "" });
         let can_stream = store.queue_reader(no_session).is_some();
+        let connect_rate = SharedBucket::new(config.limits.max_connect_rate);
+        let max_queued_memory = config.limits.max_queued_memory;
         let shared = Arc::new_cyclic(|this| Shared {
             this: Weak::clone(this),
             can_stream,
@@ -181,8 +205,15 @@ impl Broker {
             subscription_count: AtomicU64::new(0),
             retained: Retained::new(),
             timers: Timers::new(),
+            listeners: Mutex::new(Vec::new()),
+            arrivals: Arrivals::default(),
+            queued_memory: QueuedMemory::new(max_queued_memory),
             connections: AtomicU32::new(0),
             clients: AtomicU64::new(0),
+            refused: AtomicU32::new(0),
+            addresses: Addresses::default(),
+            users: Users::default(),
+            connect_rate,
             all_closed: Notify::new(),
             shutting_down: AtomicBool::new(false),
             shutdown_started: Notify::new(),
@@ -213,6 +244,12 @@ impl Broker {
         self.shared
             .check_topic_name(&publish.topic)
             .map_err(|cause| PublishError::Topic { topic: publish.topic.clone(), cause })?;
+        self.shared
+            .check_size(&publish.topic, &publish.payload, &publish.properties)
+            .map_err(PublishError::Refused)?;
+        if !self.shared.may_run_as(publish.run_as.as_ref(), &publish.topic, publish.qos, publish.retain) {
+            return Err(PublishError::Refused(ReasonCode::NotAuthorized));
+        }
         let message = self.shared.internal_message(&publish);
         publish_message(&self.shared, Dispatch::internal(&self.shared, message))
             .await
@@ -299,11 +336,39 @@ impl Shared {
         self.check_levels(name)
     }
 
+    /// Whether a message that no client's packet brought would fit one.
+    pub(crate) fn check_size(
+        &self,
+        topic: &str,
+        payload: &[u8],
+        properties: &[u8],
+    ) -> Result<(), ReasonCode> {
+        let size = topic.len() + payload.len() + properties.len();
+        if size <= self.config.limits.max_packet_size as usize {
+            return Ok(());
+        }
+        self.metrics.limit_packet_size.add(1);
+        Err(ReasonCode::PacketTooLarge)
+    }
+
     /// Whether a topic or filter has few enough levels.
     pub(crate) fn check_levels(&self, text: &str) -> Result<(), TopicRefused> {
         let limit = usize::from(self.config.limits.max_topic_levels);
         let levels = text.bytes().filter(|byte| *byte == b'/').count() + 1;
-        if levels > limit { Err(TopicRefused::TooManyLevels { levels, limit }) } else { Ok(()) }
+        if levels <= limit {
+            return Ok(());
+        }
+        self.metrics.limit_topic_levels.add(1);
+        Err(TopicRefused::TooManyLevels { levels, limit })
+    }
+
+    /// Whether there is room to retain a message of this size.
+    pub(crate) fn may_retain(&self, topic: &str, size: usize) -> bool {
+        let fits = self.retained.has_room(topic, size, &self.config.limits).is_ok();
+        if !fits {
+            self.metrics.limit_retained.add(1);
+        }
+        fits
     }
 
     /// Stores or clears the Retained Message of the topic. The caller holds the turn.
@@ -314,9 +379,9 @@ impl Shared {
             return Ok(());
         }
         let message = Arc::clone(fanout.message());
-        self.retained
-            .has_room(message.topic(), message.size(), &self.config.limits)
-            .map_err(|_| ReasonCode::QuotaExceeded)?;
+        if !self.may_retain(message.topic(), message.size()) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         self.retained.set(message);
         Ok(())
     }
@@ -347,6 +412,7 @@ impl Shared {
         stats.subscriptions = self.subscription_count.load(Ordering::Relaxed);
         stats.retained_messages = retained_messages;
         stats.retained_bytes = retained_bytes;
+        stats.queued_memory_bytes = self.queued_memory.used();
         stats
     }
 
@@ -368,16 +434,14 @@ impl Shared {
         let expiry_s = inner.expiry_interval_s;
         // Said under the same lock: nobody can take the session on between here and its end.
         inner.ended = expiry_s == 0;
-        let will = if send_will {
-            inner.will.take()
-        } else {
-            drop(inner.will.take());
-            None
-        };
+        if !send_will && let Some(will) = inner.will.take() {
+            self.forget_will(&will);
+        }
         let now = self.clock.now();
         let mut publish_now = None;
-        if let Some(will) = will {
-            if will.delay_s == 0 || expiry_s == 0 {
+        // With the session that ends goes its will, at its end.
+        if let Some(will) = inner.will.take_if(|_| expiry_s != 0) {
+            if will.delay_s == 0 {
                 publish_now = Some(will);
             } else {
                 let delay_s = will.delay_s.min(expiry_s);
@@ -397,11 +461,9 @@ impl Shared {
         }
         if inner.is_recorded && expiry_s != 0 {
             let detached = Record::SessionDetached { session: session.key(), at_ms: now.wall_ms };
-            // One that is published now is struck off with what it owes.
-            let no_will = (inner.will.is_none() && publish_now.is_none())
-                .then_some(Record::WillGone { session: session.key() });
+            let no_will = inner.will.is_none().then_some(Record::WillGone { session: session.key() });
             let records: Vec<_> = [Some(detached), no_will].into_iter().flatten().collect();
-            if let Err(reason) = self.append(&records) {
+            if let Err(reason) = self.append_with_wills(records, publish_now.as_deref_mut()) {
                 tracing::debug!(?reason, "the end of a connection could not be recorded");
             }
         }
@@ -413,7 +475,7 @@ impl Shared {
             self.end_session(session);
         }
         if let Some(will) = publish_now {
-            self.publish_will(*will, session);
+            self.publish_will(*will);
         }
     }
 
@@ -462,7 +524,8 @@ impl Shared {
         let cold = inner.cold.take().unwrap_or_default();
         let mut records = vec![Record::SessionEnded { session: session.key() }];
         records.extend(cold.iter().filter_map(settled_for_group));
-        if let Err(reason) = self.append(&records) {
+        // Its will is due now, and no record of the session's any more.
+        if let Err(reason) = self.append_with_wills(records, inner.will.as_deref_mut()) {
             tracing::warn!(?reason, "the end of a session could not be recorded");
         }
     }
@@ -483,7 +546,7 @@ impl Shared {
         crate::subscriptions::give_back(taken);
         // A will that is still waiting is due when the session ends [MQTT-3.1.3-9, v5].
         if let Some(will) = will {
-            self.publish_will(*will, session);
+            self.publish_will(*will);
         }
         if subscriptions.len() <= UNSUBSCRIBE_CHUNK {
             for subscription in subscriptions.iter() {
@@ -504,21 +567,17 @@ impl Shared {
         for group in groups {
             self.metrics.dropped_expired.add(group.pump(self, now.mono_ms));
         }
-        session.lock().state = crate::session::state::SessionState::new();
+        session.lock().state = crate::session::state::SessionState::new(&self.queued_memory);
     }
 
-    /// Publishes a session's will, in the background.
-    pub(crate) fn publish_will(self: &Arc<Self>, will: WillMessage, session: &Arc<Session>) {
-        let (shared, session) = (Arc::clone(self), Arc::clone(session));
+    /// Publishes a will, in the background.
+    pub(crate) fn publish_will(self: &Arc<Self>, will: WillMessage) {
         if !self.author_may(&will.message) {
             self.metrics.wills_denied.add(1);
-            if session.is_on_record()
-                && let Err(reason) = self.append(&[Record::WillGone { session: session.key() }])
-            {
-                tracing::warn!(?reason, "a will that may not be sent could not be struck off");
-            }
+            self.forget_will(&will);
             return;
         }
+        let shared = Arc::clone(self);
         let now = self.clock.now();
         let publication = will.message.publication();
         let message = Publication {
@@ -529,8 +588,10 @@ impl Shared {
         }
         .to_message();
         tokio::spawn(async move {
-            if let Err(reason) = publish_message(&shared, Dispatch::will(&shared, message, session)).await {
+            if let Err(reason) = publish_message(&shared, Dispatch::will(&shared, message, will.place)).await
+            {
                 tracing::warn!(?reason, "a will message was refused");
+                shared.forget_will(&will);
             }
         });
     }
@@ -580,11 +641,16 @@ fn fire(shared: &Arc<Shared>, session: &Arc<Session>, generation: u32, deadline:
             inner.close(ReasonCode::KeepAliveTimeout);
         }
         Deadline::Will { .. } => {
-            let will = inner.will.take();
-            drop(inner);
-            if let Some(will) = will {
-                shared.publish_will(*will, session);
+            let Some(mut will) = inner.will.take() else { return };
+            if inner.is_recorded {
+                // One frame, before the client can come back with another will.
+                let gone = vec![Record::WillGone { session: session.key() }];
+                if let Err(reason) = shared.append_with_wills(gone, [&mut *will]) {
+                    tracing::debug!(?reason, "a will that is due could not be recorded");
+                }
             }
+            drop(inner);
+            shared.publish_will(*will);
         }
         Deadline::Expiry { .. } => {
             drop(inner);

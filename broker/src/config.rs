@@ -1,8 +1,7 @@
-//! What the broker can be told: limits, each with a unit and a default, and listeners.
+//! What the broker can be told: limits, each with a unit and a default.
 //!
 //! Plain types: reading them from a file is the server's matter.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What happens to a message that a session's full queue can't take.
@@ -36,7 +35,10 @@ pub struct Limits {
     pub max_queued_bytes: u64,
     /// Messages queued in memory for one session while sessions live in memory.
     pub max_queued_messages: u32,
-    /// What happens when one of the two is reached.
+    /// Bytes of the messages that wait in memory for all sessions together. Past them sessions in memory go by their policy,
+    /// durable ones leave more to the disk, and clients that read too slowly get no more at QoS 0.
+    pub max_queued_memory: u64,
+    /// What happens when one of these is reached.
     pub max_queued_policy: QueuePolicy,
     /// Bytes waiting in memory for one client's socket; QoS 0 messages beyond it are dropped and counted.
     pub max_outbound_bytes: u32,
@@ -56,10 +58,23 @@ pub struct Limits {
     pub max_retained_messages: u64,
     /// Bytes of all Retained Messages: topic, properties and payload.
     pub max_retained_bytes: u64,
+    /// Network Connections at a time of one address (of one /64 in IPv6); zero: any number.
+    pub max_connections_per_address: u32,
+    /// Clients connected at a time under one user name; zero: any number.
+    pub max_connections_per_user: u32,
+    /// Network Connections accepted in a second; zero: any number. Those beyond wait to be accepted.
+    pub max_connect_rate: u32,
+    /// PUBLISH packets of one client in a second; zero: any number. A client that is faster isn't read for a while.
+    pub max_publish_rate: u32,
+    /// Bytes of the PUBLISH packets of one client in a second; zero: any number. The same.
+    pub max_publish_bytes_rate: u64,
     /// Time from the first byte of a connection to its CONNECT.
     pub connect_timeout: Duration,
     /// Network Connections at a time.
     pub max_connections: u32,
+    /// Connections at a time that are on their way to MQTT: through a proxy's header, a handshake of TLS, a request for
+    /// WebSocket.
+    pub max_handshakes: u32,
     /// Shortest time that a will waits after a crash of the broker, if its session may be resumed; the longest is twice that,
     /// so that not all go out at once.
     pub will_after_crash: Duration,
@@ -79,6 +94,7 @@ impl Default for Limits {
             max_session_expiry: Duration::from_secs(7 * 24 * 3600),
             max_queued_bytes: 1024 * 1024 * 1024,
             max_queued_messages: 10_000,
+            max_queued_memory: 1024 * 1024 * 1024,
             max_queued_policy: QueuePolicy::DropOldest,
             max_outbound_bytes: 4 * 1024 * 1024,
             max_publish_pause: Duration::from_millis(100),
@@ -89,8 +105,14 @@ impl Default for Limits {
             max_subscriptions: 10_000,
             max_retained_messages: 1_000_000,
             max_retained_bytes: 1024 * 1024 * 1024,
+            max_connections_per_address: 0,
+            max_connections_per_user: 0,
+            max_connect_rate: 0,
+            max_publish_rate: 0,
+            max_publish_bytes_rate: 0,
             connect_timeout: Duration::from_secs(10),
             max_connections: 1_000_000,
+            max_handshakes: 4_096,
             will_after_crash: Duration::from_secs(30),
             max_rule_hops: 8,
         }
@@ -106,17 +128,4 @@ pub struct BrokerConfig {
     pub sys_interval: Duration,
     /// Version text for `$SYS/broker/version`.
     pub version: String,
-}
-
-/// One address that the broker listens on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerConfig {
-    /// Name, for logs, metrics and `listener()` in rules.
-    pub name: String,
-    /// Address; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Whether clients need not say who they are. Without it, and without an authenticator, nobody gets in.
-    pub allow_anonymous: bool,
-    /// Network Connections at a time on this listener.
-    pub max_connections: u32,
 }

@@ -19,7 +19,8 @@ use tokio::time::Sleep;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::handlers::{Authenticating, Client, Connecting, Decided, Flow, Known, Position, Refusal};
-use crate::listeners::{PeerAddress, Place, Transport};
+use crate::limits::{Place, UserPlace};
+use crate::listeners::{PeerAddress, Transport};
 use crate::outbound::{Outbound, Writing};
 use crate::session::wake_after_this_turn;
 
@@ -124,6 +125,12 @@ impl<IO: Transport> Connection<IO> {
         }
     }
 
+    /// Gives it what is left of the time for its CONNECT.
+    pub(crate) fn until(mut self, deadline: Pin<Box<Sleep>>) -> Self {
+        self.phase = Phase::New { deadline: Some(deadline) };
+        self
+    }
+
     /// One turn; an error closes the connection.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         let now = self.shared.clock.now();
@@ -174,6 +181,7 @@ impl<IO: Transport> Connection<IO> {
             let limit = self.shared.config.limits.connect_timeout;
             let deadline = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
             if deadline.as_mut().poll(cx).is_ready() {
+                self.shared.metrics.limit_connect_timeout.add(1);
                 return Err(Close::quietly("no CONNECT in time"));
             }
             if self.shared.shutting_down.load(Ordering::Acquire) {
@@ -306,9 +314,9 @@ impl<IO: Transport> Connection<IO> {
                 // Told from the first byte, so that other protocols needn't send a whole packet of ours to be refused.
                 Phase::New { .. } if rest.first() != Some(&CONNECT_BYTE) => return Err(NO_CONNECT),
                 Phase::New { .. } | Phase::Authenticating(_) => {
-                    limits.max_connect_packet_size.min(limits.max_packet_size)
+                    limits.max_connect_packet_size.min(self.place.listener.max_packet_size(limits))
                 }
-                _ => limits.max_packet_size,
+                _ => self.place.listener.max_packet_size(limits),
             };
             let frame = match mqtt_protocol::frame(rest, limit) {
                 Ok(FrameStatus::Complete(frame)) => frame,
@@ -319,6 +327,7 @@ impl<IO: Transport> Connection<IO> {
             used += frame.len;
             if let Phase::Open(client) = &mut self.phase {
                 if client.extend_run(input, &frame, at) {
+                    client.count_publish(&frame, now);
                     continue;
                 }
                 client.end_run(input, now);
@@ -326,6 +335,7 @@ impl<IO: Transport> Connection<IO> {
                     self.held_up = true;
                     return Ok(at);
                 }
+                client.count_publish(&frame, now);
             }
             if !self.handle_frame(&frame, at, cx, now)? {
                 self.held_up = true;
@@ -349,10 +359,19 @@ impl<IO: Transport> Connection<IO> {
                     Ok(_) => return Err(NO_CONNECT),
                     Err(error) => return Err(self.refuse_connect(frame, &error)),
                 };
+                if let Some((reason, why)) = self.place.refusal {
+                    return Err(self.refuse(&Refusal::new(reason, why), &connect));
+                }
                 let limit = self.shared.config.limits.connect_timeout;
                 let deadline = deadline.take().unwrap_or_else(|| Box::pin(tokio::time::sleep(limit)));
-                let stage =
-                    Authenticating::begin(&self.shared, &self.place.listener, self.peer, &connect, deadline);
+                let stage = Authenticating::begin(
+                    &self.shared,
+                    &self.place.listener,
+                    self.peer,
+                    self.io.certificate(),
+                    &connect,
+                    deadline,
+                );
                 let mut stage = match stage {
                     Ok(stage) => Box::new(stage),
                     Err(refusal) => return Err(self.refuse(&refusal, &connect)),
@@ -461,7 +480,13 @@ impl<IO: Transport> Connection<IO> {
         cx: &mut Context<'_>,
         now: Now,
     ) -> Result<bool, Close> {
-        match Connecting::begin(&self.shared, known, connect, now) {
+        let user = UserPlace::take(&self.shared, known.username(), known.client_id());
+        let Ok(user) = user else {
+            self.shared.metrics.limit_connections_per_user.add(1);
+            let refusal = Refusal::new(ReasonCode::QuotaExceeded, "no more clients of this user are allowed");
+            return Err(self.refuse(&refusal, connect));
+        };
+        match Connecting::begin(&self.shared, known, user, connect, now) {
             Ok(connecting) => {
                 self.phase = Phase::Accepting(Box::new(connecting));
                 self.open_if_safe(cx, now)
@@ -505,7 +530,8 @@ impl<IO: Transport> Connection<IO> {
     fn open(&mut self, now: Now) -> Result<(), Close> {
         let phase = std::mem::replace(&mut self.phase, Phase::New { deadline: None });
         if let Phase::Accepting(connecting) = phase {
-            let client = connecting.finish(&self.shared, now).map_err(Close::quietly)?;
+            let client =
+                connecting.finish(&self.shared, &self.place.listener, now).map_err(Close::quietly)?;
             self.phase = Phase::Open(Box::new(client));
         }
         Ok(())
@@ -513,6 +539,9 @@ impl<IO: Transport> Connection<IO> {
 
     fn decode_error(&self, error: &mqtt_protocol::DecodeError) -> Close {
         self.shared.metrics.protocol_errors.add(1);
+        if matches!(error, mqtt_protocol::DecodeError::PacketTooLarge { .. }) {
+            self.shared.metrics.limit_packet_size.add(1);
+        }
         Close::because(error.reason_code(), error.to_string())
     }
 
@@ -529,7 +558,7 @@ impl<IO: Transport> Connection<IO> {
     fn write(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), Close> {
         loop {
             if self.writing.is_done() {
-                let Phase::Open(client) = &mut self.phase else { return Ok(()) };
+                let Phase::Open(client) = &mut self.phase else { return self.flush(cx) };
                 match client.take_output(cx, now)? {
                     Some(writing) => self.writing = writing,
                     None => return self.flush(cx),

@@ -124,4 +124,6 @@ pub struct Republish {
     pub properties: Vec<u8>,
     /// Seconds until it expires.
     pub message_expiry_interval_s: Option<u32>,
+    /// User name whose rights it needs; `None`: the rule may publish what it likes.
+    pub run_as: Option<Arc<str>>,
 }

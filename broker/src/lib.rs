@@ -37,12 +37,16 @@ pub use access::{
     AccessControl, Action, Answer, Attempt, Decision, Exchange, Grants, Identity, OpenAccess, Verdict,
 };
 pub use broker::{BoundListener, Broker, InternalPublish, PublishError, TopicRefused};
-pub use config::{BrokerConfig, Limits, ListenerConfig, QueuePolicy};
+pub use config::{BrokerConfig, Limits, QueuePolicy};
 pub use hook::{
     ActionQueue, Admitted, HookEffects, MessageHandler, MessageHook, OwedToAction, Placed, Progress,
     Republish,
 };
-pub use listeners::PeerAddress;
+pub use limits::ListenerLimits;
+pub use listeners::{
+    Endpoint, ListenerConfig, PROXY_PREFIX_BYTES, PeerAddress, Proxies, ProxyError, ProxyPrefix, Speaks,
+    TlsSetup, WebSocketConfig, WebSocketControl, WebSocketFrameError, WebSocketFrameReader,
+};
 pub use message::{Message, Publication, Publisher, Trail};
 pub use metrics::Stats;
 pub use restore::Restored;

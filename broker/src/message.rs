@@ -25,6 +25,21 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// Somebody who isn't connected, and in whose name something is published: no client, no listener, no address.
+    pub(crate) fn running_as(username: &str) -> Self {
+        let identity = Identity {
+            username: Some(username.into()),
+            authenticator: Some(Arc::from("run_as")),
+            ..Identity::default()
+        };
+        Self {
+            client_id: Box::default(),
+            identity: Arc::new(identity),
+            address: PeerAddress::Unix,
+            listener: Arc::from(""),
+        }
+    }
+
     /// User name, if there is one.
     #[must_use]
     pub fn username(&self) -> Option<&str> {

@@ -26,9 +26,19 @@ macro_rules! counters {
             pub retained_messages: u64,
             /// Bytes of all Retained Messages.
             pub retained_bytes: u64,
+            /// Bytes of all messages that wait in queues in memory, counted in each queue.
+            pub queued_memory_bytes: u64,
         }
 
         impl Metrics {
+            /// Names and values of the counters of limits, as `$SYS/broker/limits/NAME`.
+            pub(crate) fn limits(&self) -> Vec<(&'static str, u64)> {
+                [$((stringify!($name), self.$name.get())),*]
+                    .into_iter()
+                    .filter_map(|(name, count)| Some((name.strip_prefix("limit_")?, count)))
+                    .collect()
+            }
+
             pub(crate) fn snapshot(&self) -> Stats {
                 Stats { $($name: self.$name.get(),)* ..Stats::default() }
             }
@@ -53,6 +63,8 @@ counters! {
     dropped_slow_consumer,
     /// Messages dropped because a queue was full.
     dropped_queue_full,
+    /// Messages dropped because all queues together had as much memory as they may.
+    dropped_memory_full,
     /// Messages larger than the receiver's Maximum Packet Size.
     dropped_too_large,
     /// Messages whose Message Expiry Interval was over.
@@ -65,12 +77,26 @@ counters! {
     subscriptions_denied,
     /// Wills that their client may not leave, or may not any more when they were due.
     wills_denied,
+    /// Messages that a rule, or the program in its name, had no right to publish.
+    rule_output_denied,
     /// Messages made by rules that were refused: too many hops, or an invalid topic.
     dropped_rule_output,
     /// Publishes refused as a whole.
     publishes_refused,
     /// Network Connections accepted by listeners.
     connections_opened,
+    /// Network Connections closed at once because no more were allowed.
+    connections_refused,
+    /// Network Connections closed because as many handshakes as allowed were under way.
+    handshakes_refused,
+    /// Network Connections closed because TLS, WebSocket or a proxy's header took too long.
+    handshake_timeouts,
+    /// Handshakes of TLS that failed.
+    tls_failed,
+    /// Requests for WebSocket that were refused.
+    websocket_failed,
+    /// Network Connections refused because no proxy, or none of the listener's, said whose they were.
+    proxied_refused,
     /// CONNECT packets refused.
     connects_refused,
     /// CONNECT packets given up because nobody decided about them in time, or the client didn't answer.
@@ -85,6 +111,42 @@ counters! {
     takeovers,
     /// Connections closed for silence beyond the Keep Alive.
     keep_alive_timeouts,
+    /// Connections that found no place in the broker or on their listener (`max_connections`).
+    limit_connections,
+    /// Connections that found no place among those of their address (`max_connections_per_address`).
+    limit_connections_per_address,
+    /// Clients that found no place among those of their user (`max_connections_per_user`).
+    limit_connections_per_user,
+    /// Times that a listener waited before it accepted the next connection (`max_connect_rate`).
+    limit_connect_rate,
+    /// Times that a client wasn't read for the number of its publishes (`max_publish_rate`).
+    limit_publish_rate,
+    /// Times that a client wasn't read for the bytes of its publishes (`max_publish_bytes_rate`).
+    limit_publish_bytes_rate,
+    /// Times that a publisher wasn't read because a receiver was behind (`max_publish_pause`).
+    limit_publish_pause,
+    /// Connections closed for want of a CONNECT (`connect_timeout`).
+    limit_connect_timeout,
+    /// Packets larger than the largest (`max_packet_size`, `max_connect_packet_size`).
+    limit_packet_size,
+    /// Publishes beyond the Receive Maximum (`receive_maximum`).
+    limit_receive_maximum,
+    /// Topic Aliases above the maximum (`topic_alias_maximum`).
+    limit_topic_alias,
+    /// Keep Alives that were cut (`max_keep_alive`).
+    limit_keep_alive,
+    /// Session Expiry Intervals that were cut (`max_session_expiry`).
+    limit_session_expiry,
+    /// Topics and filters with too many levels (`max_topic_levels`).
+    limit_topic_levels,
+    /// Client Identifiers that were too long (`max_client_id_bytes`).
+    limit_client_id,
+    /// Packets with too many or too large User Properties (`max_user_properties`, `max_user_properties_bytes`).
+    limit_user_properties,
+    /// Subscriptions beyond those of a session (`max_subscriptions_per_session`).
+    limit_subscriptions,
+    /// Messages for which the retained messages had no room (`max_retained_messages`, `max_retained_bytes`).
+    limit_retained,
     /// Connection tasks that panicked; each closed its own connection only.
     connection_panics,
     /// Bytes read from sockets.
@@ -154,6 +216,7 @@ impl Metrics {
             DropReason::Offline => {}
             DropReason::SlowConsumer => self.dropped_slow_consumer.add(1),
             DropReason::QueueFull => self.dropped_queue_full.add(1),
+            DropReason::MemoryFull => self.dropped_memory_full.add(1),
             DropReason::NotAuthorized => self.dropped_not_authorized.add(1),
             DropReason::TooLarge => self.dropped_too_large.add(1),
         }

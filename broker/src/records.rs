@@ -15,7 +15,7 @@ use store::{
 
 use crate::broker::Shared;
 use crate::message::{Message, Publication, Trail};
-use crate::session::{BacklogRead, Debt, Note, Session, SessionInner};
+use crate::session::{BacklogRead, Debt, Note, Session, SessionInner, WILLS, WillMessage};
 use crate::subscriptions::Group;
 
 /// Reads of queues at one time.
@@ -61,6 +61,52 @@ impl Shared {
             return Ok(CommitToken::NOTHING_OWED);
         }
         self.store.append(records).map_err(|error| self.store_refused(&error))
+    }
+
+    /// The same, with wills that go to the queue of those that are published whatever becomes of their sessions. They are
+    /// told their places there. A store that has no room for them takes the rest alone: then they are in memory only.
+    pub(crate) fn append_with_wills<'w>(
+        &self,
+        records: Vec<Record<'_>>,
+        wills: impl IntoIterator<Item = &'w mut WillMessage>,
+    ) -> Result<CommitToken, ReasonCode> {
+        let wills: SmallVec<[&mut WillMessage; 2]> =
+            wills.into_iter().filter(|will| will.place == 0).collect();
+        if wills.is_empty() || !self.store.keeps_records() {
+            return self.append(&records);
+        }
+        let messages: SmallVec<[Arc<Message>; 2]> =
+            wills.iter().map(|will| Arc::clone(&will.message)).collect();
+        let now_ms = self.clock.now().mono_ms;
+        let without = records.len();
+        let mut records: Vec<Record<'_>> = records;
+        for (will, message) in wills.iter().zip(&messages) {
+            records.extend(will.queued(message, now_ms));
+        }
+        let mut positions = Vec::new();
+        match self.store.append_debts(&records, &mut positions) {
+            Ok(token) => {
+                for (will, position) in wills.into_iter().zip(positions) {
+                    will.place = position.0;
+                }
+                Ok(token)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a will could not be recorded");
+                records.truncate(without);
+                self.append(&records)
+            }
+        }
+    }
+
+    /// Strikes a will that isn't going to be published off the record.
+    pub(crate) fn forget_will(&self, will: &WillMessage) {
+        if will.place != 0
+            && let Err(reason) =
+                self.append(&[Record::Settled { queue: WILLS, position: Position(will.place) }])
+        {
+            tracing::debug!(?reason, "a will could not be struck off the record");
+        }
     }
 
     /// What a client is told when the store refused a frame.

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use mqtt_protocol::{PacketId, QoS, SubscriptionOptions};
 use store::{
     CommitToken, DurableStore, Position, QueueKey, QueueReader, Record, Stage as StoredStage, StoredDebt,
-    StoredInflight, StoredQueue, StoredSession, StoredWill,
+    StoredInflight, StoredMessage, StoredQueue, StoredSession,
 };
 
 use crate::broker::{Broker, Shared};
@@ -19,7 +19,7 @@ use crate::clock::Now;
 use crate::message::{Publication, Trail};
 use crate::records::Before;
 use crate::session::{
-    Backlog, Debt, Entry, Extra, Session, SessionInner, SessionSubscription, Stage, WillMessage,
+    Backlog, Debt, Entry, Extra, Session, SessionInner, SessionSubscription, Stage, WILLS, WillMessage,
 };
 use crate::subscriptions::Group;
 use crate::timers::Deadline;
@@ -49,7 +49,7 @@ struct Found {
     restored: Restored,
     handed: Handed,
     /// Wills of sessions whose time was over.
-    wills: Vec<(WillMessage, Arc<Session>)>,
+    wills: Vec<WillMessage>,
 }
 
 impl Broker {
@@ -78,33 +78,38 @@ impl Shared {
         for session in sessions {
             self.restore_session(session, before, now, &mut found);
         }
-        let Found { mut restored, handed, wills } = found;
+        let Found { mut restored, handed, mut wills } = found;
         self.restore_groups(store, handed);
         self.restore_retained(store, now, &mut restored)?;
-        for (will, session) in wills {
-            self.publish_will(will, &session);
+        self.restore_wills(store, &mut wills)?;
+        for will in wills {
+            self.publish_will(will);
         }
         Ok(restored)
     }
 
     /// Makes one session again, or ends it if its time is over.
     fn restore_session(self: &Arc<Self>, stored: StoredSession, before: Before, now: Now, found: &mut Found) {
-        let session = Session::new(&stored.client_id, stored.expiry_interval_s);
+        let session = Session::new(&stored.client_id, stored.expiry_interval_s, &self.queued_memory);
         let since_ms = before.since(stored.detached_at_ms.unwrap_or(before.stamp_ms), now);
         let expiry_ms = match stored.expiry_interval_s {
             u32::MAX => u64::MAX,
             seconds => u64::from(seconds) * 1_000,
         };
         let left_ms = expiry_ms.saturating_sub(since_ms);
-        let will = stored.will.as_ref().map(|will| self.revive_will(will));
+        let mut will = stored.will.as_ref().map(|will| {
+            let revived = self.revive_will(&will.message, will.retain);
+            Box::new(WillMessage { delay_s: will.delay_s, ..revived })
+        });
         if left_ms == 0 {
             let mut records = vec![Record::SessionEnded { session: session.key() }];
             records.extend(stored.inflight.iter().filter_map(settled_for_group));
-            if let Err(reason) = self.append(&records) {
+            if let Err(reason) = self.append_with_wills(records, will.as_deref_mut()) {
                 tracing::warn!(?reason, "the end of a session could not be recorded");
             }
             found.restored.sessions_expired += 1;
-            found.wills.extend(will.map(|will| (*will, session)));
+            // One that is in the queue of wills is found there.
+            found.wills.extend(will.map(|will| *will).filter(|will| will.place == 0));
             return;
         }
         found.restored.sessions += 1;
@@ -165,28 +170,45 @@ impl Shared {
         self.subscription_count.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn revive_will(&self, stored: &StoredWill) -> Box<WillMessage> {
-        let message = &stored.message;
+    /// Finds the wills that are to be published whatever became of their sessions: their clients' connections are gone.
+    fn restore_wills(&self, store: &DurableStore, wills: &mut Vec<WillMessage>) -> io::Result<()> {
+        let mut reader = store.reader(WILLS);
+        let mut after = Position::NOWHERE;
+        loop {
+            let found = reader.read(after, PIECE, usize::MAX)?;
+            let Some(last) = found.last() else { return Ok(()) };
+            after = last.position;
+            for debt in found {
+                let Some(message) = debt.message else { continue };
+                let retain = debt.body.first().is_some_and(|retain| *retain != 0);
+                wills.push(WillMessage { place: debt.position.0, ..self.revive_will(&message, retain) });
+            }
+        }
+    }
+
+    /// A will as it was, without delay.
+    fn revive_will(&self, message: &StoredMessage, retain: bool) -> WillMessage {
         let revived = Publication {
             id: message.id,
             namespace: 0,
             topic: &message.topic,
             payload: &message.payload,
             qos: QoS::try_from(message.qos).unwrap_or(QoS::AtMostOnce),
-            retain: stored.retain,
+            retain,
             properties: &message.properties,
             expires_at_ms: None,
             received_at_ms: message.received_at_ms,
             publisher: None,
             trail: &Trail::default(),
         };
-        Box::new(WillMessage {
+        WillMessage {
             message: revived.to_message(),
-            delay_s: stored.delay_s,
+            delay_s: 0,
+            place: 0,
             expiry_interval_s: message
                 .expires_after_ms
                 .map(|after_ms| u32::try_from(after_ms / 1_000).unwrap_or(u32::MAX)),
-        })
+        }
     }
 
     /// Gives groups their queues back, and drops those of groups that have no member any more.

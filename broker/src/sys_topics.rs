@@ -24,6 +24,9 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
         let mut topics = totals(&stats, &shared.config.version, uptime_ms);
         history.push(uptime_ms, stats);
         topics.extend(history.loads());
+        let limits = shared.metrics.limits().into_iter();
+        topics.extend(limits.map(|(name, count)| (format!("limits/{name}"), count.to_string())));
+        topics.extend(certificates(&shared));
         for (topic, value) in topics {
             let publish = InternalPublish {
                 topic: format!("$SYS/broker/{topic}"),
@@ -33,6 +36,7 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
                 properties: Vec::new(),
                 message_expiry_interval_s: None,
                 trail: Trail::default(),
+                run_as: None,
             };
             let message = shared.internal_message(&publish);
             if let Err(reason) = publish_message(&shared, Dispatch::internal(&shared, message)).await {
@@ -42,10 +46,22 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
     }
 }
 
+/// Seconds until the certificates of listeners expire; negative: since they have.
+fn certificates(shared: &Shared) -> Vec<(String, String)> {
+    let now_s = shared.clock.now().wall_ms / 1000;
+    let listeners = shared.listeners.lock();
+    let expiries = listeners.iter().filter_map(|listener| {
+        let left_s = listener.certificate_expires_at_s()?.saturating_sub(now_s);
+        Some((format!("listeners/{}/certificate_expires_s", listener.name), left_s.to_string()))
+    });
+    expiries.collect()
+}
+
 fn totals(stats: &Stats, version: &str, uptime_ms: u64) -> Vec<(String, String)> {
     let offline = stats.sessions.saturating_sub(stats.connections);
     let dropped = stats.dropped_slow_consumer
         + stats.dropped_queue_full
+        + stats.dropped_memory_full
         + stats.dropped_too_large
         + stats.dropped_expired;
     [

@@ -122,7 +122,7 @@ mod tests {
             step in 1u64..3000,
         ) {
             let timers = Timers::new();
-            let session = Session::new("c", 0);
+            let session = Session::new("c", 0, &crate::session::memory::QueuedMemory::new(u64::MAX));
             for (number, at_ms) in (0u32..).zip(&deadlines) {
                 timers.insert(0, Arc::downgrade(&session), number, Deadline::Will { at_ms: *at_ms });
             }

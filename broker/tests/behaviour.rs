@@ -129,6 +129,7 @@ async fn a_subscription_to_many_retained_messages_gets_each_once() {
             retain: true,
             properties: Vec::new(),
             message_expiry_interval_s: None,
+            run_as: None,
             trail: broker::Trail::default(),
         };
         harness.broker.publish(publish).await.unwrap();
@@ -461,6 +462,7 @@ impl MessageHandler for Doubler {
             retain: false,
             properties: Vec::new(),
             message_expiry_interval_s: None,
+            run_as: None,
         });
         Progress::Done
     }

@@ -411,3 +411,61 @@ async fn a_window_and_its_releases_wait_for_their_records() {
     store.commit_all();
     assert_eq!(subscriber.receive().await, Got::Ack("PUBREL", first, ReasonCode::Success));
 }
+
+/// A will to the topic `will`, at QoS 0.
+fn with_will<'a>(connect: mqtt_protocol::Connect<'a>, payload: &'a str) -> mqtt_protocol::Connect<'a> {
+    let will = mqtt_protocol::Will {
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: "will",
+        payload: payload.as_bytes(),
+        delay_interval_s: 0,
+        publish: mqtt_protocol::PublishProperties::default(),
+    };
+    mqtt_protocol::Connect { will: Some(will), ..connect }
+}
+
+#[tokio::test]
+async fn a_will_that_is_due_is_in_the_frame_that_ends_its_own_record() {
+    let (harness, store) = start().await;
+    let connect = async |connect: mqtt_protocol::Connect<'_>, frames| {
+        let mut client = harness.raw(connect.version).await;
+        client.send(&Packet::Connect(Box::new(connect))).await;
+        wait_for_frames(&store, frames).await;
+        store.commit_all();
+        assert!(matches!(client.receive().await, Got::ConnAck { reason: ReasonCode::Success, .. }));
+        client
+    };
+    let frame = |number: usize| store.frames()[number - 1].clone();
+    // A takeover: the session goes on with its new will, the old one is due.
+    let first = connect(with_will(durable("c"), "first"), 1).await;
+    let second = connect(with_will(durable("c"), "second"), 3).await;
+    assert!(frame(2).contains("SessionStarted") && frame(2).contains("Will {"), "{}", frame(2));
+    assert!(frame(2).contains("Queued { queue: Wills"), "{}", frame(2));
+    // Published, it goes with what it owes.
+    assert!(frame(3).contains("Settled { queue: Wills"), "{}", frame(3));
+    // Clean Start: the session ends, and its will is due.
+    let clean = mqtt_protocol::Connect::new(mqtt_protocol::ProtocolVersion::V5, "c");
+    let third = connect(with_will(clean, "third"), 5).await;
+    assert!(frame(4).contains("SessionEnded"), "{}", frame(4));
+    assert_eq!(frame(4).matches("Queued { queue: Wills").count(), 2, "the old one and its own: {}", frame(4));
+    assert!(frame(5).contains("Settled { queue: Wills"), "{}", frame(5));
+    // The connection of a session that isn't on record is lost.
+    drop(third);
+    wait_for_frames(&store, 6).await;
+    assert!(frame(6).contains("Settled { queue: Wills"), "{}", frame(6));
+    drop((first, second));
+}
+
+#[tokio::test]
+async fn a_full_store_lets_sessions_without_records_in_with_their_wills() {
+    let (harness, store) = start().await;
+    store.set_full(true);
+    let mut watcher = harness.client("watcher").await;
+    watcher.subscribe("will", QoS::AtMostOnce).await;
+    let clean = mqtt_protocol::Connect::new(mqtt_protocol::ProtocolVersion::V5, "c");
+    let (client, _) = harness.connect(&with_will(clean, "gone")).await;
+    drop(client);
+    assert_eq!(watcher.payload().await, b"gone");
+    assert_eq!(store.frames(), [""; 0]);
+}

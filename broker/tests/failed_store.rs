@@ -165,6 +165,7 @@ async fn what_comes_after_the_failure_is_refused_if_it_owes_the_disk_something()
         retain: false,
         properties: Vec::new(),
         message_expiry_interval_s: None,
+        run_as: None,
         trail: broker::Trail::default(),
     };
     assert_eq!(machine.harness.broker.publish(message).await, Err(PublishError::Refused(FAILED)));

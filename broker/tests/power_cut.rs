@@ -17,11 +17,12 @@ use common::{Client, FOR_EVER, Got, Harness, durable, id, listen};
 use mqtt_protocol::{
     Ack, Connect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, SubscriptionOptions, Will,
 };
-use store::{DurableStore, FaultDisk, StoreOptions};
+use store::{DurableStore, FaultDisk, QueueKey, StoreOptions};
 
 /// A broker and the disk under it.
 struct Machine {
     harness: Harness,
+    store: Arc<DurableStore>,
     disk: FaultDisk,
     restored: Restored,
 }
@@ -39,8 +40,8 @@ impl Machine {
         assert!(!report.has_losses(), "{report:?}");
         let store = Arc::new(store);
         let broker = Broker::new(config, Arc::clone(&store) as _, None);
-        let restored = broker.restore(store).await.unwrap();
-        Self { harness: listen(broker).await, disk, restored }
+        let restored = broker.restore(Arc::clone(&store)).await.unwrap();
+        Self { harness: listen(broker).await, store, disk, restored }
     }
 
     /// The same machine after its power was cut, with what was safe then.
@@ -427,4 +428,104 @@ async fn a_shared_queue_outlives_the_broker() {
     assert!(!present);
     member.subscribe("$share/g/t", QoS::ExactlyOnce).await;
     member.expect_nothing().await;
+}
+
+/// A session that ends with its connection.
+fn short(client_id: &str) -> Connect<'_> {
+    let mut connect = with_will(client_id);
+    connect.clean_start = true;
+    connect.properties.session_expiry_interval_s = 0;
+    connect
+}
+
+/// Cuts the power again, and sees that nothing comes that came before.
+async fn nothing_more(machine: Machine) {
+    let store = Arc::clone(&machine.store);
+    assert!(tokio::task::spawn_blocking(move || store.wait_for_all()).await.unwrap());
+    let again = machine.cut_power(9).await;
+    let (mut watcher, _) = again.harness.durable("watcher").await;
+    watcher.expect_nothing().await;
+    assert_eq!(again.store.queue_len(QueueKey::Wills { namespace: 0 }), 0);
+}
+
+#[tokio::test]
+async fn a_will_of_a_session_that_ends_with_its_connection_outlives_the_broker() {
+    for seed in 0..5 {
+        let machine = Machine::start().await;
+        let (mut watcher, _) = machine.harness.durable("watcher").await;
+        watcher.subscribe("will", QoS::AtLeastOnce).await;
+        let _cut_off = machine.harness.connect(&short("cut off")).await;
+        let mut old = short("of mqtt 3");
+        old.version = ProtocolVersion::V3_1_1;
+        let _old = machine.harness.connect(&old).await;
+        let (mut polite, _) = machine.harness.connect(&short("polite")).await;
+        polite
+            .send(&Packet::Disconnect(mqtt_protocol::Disconnect::new(ReasonCode::NormalDisconnection)))
+            .await;
+        assert_eq!(polite.receive().await, Got::Closed);
+        drop(machine.harness.connect(&short("lost before")).await);
+        assert_eq!(take(&mut watcher, 1).await, ["lost before"]);
+        // What is written lazily is written before this.
+        drop(machine.harness.durable("later").await);
+        let machine = machine.cut_power(seed).await;
+        let (mut watcher, _) = machine.harness.durable("watcher").await;
+        let mut wills = take(&mut watcher, 2).await;
+        wills.sort();
+        // One that was published and acknowledged in the last moment may come again.
+        wills.retain(|will| will != "lost before");
+        while wills.len() < 2 {
+            wills.extend(take(&mut watcher, 1).await);
+        }
+        wills.sort();
+        assert_eq!(wills, ["cut off", "of mqtt 3"]);
+        watcher.expect_nothing().await;
+        nothing_more(machine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_will_of_a_session_that_is_over_at_the_start_is_published_at_once_and_once() {
+    let machine = Machine::start().await;
+    let (mut watcher, _) = machine.harness.durable("watcher").await;
+    watcher.subscribe("will", QoS::AtLeastOnce).await;
+    // On record, and ending with this connection.
+    drop(machine.harness.durable("c").await);
+    let mut connect = short("c");
+    connect.clean_start = false;
+    let _client = machine.harness.connect(&connect).await;
+    let machine = machine.cut_power(3).await;
+    assert_eq!(machine.restored.sessions_expired, 1);
+    // The power goes again before anybody has come for it.
+    let store = Arc::clone(&machine.store);
+    assert!(tokio::task::spawn_blocking(move || store.wait_for_all()).await.unwrap());
+    let machine = machine.cut_power(4).await;
+    assert_eq!(machine.restored.sessions_expired, 0);
+    let (mut watcher, _) = machine.harness.durable("watcher").await;
+    assert_eq!(take(&mut watcher, 1).await, ["c"]);
+    watcher.expect_nothing().await;
+    nothing_more(machine).await;
+}
+
+#[tokio::test]
+async fn a_takeover_leaves_the_old_will_to_be_published_and_the_new_one_to_wait() {
+    let machine = Machine::start().await;
+    let (mut watcher, _) = machine.harness.durable("watcher").await;
+    watcher.subscribe("will", QoS::AtLeastOnce).await;
+    let _old = machine.harness.connect(&with_will("c")).await;
+    let mut connect = with_will("c");
+    connect.will = connect.will.map(|will| Will { payload: b"new", ..will });
+    let _new = machine.harness.connect(&connect).await;
+    assert_eq!(take(&mut watcher, 1).await, ["c"], "the old one");
+    drop(machine.harness.durable("later").await);
+    let machine = machine.cut_power(5).await;
+    let (mut watcher, _) = machine.harness.durable("watcher").await;
+    // The new will waits for its client to come back, as that of any session that is not over.
+    let mut wills = Vec::new();
+    while wills.last().is_none_or(|will| will != "new") {
+        wills.extend(take(&mut watcher, 1).await);
+    }
+    assert!(wills.len() == 1 || wills == ["c", "new"], "{wills:?}");
+    // Its acknowledgement has been handled when this is answered.
+    watcher.expect_nothing().await;
+    nothing_more(machine).await;
 }

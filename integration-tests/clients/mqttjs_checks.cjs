@@ -2,20 +2,26 @@
 //
 // usage: node mqttjs_checks.cjs PATH_OF_MQTT_JS PORT VERSION
 //
-// VERSION is 4 or 5. Prints the name of each check that passed, then "all passed"; any failure ends with status 1.
+// VERSION is 4 or 5. The environment may name another SCHEME than mqtt (mqtts, ws, wss), the PEM file of the authority (CA) and of
+// the client's own certificate and key (CERT, KEY). Prints the name of each check that passed, then "all passed"; any failure ends with status 1.
 
 const assert = require("node:assert/strict");
 const { once } = require("node:events");
+const { readFileSync } = require("node:fs");
 
 const [library, port, version] = process.argv.slice(2);
 const mqtt = require(library);
 const protocolVersion = Number(version);
 const PATIENCE_MS = 20_000;
+const { SCHEME = "mqtt", CA, CERT, KEY } = process.env;
+const path = SCHEME.startsWith("ws") ? "/mqtt" : "";
+const tls = CA ? { ca: readFileSync(CA) } : {};
+if (CERT) Object.assign(tls, { cert: readFileSync(CERT), key: readFileSync(KEY) });
 
 /** A connected client with a queue of its messages. */
 async function connect(clientId, options = {}) {
-  const client = mqtt.connect(`mqtt://127.0.0.1:${port}`, {
-    clientId, protocolVersion, reconnectPeriod: 0, clean: true, ...options,
+  const client = mqtt.connect(`${SCHEME}://localhost:${port}${path}`, {
+    clientId, protocolVersion, reconnectPeriod: 0, clean: true, ...tls, ...options,
   });
   const queue = [];
   const waiting = [];

@@ -2,10 +2,12 @@
 
 usage: paho_checks.py PORT PROTOCOL
 
-PROTOCOL is 3.1, 3.1.1 or 5. Which Paho (1.x or 2.x) is decided by PYTHONPATH. Prints the name of each check that
+PROTOCOL is 3.1, 3.1.1 or 5. The environment may name another TRANSPORT than tcp (websockets), the PEM file of the authority (CA,
+which means TLS) and of the client's own certificate and key (CERT, KEY). Which Paho (1.x or 2.x) is decided by PYTHONPATH. Prints the name of each check that
 passed, then "all passed"; any failure raises and ends with status 1.
 """
 
+import os
 import queue
 import socket
 import sys
@@ -16,6 +18,7 @@ PORT = int(sys.argv[1])
 PROTOCOL = {"3.1": mqtt.MQTTv31, "3.1.1": mqtt.MQTTv311, "5": mqtt.MQTTv5}[sys.argv[2]]
 IS_V5 = PROTOCOL == mqtt.MQTTv5
 PATIENCE_S = 20
+TRANSPORT = os.environ.get("TRANSPORT", "tcp")
 
 if IS_V5:
     from paho.mqtt.packettypes import PacketTypes
@@ -26,7 +29,7 @@ class Client:
     """A client whose events are awaited one by one."""
 
     def __init__(self, client_id, clean=True, will=None, keepalive=60, session_expiry_s=None):
-        options = {"client_id": client_id, "protocol": PROTOCOL}
+        options = {"client_id": client_id, "protocol": PROTOCOL, "transport": TRANSPORT}
         if not IS_V5:
             options["clean_session"] = clean
         if hasattr(mqtt, "CallbackAPIVersion"):
@@ -41,6 +44,8 @@ class Client:
         self.client.on_publish = lambda _client, _data, mid, *_: self.put("publish", mid)
         self.client.on_subscribe = lambda *arguments: self.put("subscribe", granted(arguments))
         self.client.on_unsubscribe = lambda _client, _data, mid, *_: self.put("unsubscribe", mid)
+        if "CA" in os.environ:
+            self.client.tls_set(os.environ["CA"], os.environ.get("CERT"), os.environ.get("KEY"))
         if will:
             self.client.will_set(*will)
         arguments = {}
@@ -49,7 +54,7 @@ class Client:
             if session_expiry_s is not None:
                 arguments["properties"] = Properties(PacketTypes.CONNECT)
                 arguments["properties"].SessionExpiryInterval = session_expiry_s
-        self.client.connect("127.0.0.1", PORT, keepalive, **arguments)
+        self.client.connect("localhost", PORT, keepalive, **arguments)
         self.client.loop_start()
         self.session_present, reason = self.next("connect")
         assert reason == 0, f"CONNACK {reason}"
@@ -80,6 +85,8 @@ class Client:
         """Breaks the connection without DISCONNECT, and does not come back."""
         self.client.on_socket_close = None
         connection = self.client.socket()
+        # Below Paho's WebSocket there is a socket, too.
+        connection = getattr(connection, "_socket", connection)
         self.client._thread_terminate = True
         connection.shutdown(socket.SHUT_RDWR)
         self.client.loop_stop()

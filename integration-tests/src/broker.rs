@@ -280,7 +280,7 @@ fn collect(pipe: impl Read + Send + 'static, log: Arc<Log>, closing: Option<&'st
 
 /// A new folder of this test alone.
 #[must_use]
-pub(crate) fn new_folder() -> PathBuf {
+pub fn new_folder() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("tidegate-test-{}-{number}", std::process::id()));
@@ -345,6 +345,22 @@ impl Broker {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where a listener of the test's own configuration listens.
+    #[track_caller]
+    #[must_use]
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        let line = self.logged(&format!("\"listener\":\"{name}\""));
+        listening_address(&line).unwrap_or_else(|| panic!("{line} is not about a listener that is open"))
+    }
+
+    /// Asks the broker to read its files again (SIGHUP).
+    #[track_caller]
+    pub fn reload(&self) {
+        let id = self.process.id().to_string();
+        let signalled = Command::new("sh").args(["-c", "kill -HUP \"$0\"", &id]).status().unwrap();
+        assert!(signalled.success(), "the broker (process {id}) is gone");
     }
 
     /// Waits for a line of the log that contains `text` and returns it.

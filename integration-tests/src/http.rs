@@ -75,6 +75,12 @@ impl ReceivedRequest {
         std::str::from_utf8(&self.body).unwrap()
     }
 
+    /// Answers with a status, such as `200 OK`, and a body.
+    pub fn answer_with(self, status: &str, body: &str) {
+        let length = body.len();
+        drop(self.answer.send(format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}")));
+    }
+
     /// Answers with a status, such as `204 No Content`, and further header lines.
     pub fn answer(self, status: &str, headers: &[&str]) {
         let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();

@@ -19,6 +19,7 @@
 )]
 
 mod broker;
+mod certificates;
 pub mod chaos;
 mod http;
 mod raw;
@@ -27,7 +28,8 @@ pub mod wire;
 
 use std::time::Duration;
 
-pub use broker::{Broker, BrokerBuilder};
+pub use broker::{Broker, BrokerBuilder, new_folder};
+pub use certificates::{Authority, Identity};
 pub use http::{HttpReceiver, ReceivedRequest};
 pub use raw::{Ack, Client, Connack, Delivery, Version};
 pub use wire::Properties;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::wire::{self, Properties, bytes};
@@ -116,7 +116,14 @@ impl Client {
     #[track_caller]
     #[must_use]
     pub fn open(broker: &Broker, version: Version) -> Self {
-        let stream = TcpStream::connect(broker.address()).expect("the broker accepts connections");
+        Self::open_at(broker.address(), version)
+    }
+
+    /// Opens a connection to another of the broker's listeners.
+    #[track_caller]
+    #[must_use]
+    pub fn open_at(address: SocketAddr, version: Version) -> Self {
+        let stream = TcpStream::connect(address).expect("the broker accepts connections");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();

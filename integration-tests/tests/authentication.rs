@@ -4,9 +4,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use integration_tests::tools::{mosquitto_pub, mosquitto_sub};
-use integration_tests::{Broker, BrokerBuilder, Client, Version};
+use integration_tests::tools::{self, Program, mosquitto_pub, mosquitto_sub};
+use integration_tests::{Authority, Broker, BrokerBuilder, Client, HttpReceiver, Identity, Version};
 
 /// "wonderland", made by mosquitto_passwd 2.0.11.
 const ADA: &str = "ada:$7$101$UsXfrsPcVjpjTi+n$QyxYvJkC/35ogZI3b/2wPSd3if6wmKgK8gPHD7LuPrKbZ3chVNbcv2+GT06vZfwadP1fct4lS6kAHUC1QN1F8Q==";
@@ -15,6 +16,9 @@ const BOB: &str = "bob:$6$8plttfgSvF30CeX9$oOmsCsOL8/1sCA7GvisajZD8ctMgPx5B4eOLf
 /// "password", of the reference implementation's test suite.
 const CARL: &str =
     "carl:$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+
+/// "pencil", the user of RFC 7677.
+const USER: &str = "user:$scram-sha-256$4096$W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=$wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
 /// Tokens of the user `ada`, signed with [`SECRET`] by HS256 unless said otherwise.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -243,6 +247,30 @@ fn a_fleet_that_comes_back_at_once_is_let_in() {
 }
 
 #[test]
+fn no_token_and_no_secret_is_in_any_log_or_answer() {
+    let broker = with_tokens("[authentication.ours]\ntype = \"http\"\nurl = \"http://127.0.0.1:9/\"\nheaders = { X-Token = \"canary-7e1f\" }\n")
+        .variable("TIDEGATE_LISTENERS__TCP__AUTHENTICATION", "[\"tokens\", \"ours\"]")
+        .variable("TIDEGATE_LOG", "trace")
+        .expect_error("the authentication server gives no verdict")
+        .start();
+    assert_eq!(answers_to(&broker, Some("ada"), Some(TOKEN)), IN);
+    for token in [TOKEN_OVER, TOKEN_FORGED, TOKEN_UNSIGNED] {
+        assert_eq!(answers_to(&broker, Some("ada"), Some(token)), WRONG);
+    }
+    // Nobody listens there.
+    assert_eq!(answers_to(&broker, Some("eve"), Some("canary-5d0c")), [3, 0x88]);
+    let log = broker.log();
+    assert!(log.contains("DEBUG"), "{log}");
+    // Refused, since the variable that orders the two methods isn't set for it: what it says of the file counts here.
+    let (code, effective) = broker.command(&["check", "--effective"]);
+    assert_eq!(code, Some(3), "{effective}");
+    for secret in [TOKEN, TOKEN_OVER, TOKEN_FORGED, SECRET, "canary"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+        assert!(!effective.contains(secret), "{secret} in {effective}");
+    }
+}
+
+#[test]
 fn no_password_is_in_any_log() {
     let folder = Folder::new("canary");
     let users = folder.users(&format!("{ADA}\n{CARL}\n"));
@@ -334,4 +362,246 @@ fn methods_are_asked_in_order_and_the_first_that_knows_decides() {
     assert_eq!(answers_to(&broker, Some("ada"), Some(TOKEN_OVER)), WRONG);
     assert_eq!(answers_to(&broker, Some("eve"), Some("wonderland")), WRONG);
     assert_eq!(answers_to(&broker, None, None), UNKNOWN);
+}
+
+fn with_scram(folder: &Folder, builder: BrokerBuilder) -> Broker {
+    let users = folder.users(&format!("{USER}\n"));
+    builder.section(&format!("[authentication.scram]\ntype = \"scram\"\nfile = {users:?}\n")).start()
+}
+
+/// What a client says that somebody else wrote.
+#[track_caller]
+fn scramp(broker: &Broker, arguments: &[&str]) -> String {
+    let mut command = tools::python("scram_client.py", "scramp");
+    command.arg(broker.address().port().to_string()).args(arguments);
+    Program::start(command).succeed()
+}
+
+#[test]
+fn scram_right_password_v5_4_12_0_5() {
+    let folder = Folder::new("scram-right");
+    let broker = with_scram(&folder, closed());
+    assert_eq!(scramp(&broker, &["user", "pencil"]).trim(), "CONNACK 00");
+}
+
+#[test]
+fn scram_wrong_password() {
+    let folder = Folder::new("scram-wrong");
+    let broker = with_scram(&folder, closed());
+    assert_eq!(scramp(&broker, &["user", "pencils"]).trim(), "CONNACK 86");
+}
+
+#[test]
+fn scram_unknown_user() {
+    let folder = Folder::new("scram-unknown");
+    let broker = with_scram(&folder, closed());
+    assert_eq!(scramp(&broker, &["nobody", "pencil"]).trim(), "CONNACK 86");
+}
+
+#[test]
+fn scram_too_many_failures() {
+    let folder = Folder::new("scram-failures");
+    let limits = "[limits.lockout]\nfailures_per_user = 2\nfirst_wait = \"10m\"\nlongest_wait = \"10m\"\n";
+    let broker = with_scram(&folder, closed().section(limits));
+    for user in ["user", "nobody"] {
+        for _ in 0..2 {
+            assert_eq!(scramp(&broker, &[user, "wrong"]).trim(), "CONNACK 86");
+        }
+        assert_eq!(scramp(&broker, &[user, "pencil"]).trim(), "CONNACK 9f");
+    }
+}
+
+#[test]
+fn scram_other_ways_to_come_in() {
+    let folder = Folder::new("scram-other");
+    let broker = with_scram(&folder, closed());
+    assert_eq!(answers_to(&broker, Some("user"), Some("pencil")), WRONG);
+    assert_eq!(answers_to(&broker, None, None), UNKNOWN);
+    for (properties, code) in [
+        ("[15 'SCRAM-SHA-1' 16 'n,,n=user,r=x']", 0x8c),
+        ("[15 'SCRAM-SHA-256-PLUS' 16 'n,,n=user,r=x']", 0x8c),
+        ("[15 'SCRAM-SHA-256']", 0x86),
+        ("[15 'SCRAM-SHA-256' 16 'p=tls-exporter,,n=user,r=x']", 0x86),
+        ("[15 'SCRAM-SHA-256' 16 'n,a=admin,n=user,r=x']", 0x86),
+    ] {
+        let mut client = Client::open(&broker, Version::V5);
+        client.send(&format!("10 ['MQTT' 05 02 003c {properties} 'a']"));
+        assert_eq!(client.connack().code, code, "{properties}");
+        client.expect_closed();
+    }
+    // The CONNECT names somebody else than the exchange.
+    let mut client = Client::open(&broker, Version::V5);
+    client.send("10 ['MQTT' 05 82 003c [15 'SCRAM-SHA-256' 16 'n,,n=user,r=x'] 'a' 'admin']");
+    assert_eq!(client.connack().code, 0x86);
+    // Where passwords are taken too, the same file serves.
+    let users = folder.users(&format!("{USER}\n"));
+    let both = with_users(closed(), &users).start();
+    assert_eq!(answers_to(&both, Some("user"), Some("pencil")), IN);
+    assert_eq!(answers_to(&both, Some("user"), Some("pencils")), WRONG);
+}
+
+#[test]
+fn scram_again_while_messages_go_on_v5_s4_12_1() {
+    let folder = Folder::new("scram-again");
+    let broker = with_scram(&folder, closed());
+    let said = scramp(&broker, &["user", "pencil", "pencil"]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "CONNACK 00");
+    assert!(lines.contains(&"MSG meanwhile") && lines.contains(&"AUTH 00"), "{said}");
+}
+
+#[test]
+fn scram_again_in_vain_v5_4_12_1_2() {
+    let folder = Folder::new("scram-vain");
+    let broker = with_scram(&folder, closed());
+    let said = scramp(&broker, &["user", "pencil", "pencils"]);
+    assert!(said.trim().ends_with("DISCONNECT 87"), "{said}");
+}
+
+#[test]
+fn scram_file_of_another_kind() {
+    let folder = Folder::new("scram-file");
+    let users = folder.users(&format!("{USER}\n{ADA}\n"));
+    let said = closed()
+        .section(&format!("[authentication.scram]\ntype = \"scram\"\nfile = {users:?}\n"))
+        .fails_to_start();
+    assert!(said.contains("line 2: SCRAM needs lines that `tidegate passwd --scram` makes"), "{said}");
+}
+
+fn with_server(server: &HttpReceiver) -> BrokerBuilder {
+    closed().section(&format!(
+        "[authentication.ours]\ntype = \"http\"\nurl = \"http://{}/mqtt\"\ntimeout = \"60s\"\n",
+        server.address()
+    ))
+}
+
+/// What a client is told whose server gives this answer.
+#[track_caller]
+fn told(broker: &Broker, server: &HttpReceiver, version: Version, status: &str, body: &str) -> u8 {
+    let mut client = Client::open(broker, version);
+    client.send(&connect(version, Some("ada"), Some("wonderland")));
+    server.next_request().answer_with(status, body);
+    client.connack().code
+}
+
+#[test]
+fn http_server_allows() {
+    let server = HttpReceiver::start();
+    let broker = with_server(&server).start();
+    for version in Version::BOTH {
+        assert_eq!(told(&broker, &server, version, "200 OK", "{\"result\":\"allow\"}"), 0);
+    }
+    assert_eq!(told(&broker, &server, Version::V5, "200 OK", ""), 0);
+    // What is asked.
+    let mut client = Client::open(&broker, Version::V5);
+    client.send("10 ['MQTT' 05 c2 003c [] 'pump' 'ada' 'wonderland']");
+    let request = server.next_request();
+    for part in [
+        "\"client_id\":\"pump\"",
+        "\"username\":\"ada\"",
+        "\"password\":\"wonderland\"",
+        "\"listener\":\"tcp\"",
+    ] {
+        assert!(request.text().contains(part), "{}", request.text());
+    }
+    // An end in the past.
+    request.answer_with("200 OK", "{\"result\":\"allow\",\"expires_at\":1}");
+    assert_eq!(client.connack().code, 0x87);
+}
+
+#[test]
+fn http_server_denies() {
+    let server = HttpReceiver::start();
+    let broker = with_server(&server).start();
+    for (version, code) in Version::BOTH.into_iter().zip(WRONG) {
+        assert_eq!(told(&broker, &server, version, "200 OK", "{\"result\":\"deny\"}"), code);
+        assert_eq!(told(&broker, &server, version, "200 OK", "{\"result\":\"ignore\"}"), code);
+    }
+    assert_eq!(answers_to(&broker, None, None), UNKNOWN);
+}
+
+#[test]
+fn http_server_gives_no_verdict() {
+    let server = HttpReceiver::start();
+    let broker = with_server(&server).expect_error("the authentication server gives no verdict").start();
+    for (version, code) in Version::BOTH.into_iter().zip([3, 0x88]) {
+        for (status, body) in [
+            ("500 Down", "{\"result\":\"allow\"}"),
+            ("401 No", "{\"result\":\"allow\"}"),
+            ("200 OK", "{\"result\":\"perhaps\"}"),
+            ("200 OK", "<html>"),
+        ] {
+            assert_eq!(told(&broker, &server, version, status, body), code, "{status} {body}");
+        }
+    }
+}
+
+/// A broker that asks for certificates and takes user names from them.
+fn with_certificates(authority: &Authority, username: &str) -> Broker {
+    let server = authority.issue("server", "localhost", 1);
+    let section = format!(
+        "[[listeners]]\nname = \"tls\"\nkind = \"tls\"\naddress = \"127.0.0.1:0\"\n\
+         [listeners.tls]\ncertificate = {:?}\nkey = {:?}\nclient_certificates = \"optional\"\nclient_ca = {:?}\n\
+         [authentication.devices]\ntype = \"certificate\"\nusername = \"{username}\"\n",
+        server.certificate,
+        server.key,
+        authority.certificate()
+    );
+    Broker::builder().section(&section).start()
+}
+
+/// What mosquitto_pub says that shows this certificate and gives this user name; empty: it came in.
+#[track_caller]
+fn said_to(broker: &Broker, authority: &Authority, shows: Option<&Identity>, user: Option<&str>) -> String {
+    let mut command = Command::new("mosquitto_pub");
+    command.args(["-h", "localhost", "-V", "mqttv311", "-t", "t", "-m", "x", "-p"]);
+    command.arg(broker.listener("tls").port().to_string()).arg("--cafile").arg(authority.certificate());
+    if let Some(Identity { certificate, key, .. }) = shows {
+        command.arg("--cert").arg(certificate).arg("--key").arg(key);
+    }
+    if let Some(user) = user {
+        command.args(["-u", user]);
+    }
+    let output = command.output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.success(), said.is_empty(), "{said}");
+    said
+}
+
+#[test]
+fn certificate_shown() {
+    let folder = Folder::new("certificate-shown");
+    let authority = Authority::new(&folder.0);
+    let pump = authority.issue("pump", "pump", 2);
+    for username in ["subject_cn", "san_dns"] {
+        let broker = with_certificates(&authority, username);
+        for user in [None, Some("pump")] {
+            assert_eq!(said_to(&broker, &authority, Some(&pump), user), "", "{username}");
+        }
+        // Who claims to be somebody else is refused.
+        let other = said_to(&broker, &authority, Some(&pump), Some("admin"));
+        assert!(other.contains("not authorised"), "{other}");
+    }
+}
+
+#[test]
+fn certificate_without_such_a_name() {
+    let folder = Folder::new("certificate-nameless");
+    let authority = Authority::new(&folder.0);
+    let pump = authority.issue("pump", "pump", 2);
+    let broker = with_certificates(&authority, "san_email");
+    let said = said_to(&broker, &authority, Some(&pump), None);
+    assert!(said.contains("not authorised"), "{said}");
+}
+
+#[test]
+fn certificate_not_shown() {
+    let folder = Folder::new("certificate-none");
+    let authority = Authority::new(&folder.0);
+    let broker = with_certificates(&authority, "subject_cn");
+    let nothing = said_to(&broker, &authority, None, None);
+    assert!(nothing.contains("not authorised"), "{nothing}");
+    let name = said_to(&broker, &authority, None, Some("pump"));
+    assert!(name.contains("bad user name or password"), "{name}");
 }

@@ -105,6 +105,58 @@ fn an_http_server_that_is_unwell_is_tried_again() {
 }
 
 #[test]
+fn a_batch_goes_where_its_connector_says_with_a_token_out_of_a_file() {
+    let receiver = HttpReceiver::start();
+    let folder = std::env::temp_dir().join(format!("tidegate-connector-{}", std::process::id()));
+    drop(std::fs::remove_dir_all(&folder));
+    std::fs::create_dir(&folder).unwrap();
+    let token = folder.join("token");
+    std::fs::write(&token, "s3cret\n").unwrap();
+    let connector = format!(
+        "[connectors.ops]\ntype = \"http\"\nurl = \"http://{}/v1\"\nauth = {{ type = \"bearer\", token = \"${{file:{}}}\" }}\n",
+        receiver.address(),
+        token.display()
+    );
+    let rule = r#"
+[rules.readings]
+sql = "SELECT n FROM 'in/#'"
+
+[[rules.readings.actions]]
+name = "ops"
+type = "http"
+connector = "ops"
+url = "/readings"
+batch = { max_items = 3, linger = "1m" }
+retry = { initial_backoff = "1ms", max_backoff = "2ms" }
+"#;
+    let broker = Broker::builder().in_folder(&folder).section(&connector).rule_file("readings", rule).start();
+    let mut publisher = Client::connect(&broker, Version::V5, "sensor-1");
+    for n in 1..=6 {
+        publisher.publish_acknowledged("in/x", &format!(r#"{{"n":{n}}}"#));
+    }
+    let first = receiver.next_request();
+    assert_eq!((first.method.as_str(), first.target.as_str()), ("POST", "/v1/readings"));
+    assert_eq!(first.header("authorization"), Some("Bearer s3cret"));
+    assert_eq!(first.header("content-type"), Some("application/json"));
+    assert_eq!(first.text(), r#"[{"n":1},{"n":2},{"n":3}]"#);
+    let key = first.header("idempotency-key").unwrap().to_owned();
+    first.answer("503 Service Unavailable", &["retry-after: 0"]);
+    let again = receiver.next_request();
+    assert_eq!(again.text(), r#"[{"n":1},{"n":2},{"n":3}]"#, "as it was, before what came later");
+    assert_eq!(again.header("idempotency-key"), Some(key.as_str()));
+    again.answer("204 No Content", &[]);
+    let second = receiver.next_request();
+    assert_eq!(second.text(), r#"[{"n":4},{"n":5},{"n":6}]"#);
+    assert_ne!(second.header("idempotency-key"), Some(key.as_str()));
+    second.answer("204 No Content", &[]);
+    let (code, text) = broker.command(&["check", "--effective"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("[connectors.ops]") && !text.contains("s3cret"), "{text}");
+    broker.stop();
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn rules_that_feed_each_other_come_to_an_end() {
     let broker = Broker::builder()
         .rule_file(

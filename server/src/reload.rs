@@ -23,6 +23,7 @@ use crate::config::{
 use crate::log::{self, LogError};
 use crate::rules::{PipelineError, RuleDifference, RulePipeline, RuleSet};
 use crate::server::{self, RulesError, Server};
+use crate::tls::Certificates;
 
 /// Why everything goes on as it was.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,7 @@ pub struct Reloader {
     environment: Environment,
     pipeline: RulePipeline,
     access: Arc<Access>,
+    certificates: Arc<Certificates>,
     running: Mutex<Running>,
 }
 
@@ -120,6 +122,7 @@ impl Reloader {
             environment: environment.clone(),
             pipeline: server.rules().clone(),
             access: Arc::clone(server.access()),
+            certificates: Arc::clone(server.certificates()),
             running: Mutex::new(Running { config: loaded.config.clone(), settings }),
         }
     }
@@ -144,6 +147,7 @@ impl Reloader {
             .replace_all(&rules, &server::targets(&config), &connectors)
             .map_err(ReloadError::Pipeline)?;
         self.access.apply(access);
+        self.certificates.reload();
         log::set_level(&config.log, &self.environment).map_err(ReloadError::Log)?;
         let kept = running.settings.iter().filter(|setting| needs_restart(setting.key())).cloned();
         let live = effective.settings().iter().filter(|setting| !needs_restart(setting.key())).cloned();
@@ -153,6 +157,9 @@ impl Reloader {
     }
 
     /// The same, told in the log.
+    ///
+    /// # Errors
+    /// As [`Reloader::apply`].
     pub fn apply_and_log(&self) -> Result<Reloaded, ReloadError> {
         let outcome = self.apply();
         match &outcome {

@@ -8,14 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actions::{ConnectorError, Connectors, TargetPolicy};
-use broker::{AccessControl, BoundListener, Broker, BrokerConfig, ListenerConfig};
+use broker::{
+    AccessControl, BoundListener, Broker, BrokerConfig, Endpoint, ListenerConfig, Proxies, Speaks,
+    WebSocketConfig,
+};
 use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Reload, ReloadSlot, Services};
-use crate::config::{Config, Limits, Listener, QueuePolicy, RuleLimits};
+use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
+use crate::tls::{Certificates, TlsError};
 
 /// Why a server doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +34,12 @@ pub enum StartError {
         address: SocketAddr,
     },
     /// The address can't be listened on.
-    #[error("listener \"{listener}\": can't listen on {address}")]
+    #[error("listener \"{listener}\": can't listen on {place}")]
     Listen {
         /// Name of the listener.
         listener: String,
-        /// Its address.
-        address: SocketAddr,
+        /// Its address, or its socket's file.
+        place: String,
         /// What the system said.
         source: io::Error,
     },
@@ -48,6 +52,9 @@ pub enum StartError {
     /// Access can't be decided about as the configuration says.
     #[error("nobody could come in as the configuration says")]
     Access(#[source] AccessError),
+    /// The certificates of listeners can't be used.
+    #[error("{}", sentences(.0))]
+    Certificates(Vec<TlsError>),
     /// The store can't be read.
     #[error("what the store has kept can't be read")]
     Restore(#[source] io::Error),
@@ -77,6 +84,7 @@ pub struct Server {
     broker: Broker,
     pipeline: RulePipeline,
     access: Arc<Access>,
+    certificates: Arc<Certificates>,
     listeners: Vec<BoundListener>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
@@ -95,6 +103,8 @@ impl Server {
             hops: config.limits.rules.hops,
             store: storage.durable().cloned(),
         };
+        let certificates = Certificates::load(&config.listeners).map_err(StartError::Certificates)?;
+        let certificates = Arc::new(certificates);
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         access.watch();
@@ -102,7 +112,6 @@ impl Server {
         let control: Arc<dyn AccessControl> = Arc::clone(&access) as _;
         let broker = Broker::with_access(broker_config(config), storage.store(), Some(hook), control);
         access.attach(broker.access_listener());
-        pipeline.attach(Arc::new(broker.clone()));
         if let Some(store) = storage.durable() {
             let restored = broker.restore(Arc::clone(store)).await.map_err(StartError::Restore)?;
             tracing::info!(
@@ -113,10 +122,16 @@ impl Server {
                 "taken up from the store"
             );
         }
+        // What error actions say goes to sessions of before too, so not sooner.
+        pipeline.attach(Arc::new(broker.clone()));
         let (admin, reload) = admin_socket(storage, &pipeline).unzip();
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
-            match broker.listen(listener_config(listener)).await {
+            let bound = match listener_config(listener, config, &certificates) {
+                Ok(settings) => broker.listen(settings).await,
+                Err(error) => Err(error),
+            };
+            match bound {
                 Ok(bound) => listeners.push(bound),
                 Err(error) => {
                     if let Some(admin) = admin {
@@ -127,7 +142,8 @@ impl Server {
                 }
             }
         }
-        Ok(Self { broker, pipeline, access, listeners, admin: Mutex::new(admin), reload })
+        certificates.watch();
+        Ok(Self { broker, pipeline, access, certificates, listeners, admin: Mutex::new(admin), reload })
     }
 
     /// The broker.
@@ -145,6 +161,11 @@ impl Server {
         &self.access
     }
 
+    /// The certificates of the listeners.
+    pub fn certificates(&self) -> &Arc<Certificates> {
+        &self.certificates
+    }
+
     /// Lets the administration read the configuration again. What was said first holds.
     pub fn set_reload(&self, reload: Arc<dyn Reload>) {
         if let Some(slot) = &self.reload {
@@ -159,7 +180,7 @@ impl Server {
 
     /// The address of the first listener.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.listeners.first().map(|listener| listener.local_addr)
+        self.listeners.iter().find_map(BoundListener::address)
     }
 
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
@@ -207,7 +228,7 @@ pub fn connectors(config: &Config, before: &Connectors) -> Result<Connectors, Ve
     Connectors::load(&config.connectors, &targets(config), before)
 }
 
-fn sentences(errors: &[ConnectorError]) -> String {
+fn sentences<E: ToString>(errors: &[E]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
@@ -217,10 +238,10 @@ pub(crate) fn random() -> u64 {
 }
 
 fn cannot_listen(listener: &Listener, source: io::Error) -> StartError {
-    let (name, address) = (listener.name.clone(), listener.address);
-    match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::AddressInUse { listener: name, address },
-        _ => StartError::Listen { listener: name, address, source },
+    let name = listener.name.clone();
+    match (source.kind(), listener.address) {
+        (io::ErrorKind::AddrInUse, Some(address)) => StartError::AddressInUse { listener: name, address },
+        _ => StartError::Listen { listener: name, place: listener.place(), source },
     }
 }
 
@@ -244,6 +265,10 @@ fn broker_limits(limits: &Limits) -> broker::Limits {
         max_session_expiry: limits.max_session_expiry.as_duration(),
         max_queued_bytes: limits.max_queued_bytes.as_u64(),
         max_queued_messages: limits.max_queued_messages,
+        max_queued_memory: match limits.max_queued_memory.as_u64() {
+            0 => crate::memory::quarter(),
+            bytes => bytes,
+        },
         max_queued_policy: match limits.max_queued_policy {
             QueuePolicy::DropOldest => broker::QueuePolicy::DropOldest,
             QueuePolicy::Refuse => broker::QueuePolicy::Refuse,
@@ -257,8 +282,14 @@ fn broker_limits(limits: &Limits) -> broker::Limits {
         max_subscriptions: limits.max_subscriptions_per_session,
         max_retained_messages: u64::from(limits.max_retained_messages),
         max_retained_bytes: limits.max_retained_bytes.as_u64(),
+        max_connections_per_address: limits.max_connections_per_address,
+        max_connections_per_user: limits.max_connections_per_user,
+        max_connect_rate: limits.max_connect_rate,
+        max_publish_rate: limits.max_publish_rate,
+        max_publish_bytes_rate: limits.max_publish_bytes_rate.as_u64(),
         connect_timeout: limits.connect_timeout.as_duration(),
         max_connections: limits.max_connections,
+        max_handshakes: limits.max_handshakes,
         will_after_crash: limits.will_after_crash.as_duration(),
         max_rule_hops: limits.rules.hops,
     }
@@ -281,13 +312,51 @@ pub fn rule_limits(limits: &RuleLimits) -> rules_sql::Limits {
     }
 }
 
-fn listener_config(listener: &Listener) -> ListenerConfig {
-    ListenerConfig {
+/// A listener as the broker takes it. What a checked configuration can't lack is no reason to guess: never is TLS left out.
+fn listener_config(
+    listener: &Listener,
+    config: &Config,
+    certificates: &Certificates,
+) -> Result<ListenerConfig, io::Error> {
+    let lacks = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("it has no {what}"));
+    let websocket = || {
+        let settings = listener.websocket.clone().unwrap_or_default();
+        // A packet may come in a frame of its own.
+        let max_frame_size = settings.max_frame_size.max(config.limits.max_packet_size).as_u64();
+        WebSocketConfig { path: settings.path, origins: settings.origins, max_frame_size }
+    };
+    let speaks = match (listener.kind, certificates.setup(&listener.name)) {
+        (ListenerKind::Tls, Some(setup)) => Speaks::Tls(setup),
+        (ListenerKind::Wss, Some(setup)) => Speaks::SecureWebSocket(setup, websocket()),
+        (ListenerKind::Ws, _) => Speaks::WebSocket(websocket()),
+        (ListenerKind::Auto, setup) => Speaks::Any(setup, websocket()),
+        (ListenerKind::Tcp | ListenerKind::Unix, _) => Speaks::Mqtt,
+        (ListenerKind::Tls | ListenerKind::Wss, None) => return Err(lacks("certificate")),
+    };
+    let endpoint = match (listener.kind, &listener.path, listener.address) {
+        (ListenerKind::Unix, Some(path), _) => {
+            Endpoint::Unix { path: path.clone(), mode: listener.socket_mode().unwrap_or(0o600) }
+        }
+        (ListenerKind::Unix, None, _) => return Err(lacks("path")),
+        (_, _, Some(address)) => Endpoint::Ip(address),
+        (_, _, None) => return Err(lacks("address")),
+    };
+    let ranges = listener.proxy_protocol.clone();
+    Ok(ListenerConfig {
         name: listener.name.clone(),
-        address: listener.address,
+        endpoint,
+        speaks,
         allow_anonymous: listener.allow_anonymous,
         max_connections: listener.max_connections,
-    }
+        limits: broker::ListenerLimits {
+            max_packet_size: listener.limits.max_packet_size.map(ByteSize::as_u32_saturating),
+            max_connect_rate: listener.limits.max_connect_rate,
+            max_publish_rate: listener.limits.max_publish_rate,
+            max_publish_bytes_rate: listener.limits.max_publish_bytes_rate.map(ByteSize::as_u64),
+        },
+        proxies: (!ranges.is_empty())
+            .then(|| Proxies::new(move |address| ranges.iter().any(|range| range.contains(address)))),
+    })
 }
 
 /// Reads the rules of a configuration: from the configured folder, which must exist, else from `rules.d` in `home`,
@@ -315,8 +384,11 @@ mod tests {
     #[test]
     fn defaults_agree_with_those_of_the_crates() {
         let defaults = Limits::default();
-        // A broker made without a configuration file behaves like one made by hand, and vice versa.
-        assert_eq!(broker_limits(&defaults), broker::Limits::default());
+        // A broker made without a configuration file behaves like one made by hand, and vice versa; but for what follows the
+        // machine's memory.
+        let of_crate = broker::Limits::default();
+        let limits = broker_limits(&defaults);
+        assert_eq!(broker::Limits { max_queued_memory: of_crate.max_queued_memory, ..limits }, of_crate);
         assert_eq!(rule_limits(&defaults.rules), rules_sql::Limits::default());
     }
 

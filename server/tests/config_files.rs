@@ -70,10 +70,17 @@ fn every_rule_is_compiled() {
 }
 
 #[test]
+fn the_example_of_access_rules_says_what_it_says() {
+    let text = std::fs::read_to_string(folder().join("examples/rights.acl")).unwrap();
+    let rules = access::acl::parse_text(&text, "rights.acl").unwrap_or_else(|faults| panic!("{faults:?}"));
+    assert_eq!(rules.len(), 5);
+}
+
+#[test]
 fn only_the_examples_that_say_so_are_open_to_the_network() {
     for path in toml_files(&folder().join("examples")) {
         let loaded = load(Some(&path), &environment()).unwrap();
-        let open = loaded.config.listeners.iter().any(|listener| !listener.address.ip().is_loopback());
+        let open = loaded.config.listeners.iter().any(|listener| !listener.is_local());
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(open, ["lan.toml", "container.toml"].contains(&name.as_str()), "{name}");
         assert_eq!(open, !loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
@@ -136,12 +143,15 @@ fn every_example_in_the_documentation_is_read() {
     let docs = folder().join("../docs");
     let mut seen = 0;
     let pages = [
+        "authorisation.md",
         "configuration.md",
+        "limits.md",
         "cli.md",
         "getting-started.md",
         "rules.md",
         "actions.md",
         "connectors.md",
+        "listeners.md",
         "testing-rules.md",
     ];
     for page in pages {

@@ -127,7 +127,7 @@ fn lists_of_named_tables_are_merged_by_name_and_other_lists_replaced() {
         .config
         .listeners
         .iter()
-        .map(|listener| (listener.name.as_str(), listener.address.port(), listener.max_connections))
+        .map(|listener| (listener.name.as_str(), listener.address.unwrap().port(), listener.max_connections))
         .collect();
     assert_eq!(listeners, [("TCP", 0, 7), ("lan", 2, 100_000)]);
     assert_eq!(loaded.config.actions.allow_private.len(), 1);

@@ -134,7 +134,7 @@ impl Gateway {
         let rules =
             RuleSet::from_texts([(Path::new("hot.toml"), rule.as_str())], &rules_sql::Limits::default());
         let listener =
-            Listener { address: "127.0.0.1:0".parse().unwrap(), ..Config::default().listeners[0].clone() };
+            Listener { address: "127.0.0.1:0".parse().ok(), ..Config::default().listeners[0].clone() };
         let on_disk = config::Store { durability: Durability::Commit, ..config::Store::default() };
         let actions = config::Actions { allow_private: vec!["127.0.0.1".parse().unwrap()] };
         let config = Config {

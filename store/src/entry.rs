@@ -283,6 +283,7 @@ pub(crate) fn put_key(out: &mut Vec<u8>, key: QueueKey<'_>) {
         QueueKey::Group { namespace, share_name, filter } => (1, namespace, share_name, filter),
         QueueKey::Outbox { namespace, name } => (2, namespace, name, ""),
         QueueKey::DeadLetters { namespace, name } => (3, namespace, name, ""),
+        QueueKey::Wills { namespace } => (4, namespace, "", ""),
     };
     out.push(kind);
     put_number(out, namespace.into());
@@ -300,6 +301,7 @@ pub(crate) fn read_key<'a>(reader: &mut Reader<'a>) -> Result<QueueKey<'a>, Malf
         1 => QueueKey::Group { namespace, share_name: first, filter: second },
         2 => QueueKey::Outbox { namespace, name: first },
         3 => QueueKey::DeadLetters { namespace, name: first },
+        4 if first.is_empty() && second.is_empty() => QueueKey::Wills { namespace },
         _ => return Err(Malformed),
     })
 }
@@ -399,6 +401,7 @@ mod tests {
             Entry::QueueMade { queue: 2, key: group },
             Entry::QueueMade { queue: 3, key: outbox },
             Entry::QueueMade { queue: 4, key: letters },
+            Entry::QueueMade { queue: 5, key: QueueKey::Wills { namespace: 7 } },
             Entry::QueueGone { queue: 1 },
             Entry::SessionStarted { queue: 1, expiry_interval_s: u32::MAX },
             Entry::SessionDetached { queue: 1, at_ms: 1_700_000_000_000 },

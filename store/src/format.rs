@@ -6,8 +6,8 @@
 
 use crate::bytes::{Malformed, Reader};
 
-/// The version that this program writes, and the newest that it reads.
-pub(crate) const VERSION: u16 = 1;
+/// The version that this program writes, and the newest that it reads. Version 1 had no queues of wills.
+pub(crate) const VERSION: u16 = 2;
 
 /// Every file of the store begins with this.
 pub(crate) const MAGIC: [u8; 8] = *b"TIDELOG\n";
@@ -261,10 +261,10 @@ mod tests {
     #[test]
     fn a_newer_version_is_not_damage() {
         let mut bytes = head().to_bytes();
-        bytes[8] = 2;
+        bytes[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
         let crc = head_checksum(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(FileHead::parse(&bytes), Err(HeadError::Newer(2)));
+        assert_eq!(FileHead::parse(&bytes), Err(HeadError::Newer(VERSION + 1)));
     }
 
     #[test]

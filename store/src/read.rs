@@ -90,6 +90,8 @@ pub enum StoredQueue {
     Outbox { namespace: u32, name: String },
     /// See [`QueueKey::DeadLetters`].
     DeadLetters { namespace: u32, name: String },
+    /// See [`QueueKey::Wills`].
+    Wills { namespace: u32 },
 }
 
 /// A session as it was kept, without what is owed to it.
@@ -191,6 +193,7 @@ impl From<QueueKey<'_>> for StoredQueue {
             QueueKey::DeadLetters { namespace, name } => {
                 Self::DeadLetters { namespace, name: name.to_owned() }
             }
+            QueueKey::Wills { namespace } => Self::Wills { namespace },
         }
     }
 }
@@ -208,6 +211,7 @@ impl StoredQueue {
             }
             Self::Outbox { namespace, name } => QueueKey::Outbox { namespace: *namespace, name },
             Self::DeadLetters { namespace, name } => QueueKey::DeadLetters { namespace: *namespace, name },
+            Self::Wills { namespace } => QueueKey::Wills { namespace: *namespace },
         }
     }
 }

@@ -48,6 +48,12 @@ pub enum QueueKey<'a> {
         /// `rule/action`.
         name: &'a str,
     },
+    /// Wills that are to be published whatever becomes of their sessions: those of sessions that end with their connection,
+    /// and those that are due. The debt's message is the will, its body the RETAIN flag.
+    Wills {
+        /// Namespace.
+        namespace: u32,
+    },
 }
 
 /// The place of a debt in its queue: the first is 1, the next one greater, never given twice while the queue exists.
@@ -168,7 +174,7 @@ pub enum Record<'a> {
     },
     /// Something is owed to an action, or kept for somebody to look at.
     Queued {
-        /// An [`QueueKey::Outbox`] or [`QueueKey::DeadLetters`], made if it isn't there.
+        /// An [`QueueKey::Outbox`], [`QueueKey::DeadLetters`] or [`QueueKey::Wills`], made if it isn't there.
         queue: QueueKey<'a>,
         /// The message that it came of, if it is in the frame and wanted later.
         id: Option<MessageId>,

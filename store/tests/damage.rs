@@ -137,7 +137,9 @@ fn a_hole_of_zeros_in_the_middle_is_damage_too() {
 fn any_flipped_bit_anywhere_never_stops_a_start_or_makes_up_a_message() {
     let (disk, expected) = killed(120);
     let files: Vec<String> = ["log", "state", "dir"].iter().flat_map(|kind| names(&disk, kind)).collect();
-    assert!(files.len() > 6, "{files:?}");
+    let count = |kind: &str| files.iter().filter(|name| name.ends_with(kind)).count();
+    // Of directories there may be none yet: they aren't waited for.
+    assert!(count(".log") > 1 && count(".state") > 0, "{files:?}");
     for name in files.iter().chain([&"identity".to_owned()]) {
         // A directory may be empty: it isn't synced.
         let bits = (disk.content(name).unwrap().len() as u64 * 8).max(1);
@@ -214,10 +216,12 @@ fn foreign_and_duplicated_files_are_put_aside() {
 fn a_broken_checkpoint_costs_time_and_nothing_else() {
     let (disk, expected) = killed(300);
     let states = names(&disk, ".state");
-    assert_eq!(states.len(), 2);
-    disk.flip_bit(&states[1], 100 * 8);
+    // The oldest of three had not been removed yet.
+    assert!((2..=3).contains(&states.len()), "{states:?}");
+    let newest = states.last().unwrap();
+    disk.flip_bit(newest, 100 * 8);
     let (store, report) = open(&disk);
-    assert_eq!(report.quarantined, [format!("{}.bad", states[1])]);
+    assert_eq!(report.quarantined, [format!("{newest}.bad")]);
     assert!(!report.has_losses(), "{report:?}");
     assert_eq!(numbers(&store), expected);
 }
@@ -225,11 +229,12 @@ fn a_broken_checkpoint_costs_time_and_nothing_else() {
 #[test]
 fn without_any_checkpoint_the_log_is_read_from_its_beginning() {
     let (disk, expected) = killed(300);
-    for name in names(&disk, ".state").iter().chain(&names(&disk, ".dir")) {
+    let states = names(&disk, ".state");
+    for name in states.iter().chain(&names(&disk, ".dir")) {
         disk.put(name, b"");
     }
     let (store, report) = open(&disk);
-    assert_eq!(report.quarantined.len(), 2);
+    assert_eq!(report.quarantined.len(), states.len());
     assert!(!report.has_losses(), "nothing had been removed yet: {report:?}");
     assert_eq!(numbers(&store), expected);
 }
@@ -246,10 +251,10 @@ fn a_newer_format_is_refused_in_words_and_left_alone() {
         disk.put(&name, &bytes);
         let refused =
             DurableStore::open_on(std::sync::Arc::new(disk.clone()), common::options()).unwrap_err();
-        assert!(matches!(refused, OpenError::Newer { version: 9, supported: 1, .. }));
+        assert!(matches!(refused, OpenError::Newer { version: 9, supported: 2, .. }));
         assert_eq!(
             refused.to_string(),
-            format!("{name} has format version 9, and this program reads up to 1: use the newer program")
+            format!("{name} has format version 9, and this program reads up to 2: use the newer program")
         );
         assert!(names(&disk, ".bad").is_empty());
         assert_eq!(disk.content(&name).unwrap(), bytes);
@@ -450,17 +455,24 @@ fn a_store_on_a_full_disk_opens_reads_and_recovers_when_there_is_room() {
 
 #[test]
 fn damage_on_a_full_disk_is_reported_at_every_start_until_there_is_room() {
-    let (mut disk, mut expected) = killed(200);
-    // In the last segment, which is read in any case: a start begins one, and these are all that is in it.
-    let (store, _) = open(&disk);
-    for number in 201..=205 {
-        common::wait_for(&store, publish(&store, number, &PAYLOAD, &["c"]).unwrap().0);
-        expected.push(number);
-    }
-    disk = disk.power_cut(0);
-    drop(store);
-    let name = names(&disk, ".log").pop().unwrap();
-    disk.flip_bit(&name, (offset_of(&disk, &name, 1) as u64 + 60) * 8);
+    let (mut disk, mut expected) = loop {
+        let (mut disk, mut expected) = killed(200);
+        // In the last segment: a start begins one, and these are all that is in it.
+        let (store, _) = open(&disk);
+        for number in 201..=205 {
+            common::wait_for(&store, publish(&store, number, &PAYLOAD, &["c"]).unwrap().0);
+            expected.push(number);
+        }
+        disk = disk.power_cut(0);
+        drop(store);
+        let name = names(&disk, ".log").pop().unwrap();
+        disk.flip_bit(&name, (offset_of(&disk, &name, 1) as u64 + 60) * 8);
+        // A checkpoint may have come meanwhile, and nobody reads the damaged place then.
+        if open(&disk.power_cut(0)).1.frames_lost > 0 {
+            break (disk, expected);
+        }
+    };
+    let mut lost_before = None;
     for is_full in [true, true, false] {
         if is_full {
             fill(&disk);
@@ -471,7 +483,9 @@ fn damage_on_a_full_disk_is_reported_at_every_start_until_there_is_room() {
         assert_eq!(report.frames_lost, 1, "{report:?}");
         assert_eq!(report.quarantined.is_empty(), is_full, "{report:?}");
         let found = numbers(&store);
-        assert_eq!(expected.len() - found.len(), 1);
+        // One, or those that had been moved together.
+        let lost = expected.len() - found.len();
+        assert!(lost > 0 && lost == *lost_before.get_or_insert(lost), "{lost} of {lost_before:?}");
         assert!(found.iter().all(|number| expected.contains(number)));
         if !is_full {
             expected = found;

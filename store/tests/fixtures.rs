@@ -11,8 +11,8 @@ use std::path::Path;
 use common::{Model, open, session};
 use store::{Disk, FaultDisk, QueueKey, Record, Store};
 
-/// A store with something of everything, killed.
-fn example() -> FaultDisk {
+/// A store with something of everything that there was in a version, killed.
+fn example(version: u32) -> FaultDisk {
     let disk = FaultDisk::default();
     let (store, _) = open(&disk);
     let group = QueueKey::Group { namespace: 0, share_name: "g", filter: "f/#" };
@@ -35,6 +35,11 @@ fn example() -> FaultDisk {
         Record::SessionDetached { session, at_ms: 1_700_000_000_000 },
     ];
     common::wait_for(&store, store.append(&before).unwrap());
+    if version >= 2 {
+        let queue = QueueKey::Wills { namespace: 0 };
+        let due = [Record::Message(will), Record::Queued { queue, id: Some(will.id), body: &[1; 8] }];
+        common::wait_for(&store, store.append(&due).unwrap());
+    }
     // The first part stands in a checkpoint, what comes now in the log alone.
     drop(store);
     let (store, _) = open(&disk);
@@ -55,12 +60,11 @@ fn example() -> FaultDisk {
     (0..1000).map(|seed| disk.power_cut(seed)).find(is_whole).unwrap()
 }
 
-#[test]
-fn version_1_is_read() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/version-1");
+fn is_read(version: u32) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/version-{version}"));
     if std::env::var_os("TIDEGATE_WRITE_FIXTURES").is_some() && !folder.exists() {
         std::fs::create_dir_all(&folder).unwrap();
-        let disk = example();
+        let disk = example(version);
         for name in disk.names().unwrap() {
             std::fs::write(folder.join(&name), disk.content(&name).unwrap()).unwrap();
         }
@@ -68,16 +72,32 @@ fn version_1_is_read() {
     let disk = FaultDisk::default();
     for entry in std::fs::read_dir(&folder).unwrap() {
         let entry = entry.unwrap();
-        disk.put(entry.file_name().to_str().unwrap(), &std::fs::read(entry.path()).unwrap());
+        let bytes = std::fs::read(entry.path()).unwrap();
+        if entry.path().extension().is_some_and(|extension| extension == "log") {
+            assert_eq!(u32::from(u16::from_le_bytes([bytes[8], bytes[9]])), version, "{entry:?}");
+        }
+        disk.put(entry.file_name().to_str().unwrap(), &bytes);
     }
     let (store, report) = open(&disk);
     assert!(!report.has_losses() && report.frames_replayed > 0, "{report:?}");
     let found = Model::of(&store);
-    assert_eq!(found, Model::of(&open(&example()).0), "as a store of now would have it");
+    assert_eq!(found, Model::of(&open(&example(version)).0), "as a store of now would have it");
     assert_eq!(found.sessions["client"].inflight[&4].1, 1);
     let mut reader = store.reader(common::queue("client"));
     let debts = reader.read(store::Position(0), 10, 1 << 20).unwrap();
     assert_eq!(debts[0].identifiers, [300, 1]);
     assert_eq!((debts[0].qos, debts[0].retain, debts.len()), (2, true, 2));
     assert_eq!(debts[1].message.as_ref().unwrap().payload, b"second");
+    let wills = store.reader(QueueKey::Wills { namespace: 0 }).read(store::Position(0), 10, 1 << 20).unwrap();
+    assert_eq!(wills.len(), usize::from(version >= 2));
+}
+
+#[test]
+fn version_1_is_read() {
+    is_read(1);
+}
+
+#[test]
+fn version_2_is_read() {
+    is_read(2);
 }

@@ -64,6 +64,8 @@ enum Registry {
 const LIBRARIES: &[Library] = &[
     Library { folder: "paho-1", from: Registry::Pypi, requirement: "paho-mqtt==1.6.1" },
     Library { folder: "paho-2", from: Registry::Pypi, requirement: "paho-mqtt==2.2.0" },
+    // A SCRAM client that somebody else wrote.
+    Library { folder: "scramp", from: Registry::Pypi, requirement: "scramp==1.5.0" },
     Library { folder: "mqttjs", from: Registry::Npm, requirement: "mqtt@5.16.0" },
 ];
 

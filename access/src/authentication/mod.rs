@@ -34,7 +34,7 @@ pub use jwt::{Algorithm, Jwt, JwtError, JwtSettings, KeyError, KeySetSettings, K
 pub use lockout::{Lockout, LockoutLimits};
 pub use password_file::PasswordFile;
 pub use scram::Scram;
-pub use users::{Change, LineFault, UsersError, UsersFile, edit};
+pub use users::{Change, LineFault, UsersError, UsersFile, edit, users_in};
 pub use verifier::{HashError, argon2id, scram_sha_256};
 
 /// What a client shows when it connects or authenticates again.

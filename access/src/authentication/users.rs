@@ -193,6 +193,14 @@ fn check_name(name: &str) -> Result<(), LineFault> {
     if fits { Ok(()) } else { Err(LineFault::Name) }
 }
 
+/// How many users a text names that is to be a file of users.
+///
+/// # Errors
+/// [`UsersError`], as for a file.
+pub fn users_in(text: &str) -> Result<usize, UsersError> {
+    Users::parse(Path::new("file of users"), text, Kind::Any).map(|users| users.len())
+}
+
 /// What tells that a file was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {

@@ -2,7 +2,8 @@
 //!
 //! An item that ended for good is read once more from the outbox, which has the original message too, and leaves it in one
 //! frame: the message, the dead letter, what an error action with a queue on disk is owed, and the end of the item. So after
-//! a crash it is in one place or the other, never in both or in none. Until then it counts as queued. An item that a policy
+//! a crash it is in one place or the other, never in both or in none. An error action that has no queue is run first, and the
+//! item leaves when that is safe: after a crash in between it is run again. Until then the item counts as queued. An item that a policy
 //! drops takes the same way without a letter; it is read only if somebody wants to hear of it.
 //!
 //! Dead letters of an action stay within their bounds: the oldest go first.
@@ -34,6 +35,8 @@ pub(super) struct Ending {
     pub(super) attempts: u32,
     pub(super) first_attempt: Option<Instant>,
     pub(super) fate: Fate,
+    /// Whoever wants to hear of it has heard, and has seen to it for good.
+    pub(super) is_heard: bool,
 }
 
 /// What becomes of it.
@@ -59,9 +62,21 @@ pub trait Endings: fmt::Debug + Send + Sync + 'static {
     /// Whether it wants to hear of the items of this outbox that are dropped.
     fn wants(&self, outbox: &str) -> bool;
 
-    /// An item is about to leave its outbox. What is returned goes into the same frame; it may be asked again if the store
-    /// refuses the frame.
-    fn ended(&self, ended: &Ended<'_>) -> Option<Aftermath>;
+    /// An item is about to leave its outbox. It may be asked again if the store refuses the frame with which it does.
+    fn ended(&self, ended: &Ended<'_>) -> Heard;
+}
+
+/// What comes of the end of an item.
+#[derive(Debug)]
+pub enum Heard {
+    /// Nothing.
+    Nothing,
+    /// This, in the frame with which the item leaves its outbox.
+    Owed(Aftermath),
+    /// It has been done and is safe: this process doesn't ask again.
+    Done,
+    /// It can't be done now: the item stays where it is until it can.
+    Later,
 }
 
 /// An item of an outbox that ended without being delivered.
@@ -101,12 +116,12 @@ impl Outbox {
         let mut out = Vec::with_capacity(endings.len());
         let mut is_stuck = false;
         let mut found = Vec::new();
-        for ending in endings {
+        for mut ending in endings {
             if is_stuck {
                 out.push(Buried::Again(ending));
                 continue;
             }
-            match self.bury_one(&ending, &mut found) {
+            match self.bury_one(&mut ending, &mut found) {
                 Ok(buried) => out.push(buried),
                 Err(error) => {
                     tracing::warn!(action = &**self.name(), %error, "what ended can't leave the outbox yet");
@@ -141,6 +156,7 @@ impl Outbox {
                     attempts: 0,
                     first_attempt: None,
                     fate,
+                    is_heard: false,
                 }
             });
             for buried in self.bury(endings.collect()) {
@@ -153,7 +169,7 @@ impl Outbox {
     }
 
     /// `found` is what was read of the outbox so far: what ends together mostly stands together.
-    fn bury_one(&self, ending: &Ending, found: &mut Vec<StoredDebt>) -> Result<Buried, BurialError> {
+    fn bury_one(&self, ending: &mut Ending, found: &mut Vec<StoredDebt>) -> Result<Buried, BurialError> {
         let position = Position(ending.position);
         let hears = self.endings.as_ref().filter(|endings| endings.wants(self.name()));
         if ending.fate == Fate::Drop && hears.is_none() {
@@ -175,7 +191,19 @@ impl Outbox {
             message: debt.message.as_ref(),
             origin: Body::decode(&debt.body).map(|body| body.origin).unwrap_or_default(),
         };
-        let aftermath = self.endings.as_ref().and_then(|endings| endings.ended(&ended));
+        let heard = match &self.endings {
+            Some(endings) if !ending.is_heard => endings.ended(&ended),
+            _ => Heard::Nothing,
+        };
+        let aftermath = match heard {
+            Heard::Nothing => None,
+            Heard::Owed(aftermath) => Some(aftermath),
+            Heard::Done => {
+                ending.is_heard = true;
+                None
+            }
+            Heard::Later => return Err(BurialError::Later),
+        };
         let letter = (ending.fate == Fate::DeadLetter).then(|| letter(ending, &debt));
         let place = self.put_away(&debt, letter.as_deref(), aftermath.as_ref());
         let (place, buried) = match (place, ending.fate) {
@@ -286,6 +314,8 @@ enum BurialError {
     Read(#[from] io::Error),
     #[error("the store doesn't take it: {0}")]
     Store(#[from] StoreError),
+    #[error("what it sets off can't be done yet")]
+    Later,
 }
 
 fn letter(ending: &Ending, debt: &StoredDebt) -> Vec<u8> {

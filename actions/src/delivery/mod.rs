@@ -46,7 +46,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use batch::BatchPolicy;
-pub use burial::{Aftermath, Ended, Endings, Fate};
+pub use burial::{Aftermath, Ended, Endings, Fate, Heard};
 pub use circuit::{CircuitState, Health};
 pub use counters::{DropReason, Snapshot};
 pub use error::{AnswerClass, DeliveryError};

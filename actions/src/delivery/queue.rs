@@ -563,7 +563,16 @@ impl<R: QueuedRequest> Queue<R> {
         };
         let Item { envelope, attempts, first_attempt, .. } = item;
         let id = envelope.id;
-        self.ending.push_back(Ending { position, id, reason, error, attempts, first_attempt, fate });
+        self.ending.push_back(Ending {
+            position,
+            id,
+            reason,
+            error,
+            attempts,
+            first_attempt,
+            fate,
+            is_heard: false,
+        });
     }
 }
 

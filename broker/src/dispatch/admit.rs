@@ -10,7 +10,7 @@ use crate::broker::Shared;
 use crate::config::{Limits, QueuePolicy};
 use crate::hook::OwedToAction;
 use crate::message::Publication;
-use crate::session::{Grant, Session};
+use crate::session::{Grant, Session, WILLS};
 use crate::subscriptions::route::Granted;
 
 /// The places of a message's debts in the queues of its receivers.
@@ -59,10 +59,7 @@ impl Dispatch {
             let publication = step.message.publication();
             let fits = !publication.retain
                 || publication.payload.is_empty()
-                || shared
-                    .retained
-                    .has_room(publication.topic, step.message.size(), &shared.config.limits)
-                    .is_ok();
+                || shared.may_retain(publication.topic, step.message.size());
             if !fits && place == 0 {
                 return Err(ReasonCode::QuotaExceeded);
             }
@@ -88,7 +85,12 @@ impl Dispatch {
         {
             for receiver in step.route.receivers.iter().filter(|receiver| receiver.may_owe()) {
                 let size = step.message.size();
-                if !receiver.session.lock().state.reserve(size, limits) {
+                let mut session = receiver.session.lock();
+                // Nobody is kept waiting for somebody who doesn't get it.
+                if !session.state.permits(step.message.topic()) {
+                    continue;
+                }
+                if !session.state.reserve(size, limits) {
                     return Err(ReasonCode::QuotaExceeded);
                 }
                 reserved.push((Arc::clone(&receiver.session), size));
@@ -138,8 +140,8 @@ impl Dispatch {
         if let Some(received) = self.received.as_ref().filter(|received| received.session.is_on_record()) {
             records.push(Record::Received { session: received.session.key(), packet_id: received.id.get() });
         }
-        if let Some(session) = self.will_of.as_ref().filter(|session| session.is_on_record()) {
-            records.push(Record::WillGone { session: session.key() });
+        if self.will != 0 {
+            records.push(Record::Settled { queue: WILLS, position: Position(self.will) });
         }
         // Last, so that theirs are the last places.
         for step in &self.steps {

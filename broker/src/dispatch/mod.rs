@@ -130,7 +130,7 @@ pub(crate) fn publish(
         placed: Vec::new(),
         turns: Vec::new(),
         received: received.cloned(),
-        will_of: None,
+        will: 0,
         token: CommitToken::NOTHING_OWED,
         slow: None,
     }))
@@ -166,8 +166,8 @@ pub(crate) struct Dispatch {
     /// The turns of the shards in which it changes Retained Messages.
     turns: Vec<TurnGuard>,
     received: Option<Received>,
-    /// It is the will of this session, which has none any more once it is admitted.
-    will_of: Option<Arc<Session>>,
+    /// It is a will, with this place in the store's queue of wills; 0: none.
+    will: u64,
     token: CommitToken,
     slow: Option<Arc<Session>>,
 }
@@ -250,15 +250,15 @@ impl Dispatch {
             placed: Vec::new(),
             turns: Vec::new(),
             received: None,
-            will_of: None,
+            will: 0,
             token: CommitToken::NOTHING_OWED,
             slow: None,
         }
     }
 
-    /// A session's will.
-    pub(crate) fn will(shared: &Shared, message: Arc<Message>, session: Arc<Session>) -> Self {
-        Self { will_of: Some(session), ..Self::internal(shared, message) }
+    /// A will, with its place in the store's queue of wills: what it owes replaces it there.
+    pub(crate) fn will(shared: &Shared, message: Arc<Message>, place: u64) -> Self {
+        Self { will: place, ..Self::internal(shared, message) }
     }
 
     /// A client's publish that came while an earlier one of the same client is on its way.
@@ -422,6 +422,15 @@ impl Dispatch {
                     shared.metrics.dropped_rule_output.add(1);
                     continue;
                 }
+                let may = shared.may_run_as(
+                    republish.run_as.as_ref(),
+                    &republish.topic,
+                    republish.qos,
+                    republish.retain,
+                );
+                if !may {
+                    continue;
+                }
                 match made_by_rule(shared, &source, republish, now) {
                     Some(message) => {
                         shared.metrics.messages_republished.add(1);
@@ -467,6 +476,7 @@ fn made_by_rule(shared: &Shared, source: &Message, republish: Republish, now: No
         return None;
     }
     shared.check_topic_name(&republish.topic).ok()?;
+    shared.check_size(&republish.topic, &republish.payload, &republish.properties).ok()?;
     let trail = source.trail.with(republish.rule);
     let publication = Publication {
         id: shared.next_message_id(),

@@ -87,6 +87,16 @@ pub(crate) struct Known {
     pub(super) data: Option<Box<[u8]>>,
 }
 
+impl Known {
+    pub(crate) fn username(&self) -> Option<&str> {
+        self.publisher.identity.username.as_deref()
+    }
+
+    pub(crate) fn client_id(&self) -> &str {
+        &self.publisher.client_id
+    }
+}
+
 /// What came of asking about a CONNECT.
 pub(crate) enum Decided {
     Known(Known),
@@ -118,6 +128,7 @@ impl Authenticating {
         shared: &Arc<Shared>,
         listener: &Listener,
         peer: PeerAddress,
+        certificate: Option<Arc<[u8]>>,
         connect: &Connect<'_>,
         deadline: std::pin::Pin<Box<Sleep>>,
     ) -> Result<Self, Refusal> {
@@ -133,7 +144,7 @@ impl Authenticating {
             enhanced: method
                 .clone()
                 .map(|method| (method, connect.properties.authentication_data.unwrap_or_default().into())),
-            certificate: None,
+            certificate,
             address: peer,
             listener: Arc::clone(&listener.name),
             version: connect.version,

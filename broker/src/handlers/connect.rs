@@ -8,7 +8,6 @@ use std::time::Duration;
 use mqtt_protocol::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Frame, Packet, ProtocolVersion, ReasonCode, Will,
 };
-use smallvec::SmallVec;
 use store::{CommitToken, Record};
 
 use super::Client;
@@ -17,9 +16,11 @@ use crate::authorise::PublishRights;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::Limits;
+use crate::limits::UserPlace;
+use crate::listeners::Listener;
 use crate::message::{Publication, Publisher, Trail};
 use crate::restore::settled_for_group;
-use crate::session::{ClientLimits, Session, WillMessage};
+use crate::session::{AtWork, ClientLimits, Session, WillMessage};
 use crate::timers::Deadline;
 
 /// Where Mosquitto's bridges tell the broker at the other end about themselves, by will and by publish.
@@ -96,6 +97,8 @@ pub(crate) struct Connecting {
     keep_alive_s: u16,
     wants_problem_information: bool,
     is_bridge: bool,
+    /// Its place among the clients of its user.
+    user: Option<UserPlace>,
     method: Option<Box<str>>,
     /// Last Authentication Data, for the CONNACK.
     data: Option<Box<[u8]>>,
@@ -106,6 +109,7 @@ impl Connecting {
     pub(crate) fn begin(
         shared: &Arc<Shared>,
         known: Known,
+        user: Option<UserPlace>,
         connect: &Connect<'_>,
         now: Now,
     ) -> Result<Self, Refusal> {
@@ -117,15 +121,21 @@ impl Connecting {
             .map(|will| will_message(shared, will, connect.is_bridge, &publisher, now))
             .transpose()?;
         let (requested_expiry_s, expiry_s) = session_expiry(connect, limits);
-        let attached = attach(shared, &publisher.client_id, connect.clean_start, expiry_s, will);
-        let token = record_session(shared, &attached, expiry_s, now);
+        if expiry_s < requested_expiry_s {
+            shared.metrics.limit_session_expiry.add(1);
+        }
+        let mut attached = attach(shared, &publisher.client_id, connect.clean_start, expiry_s, will);
+        let token = record_session(shared, &mut attached, expiry_s, now);
         if let Some(ended) = attached.ended {
             shared.retire(&ended);
         }
         if let Some(will) = attached.will_of_old_connection {
-            shared.publish_will(*will, &attached.session);
+            shared.publish_will(*will);
         }
         let keep_alive_s = keep_alive(connect.keep_alive_s, limits);
+        if keep_alive_s != connect.keep_alive_s {
+            shared.metrics.limit_keep_alive.add(1);
+        }
         let mut connecting = Self {
             session: attached.session,
             generation: attached.generation,
@@ -145,6 +155,7 @@ impl Connecting {
             keep_alive_s,
             wants_problem_information: connect.properties.request_problem_information,
             is_bridge: connect.is_bridge,
+            user,
             method,
             data,
         };
@@ -175,17 +186,22 @@ impl Connecting {
             }
         }
         let mut inner = self.session.lock();
-        let is_ready = !inner.is_loading || inner.generation != self.generation;
+        let is_ready = inner.is_free() || inner.generation != self.generation;
         if !is_ready {
-            inner.wait_for_load(cx.waker());
+            inner.wait_until_free(cx.waker());
         }
         Some(is_ready)
     }
 
     /// Takes the session online: CONNACK first, then what it was owed.
-    pub(crate) fn finish(self, shared: &Arc<Shared>, now: Now) -> Result<Client, &'static str> {
+    pub(crate) fn finish(
+        self,
+        shared: &Arc<Shared>,
+        listener: &Listener,
+        now: Now,
+    ) -> Result<Client, &'static str> {
         let limits = &shared.config.limits;
-        let groups: Vec<_> = {
+        let (groups, at_work): (Vec<_>, _) = {
             let mut inner = self.session.lock();
             if inner.generation != self.generation {
                 return Err("another connection took the session over before the CONNACK");
@@ -193,14 +209,18 @@ impl Connecting {
             inner.state.connect(self.client, limits);
             inner.client = Some(Arc::clone(&self.publisher));
             shared.watch_receiver(&mut inner);
-            if !self.encode_connack(limits, inner.state.out.buffer()) {
+            if !self.encode_connack(limits, listener, inner.state.out.buffer()) {
                 drop(inner);
                 self.abandon(shared);
                 return Err("the CONNACK is larger than the client's Maximum Packet Size");
             }
             let dropped = shared.pump(&self.session, &mut inner, now.mono_ms);
             shared.metrics.dropped_expired.add(dropped);
-            inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect()
+            let at_work = AtWork::begin(&self.session, &mut inner);
+            (
+                inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect(),
+                at_work,
+            )
         };
         self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
         if self.keep_alive_s > 0 {
@@ -222,6 +242,7 @@ impl Connecting {
             shared: Arc::clone(shared),
             authentication,
             session: self.session,
+            at_work,
             generation: self.generation,
             version: self.client.version,
             publisher: self.publisher,
@@ -229,6 +250,8 @@ impl Connecting {
             wants_problem_information: self.wants_problem_information,
             maximum_packet_size: self.client.maximum_packet_size,
             is_bridge: self.is_bridge,
+            flow: listener.flow(limits),
+            _user: self.user,
             output_is_full: false,
             began_with_expiry: self.requested_expiry_s > 0,
             replies: Vec::new(),
@@ -250,7 +273,7 @@ impl Connecting {
 
     /// Encodes the CONNACK; `false` if the client doesn't take one of this size. Nothing in it can be left out: without
     /// its limits the client would go beyond them.
-    fn encode_connack(&self, limits: &Limits, out: &mut Vec<u8>) -> bool {
+    fn encode_connack(&self, limits: &Limits, listener: &Listener, out: &mut Vec<u8>) -> bool {
         let mut plain = ConnAck::new(ReasonCode::Success);
         plain.session_present = self.session_present && self.client.version != ProtocolVersion::V3_1;
         let mut full = plain;
@@ -259,7 +282,7 @@ impl Connecting {
                 session_expiry_interval_s: (self.expiry_s != self.requested_expiry_s)
                     .then_some(self.expiry_s),
                 receive_maximum: Some(limits.receive_maximum),
-                maximum_packet_size: Some(limits.max_packet_size),
+                maximum_packet_size: Some(listener.max_packet_size(limits)),
                 topic_alias_maximum: Some(limits.topic_alias_maximum),
                 assigned_client_identifier: self.assigned_client_id.then_some(&self.session.client_id),
                 server_keep_alive_s: (self.keep_alive_s != self.requested_keep_alive_s)
@@ -277,22 +300,27 @@ impl Connecting {
 /// doesn't outlive its connection is told of only where the store has to forget it.
 fn record_session(
     shared: &Arc<Shared>,
-    attached: &Attached,
+    attached: &mut Attached,
     expiry_interval_s: u32,
     now: Now,
 ) -> Result<CommitToken, ReasonCode> {
     if !shared.store.keeps_records() {
         return Ok(CommitToken::NOTHING_OWED);
     }
-    let session = &attached.session;
-    let will = session.lock().will.as_ref().map(|will| Arc::clone(&will.message));
+    let session = Arc::clone(&attached.session);
+    let session = &session;
+    let message = session.lock().will.as_ref().map(|will| Arc::clone(&will.message));
     let mut cold = Box::default();
-    let mut records: SmallVec<[Record<'_>; 3]> = SmallVec::new();
+    let mut records: Vec<Record<'_>> = Vec::new();
+    // The will of the connection or session that was there and is due now: with the end of its own record it gets a place
+    // among those that are published whatever comes.
+    let mut due = attached.will_of_old_connection.take();
     if let Some(ended) = &attached.ended {
         let mut inner = ended.lock();
         inner.state.settle_shared();
         shared.record(ended, &mut inner);
         cold = inner.cold.take().unwrap_or_default();
+        due = inner.will.take();
         if ended.take_off_record(&mut inner) {
             records.push(Record::SessionEnded { session: ended.key() });
         }
@@ -300,16 +328,22 @@ fn record_session(
     records.extend(cold.iter().filter_map(settled_for_group));
     let mut inner = session.lock();
     shared.record(session, &mut inner);
-    if expiry_interval_s > 0 || inner.is_recorded {
+    let is_kept = expiry_interval_s > 0 || inner.is_recorded;
+    if is_kept {
         session.put_on_record(&mut inner, shared.can_stream);
         // Ends the will that was there, too.
         records.push(Record::SessionStarted { session: session.key(), expiry_interval_s });
-        if let (Some(will), Some(message)) = (&inner.will, &will) {
+        if let (Some(will), Some(message)) = (&inner.will, &message) {
             records.push(will.record(session.key(), message, now.mono_ms));
         }
     }
     shared.load_window(session, &mut inner);
-    shared.append(&records)
+    // That of a session that outlives its connection is in its own record.
+    let own = inner.will.as_deref_mut().filter(|_| !is_kept);
+    let token = shared.append_with_wills(records, due.as_deref_mut().into_iter().chain(own));
+    drop(inner);
+    attached.will_of_old_connection = due;
+    token
 }
 
 /// Everything about a CONNECT that can be refused before anybody is asked whose it is.
@@ -320,6 +354,7 @@ pub(super) fn check(shared: &Shared, connect: &Connect<'_>) -> Result<(), Refusa
         return refuse(ReasonCode::ServerUnavailable, "the server is shutting down");
     }
     if connect.client_id.len() > usize::from(limits.max_client_id_bytes) {
+        shared.metrics.limit_client_id.add(1);
         return refuse(
             ReasonCode::ClientIdentifierNotValid,
             "the Client Identifier is longer than the limit",
@@ -338,6 +373,7 @@ pub(super) fn check(shared: &Shared, connect: &Connect<'_>) -> Result<(), Refusa
     if !limits.allow(&connect.properties.user_properties)
         || of_will.is_some_and(|properties| !limits.allow(properties))
     {
+        shared.metrics.limit_user_properties.add(1);
         return refuse(ReasonCode::QuotaExceeded, "more User Properties than the limit");
     }
     Ok(())
@@ -396,6 +432,7 @@ fn will_message(
         message,
         delay_s: will.delay_interval_s,
         expiry_interval_s: will.publish.message_expiry_interval_s,
+        place: 0,
     }))
 }
 
@@ -426,7 +463,7 @@ struct Attached {
     present: bool,
     /// The session of the same identifier that Clean Start ended.
     ended: Option<Arc<Session>>,
-    /// The will of the connection that was taken over, if it is due now.
+    /// The will of the connection or session that was there, if it is due now.
     will_of_old_connection: Option<Box<WillMessage>>,
 }
 
@@ -468,7 +505,7 @@ fn attach(
             inner.link = None;
             inner.ended = true;
         }
-        let session = Session::new(client_id, expiry_s);
+        let session = Session::new(client_id, expiry_s, &shared.queued_memory);
         let generation = {
             let mut inner = session.lock();
             inner.will = will;

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use mqtt_protocol::{
-    Ack, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_pingresp,
+    Ack, Disconnect, Frame, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_pingresp,
 };
 use parking_lot::MutexGuard;
 use store::{CommitToken, Record};
@@ -28,10 +28,11 @@ use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
 use crate::dispatch::{Dispatch, Turn};
+use crate::limits::UserPlace;
 use crate::message::Publisher;
 use crate::outbound::Writing;
 use crate::session::state::{CONGESTED_BYTES, Received};
-use crate::session::{Session, SessionInner, wake_after_this_turn};
+use crate::session::{AtWork, Session, SessionInner, wake_after_this_turn};
 use crate::subscriptions::Group;
 use authenticate::Authentication;
 use subscribe::RetainedDelivery;
@@ -68,6 +69,7 @@ pub(crate) enum Flow {
 pub(crate) struct Client {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: Arc<Session>,
+    at_work: AtWork,
     generation: u32,
     pub(crate) version: ProtocolVersion,
     publisher: Arc<Publisher>,
@@ -80,6 +82,10 @@ pub(crate) struct Client {
     maximum_packet_size: u32,
     /// It said so in its Protocol Level, as Mosquitto's bridges do: it wants no own messages back, and RETAIN as published.
     is_bridge: bool,
+    /// How fast it may publish, where there is a limit.
+    flow: Option<Box<crate::limits::Flow>>,
+    /// Its place among the clients of its user; given back with the connection.
+    _user: Option<UserPlace>,
     /// The client doesn't read its answers: it is read again when they are written.
     output_is_full: bool,
     /// What the client asked at CONNECT; an expiry of 0 may not be raised at DISCONNECT [MQTT-3.1.2.11.2, v5].
@@ -222,6 +228,29 @@ impl Client {
         self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
     }
 
+    /// Counts a publish against the client's rates. Beyond them the client isn't read for a while, which is no silence.
+    pub(crate) fn count_publish(&mut self, frame: &Frame<'_>, now: Now) {
+        let Some(flow) = &mut self.flow else { return };
+        if frame.first_byte >> 4 != PacketType::Publish as u8 {
+            return;
+        }
+        if let Some(throttled) = flow.count(frame.len, now) {
+            self.session.last_heard_ms.store(throttled.until_ms, Ordering::Relaxed);
+            let metrics = &self.shared.metrics;
+            let counter = if throttled.for_bytes {
+                &metrics.limit_publish_bytes_rate
+            } else {
+                &metrics.limit_publish_rate
+            };
+            counter.add(1);
+        }
+    }
+
+    /// Whether the client isn't read because it published too fast.
+    pub(crate) fn is_throttled(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.is_paused())
+    }
+
     /// Whether further packets may be handled; if not, the waker is registered with what holds them up.
     pub(crate) fn takes_input(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(pause) = &mut self.pause {
@@ -236,15 +265,25 @@ impl Client {
                 receiver.state.give_up_waiting();
             }
             drop(receiver);
-            // What wasn't read meanwhile doesn't count as silence.
-            self.heard(self.shared.clock.now());
             self.pause = None;
+            // What wasn't read meanwhile doesn't count as silence.
+            if !self.is_throttled() {
+                self.heard(self.shared.clock.now());
+            }
+        }
+        if let Some(flow) = &mut self.flow
+            && !flow.is_open(cx)
+        {
+            return false;
         }
         if self.output_is_full && self.waits_with_too_much() {
             return false;
         }
         self.output_is_full = false;
-        self.retained.len() <= RETAINED_PENDING_MAX
+        // Whoever asks for something after its SUBACK finds that the Retained Messages came before the answer, though one of them
+        // was just being changed.
+        !self.retained.front().is_some_and(RetainedDelivery::waits_for_turn)
+            && self.retained.len() <= RETAINED_PENDING_MAX
             && self.owed.len() < OWED_MAX
             && !self
                 .owed
@@ -420,6 +459,7 @@ impl Client {
     fn pause_for(&mut self, receiver: Arc<Session>) {
         let limit = self.shared.config.limits.max_publish_pause;
         if self.pause.is_none() && !limit.is_zero() {
+            self.shared.metrics.limit_publish_pause.add(1);
             self.pause = Some(Box::new(Pause { until: Box::pin(tokio::time::sleep(limit)), receiver }));
         }
     }
@@ -501,10 +541,14 @@ impl Client {
                 Owed::Answer(..) | Owed::Packet(..) | Owed::Copy(_) => None,
             })
             .collect();
-        if !unfinished.is_empty() {
-            tokio::spawn(crate::dispatch::finish(Arc::clone(&self.shared), unfinished));
-        }
+        let (shared, at_work) = (Arc::clone(&self.shared), self.at_work);
         self.shared.connection_lost(&self.session, self.generation, !discard_will);
+        if !unfinished.is_empty() {
+            tokio::spawn(async move {
+                crate::dispatch::finish(shared, unfinished).await;
+                drop(at_work);
+            });
+        }
     }
 }
 
@@ -519,7 +563,7 @@ fn forget_refused(session: &Session, answer: Answer) {
 fn explanation(reason: ReasonCode) -> &'static str {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the other codes speak for themselves")]
     match reason {
-        ReasonCode::NotAuthorized => "topics that begin with $ are the broker's own",
+        ReasonCode::NotAuthorized => "the client may not publish this",
         ReasonCode::TopicNameInvalid => "the topic has more levels than the limit",
         ReasonCode::QuotaExceeded => "a limit is reached; nobody received the message",
         ReasonCode::PacketIdentifierNotFound => {

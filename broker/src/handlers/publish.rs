@@ -117,6 +117,7 @@ impl Client {
         let Some(alias) = publish.properties.topic_alias else { return Ok(None) };
         let place = usize::from(alias.get()) - 1;
         if alias.get() > self.shared.config.limits.topic_alias_maximum {
+            self.shared.metrics.limit_topic_alias.add(1);
             return Err(
                 self.violation(ReasonCode::TopicAliasInvalid, "Topic Alias above the Topic Alias Maximum")
             );
@@ -159,6 +160,7 @@ impl Client {
         let is_again = matches!(answer, Answer::Pubrec(id) if inner.state.has_received(id));
         if unanswered_at_qos1 + inner.state.received_len() >= limit && !is_again {
             drop(inner);
+            self.shared.metrics.limit_receive_maximum.add(1);
             return Err(self.violation(
                 ReasonCode::ReceiveMaximumExceeded,
                 "more unacknowledged publishes than the Receive Maximum",
@@ -173,6 +175,7 @@ impl Client {
             return Some(ReasonCode::TopicNameInvalid);
         }
         if !self.shared.config.limits.allow(&publish.properties.user_properties) {
+            self.shared.metrics.limit_user_properties.add(1);
             return Some(ReasonCode::QuotaExceeded);
         }
         // $SYS and its like are the broker's own, but for what a bridge tells about itself.

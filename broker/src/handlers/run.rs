@@ -98,6 +98,9 @@ impl Client {
 
     /// Takes a frame into the run that ends where it begins, if it is more of the same.
     pub(crate) fn extend_run(&mut self, input: &[u8], frame: &Frame<'_>, at: usize) -> bool {
+        if self.is_throttled() {
+            return false;
+        }
         let Some(run) = &mut self.run else { return false };
         let joins = frame.first_byte == PLAIN_PUBLISH
             && run.frames.end == at

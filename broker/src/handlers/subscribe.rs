@@ -36,6 +36,13 @@ pub(super) struct RetainedDelivery {
     waiting: Option<Pin<Box<dyn Future<Output = TurnGuard> + Send>>>,
 }
 
+impl RetainedDelivery {
+    /// Whether it is held up by a message that is being published.
+    pub(super) fn waits_for_turn(&self) -> bool {
+        self.waiting.is_some()
+    }
+}
+
 impl std::fmt::Debug for RetainedDelivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RetainedDelivery").field("filter", &self.filter).finish_non_exhaustive()
@@ -103,6 +110,7 @@ impl Client {
         if self.shared.config.limits.allow(properties) {
             return Ok(());
         }
+        self.shared.metrics.limit_user_properties.add(1);
         Err(self.violation(ReasonCode::QuotaExceeded, "more User Properties than the limit"))
     }
 
@@ -154,6 +162,7 @@ impl Client {
             let inner = self.session.lock();
             let existed = inner.subscriptions.find(text).is_some();
             if !existed && inner.subscriptions.len() >= limit {
+                shared.metrics.limit_subscriptions.add(1);
                 return Err(ReasonCode::QuotaExceeded);
             }
             existed
@@ -185,7 +194,7 @@ impl Client {
             }
             inner.subscriptions.insert(SessionSubscription { filter: stored, group });
             is_partial |= shared.access.version() != version;
-            if is_partial && inner.state.guard.is_none() {
+            if is_partial {
                 inner.state.guard = Some(shared.guard(&self.publisher));
             }
         }
@@ -328,7 +337,7 @@ fn add(
             let group = match groups.iter().find(|group| *group.share_name == *share_name) {
                 Some(group) => Arc::clone(group),
                 None => {
-                    let group = Arc::new(Group::new(share_name, Arc::clone(stored)));
+                    let group = Arc::new(Group::new(share_name, Arc::clone(stored), &shared.queued_memory));
                     groups.push(Arc::clone(&group));
                     group
                 }

@@ -8,6 +8,7 @@
 
 mod backlog;
 mod inflight;
+pub(crate) mod memory;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod registry;
@@ -19,13 +20,14 @@ use std::task::Waker;
 
 use mqtt_protocol::ReasonCode;
 use parking_lot::{Mutex, MutexGuard};
-use store::{CommitToken, MessageRecord, QueueReader, Record, SessionKey, Store, StoredInflight};
+use store::{CommitToken, MessageRecord, QueueKey, QueueReader, Record, SessionKey, Store, StoredInflight};
 
 use crate::config::Limits;
 use crate::dispatch::message_record;
 use crate::message::{Message, Publisher};
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
+use memory::QueuedMemory;
 use state::SessionState;
 
 pub(crate) use backlog::{Backlog, BacklogRead};
@@ -73,12 +75,37 @@ pub(crate) struct SessionInner {
     pub(crate) cold: Option<Box<[StoredInflight]>>,
     /// That is being read.
     pub(crate) is_loading: bool,
+    /// Connections that aren't through with what they took on: those that are there, and those that left publishes on their way.
+    at_work: u32,
     /// Reads its queue while that is behind.
     pub(crate) reader: Option<Box<QueueReader>>,
     /// The connection has asked to be woken when this is safe.
     awaited: CommitToken,
     /// Publishers that pause until this session's client has read more.
     drain_waiters: Vec<Waker>,
+}
+
+/// A connection that has taken something on. The next one of the session waits until it is through: what one client
+/// publishes is handed on in its order [MQTT-4.6.0-6, v5], over a takeover too.
+#[derive(Debug)]
+pub(crate) struct AtWork(Arc<Session>);
+
+impl AtWork {
+    /// `inner` is the session's own.
+    pub(crate) fn begin(session: &Arc<Session>, inner: &mut SessionInner) -> Self {
+        inner.at_work += 1;
+        Self(Arc::clone(session))
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.at_work -= 1;
+        if inner.at_work == 0 {
+            inner.drain_waiters.drain(..).for_each(Waker::wake);
+        }
+    }
 }
 
 /// The Network Connection that a session is attached to.
@@ -100,7 +127,12 @@ pub(crate) struct WillMessage {
     pub(crate) delay_s: u32,
     /// Message Expiry Interval: counted from publication, not from the CONNECT.
     pub(crate) expiry_interval_s: Option<u32>,
+    /// Its place in the store's queue of wills; 0: it isn't there.
+    pub(crate) place: u64,
 }
+
+/// The store's queue of wills.
+pub(crate) const WILLS: QueueKey<'_> = QueueKey::Wills { namespace: 0 };
 
 impl WillMessage {
     /// The will as the store keeps it; `message` is its own.
@@ -110,15 +142,31 @@ impl WillMessage {
         message: &'a Message,
         now_ms: u64,
     ) -> Record<'a> {
-        let publication = message.publication();
         Record::Will {
             session,
             delay_s: self.delay_s,
-            retain: publication.retain,
-            message: MessageRecord {
-                expires_after_ms: self.expiry_interval_s.map(|seconds| u64::from(seconds) * 1_000),
-                ..message_record(&publication, now_ms)
+            retain: message.publication().retain,
+            message: self.message_record(message, now_ms),
+        }
+    }
+
+    /// The will in the queue of those that are published whatever becomes of the session; `message` is its own.
+    pub(crate) fn queued<'a>(&self, message: &'a Message, now_ms: u64) -> [Record<'a>; 2] {
+        let publication = message.publication();
+        [
+            Record::Message(self.message_record(message, now_ms)),
+            Record::Queued {
+                queue: WILLS,
+                id: Some(publication.id),
+                body: if publication.retain { &[1] } else { &[0] },
             },
+        ]
+    }
+
+    fn message_record<'a>(&self, message: &'a Message, now_ms: u64) -> MessageRecord<'a> {
+        MessageRecord {
+            expires_after_ms: self.expiry_interval_s.map(|seconds| u64::from(seconds) * 1_000),
+            ..message_record(&message.publication(), now_ms)
         }
     }
 }
@@ -139,14 +187,14 @@ impl Keyed for SessionSubscription {
 }
 
 impl Session {
-    pub(crate) fn new(client_id: &str, expiry_interval_s: u32) -> Arc<Self> {
+    pub(crate) fn new(client_id: &str, expiry_interval_s: u32, memory: &Arc<QueuedMemory>) -> Arc<Self> {
         Arc::new(Self {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             client_id: client_id.into(),
             last_heard_ms: AtomicU64::new(0),
             on_record: AtomicBool::new(false),
             inner: Mutex::new(SessionInner {
-                state: SessionState::new(),
+                state: SessionState::new(memory),
                 link: None,
                 client: None,
                 subscriptions: CompactSet::default(),
@@ -158,6 +206,7 @@ impl Session {
                 is_retired: false,
                 cold: None,
                 is_loading: false,
+                at_work: 0,
                 reader: None,
                 awaited: CommitToken::NOTHING_OWED,
                 drain_waiters: Vec::new(),
@@ -273,8 +322,13 @@ impl SessionInner {
         }
     }
 
-    /// Wakes `waker` when the session is loaded.
-    pub(crate) fn wait_for_load(&mut self, waker: &Waker) {
+    /// Whether a connection can take the session online: it is loaded, and those before are through.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.is_loading && self.at_work == 0
+    }
+
+    /// Wakes `waker` when that may have changed.
+    pub(crate) fn wait_until_free(&mut self, waker: &Waker) {
         self.drain_waiters.push(waker.clone());
     }
 

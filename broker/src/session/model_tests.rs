@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use mqtt_protocol::{FrameStatus, Packet, PacketId, ProtocolVersion, QoS};
 use proptest::prelude::*;
 
+use super::memory::QueuedMemory;
 use super::state::{AckError, SessionState};
 use super::{ClientLimits, Delivered, DropReason, Grant};
 use crate::config::Limits;
@@ -73,7 +74,7 @@ struct Model {
 impl Model {
     fn new(limits: Limits) -> Self {
         Self {
-            session: SessionState::new(),
+            session: SessionState::new(&QueuedMemory::new(u64::MAX)),
             limits,
             online: false,
             window: 0,
@@ -286,7 +287,7 @@ proptest! {
         sizes in prop::collection::vec(0usize..50, 1..60),
     ) {
         let limits = Limits { max_queued_messages: limit, max_queued_bytes: 100, ..Limits::default() };
-        let mut session = SessionState::new();
+        let mut session = SessionState::new(&QueuedMemory::new(u64::MAX));
         let mut model: VecDeque<u64> = VecDeque::new();
         for size in sizes {
             let trail = Trail::default();
@@ -308,4 +309,43 @@ proptest! {
             prop_assert_eq!(session.queued(), (model.len(), model.iter().sum()));
         }
     }
+}
+
+#[test]
+fn a_slow_client_gets_nothing_more_at_qos_0_once_memory_is_full() {
+    let limits = Limits::default();
+    let memory = QueuedMemory::new(1000);
+    let mut others = super::memory::QueuedBytes::new(&memory);
+    let mut session = SessionState::new(&memory);
+    let client = ClientLimits {
+        version: ProtocolVersion::V5,
+        receive_maximum: 10,
+        maximum_packet_size: u32::MAX,
+        topic_alias_maximum: 0,
+    };
+    session.connect(client, &limits);
+    let trail = Trail::default();
+    let message = Publication {
+        id: store::MessageId::default(),
+        namespace: 0,
+        topic: "t",
+        payload: &[0; 100_000],
+        qos: QoS::AtMostOnce,
+        retain: false,
+        properties: &[],
+        expires_at_ms: None,
+        received_at_ms: 0,
+        publisher: None,
+        trail: &trail,
+    }
+    .to_message();
+    let grant = Grant { qos: QoS::AtMostOnce, retain: false, identifiers: &[], group: None, place: 0 };
+    let mut deliver = || session.deliver(&mut Fanout::of_message(&message, 1, 0), grant, &limits);
+    others.add(1001);
+    for _ in 0..3 {
+        assert_eq!(deliver(), Delivered::Sent, "one that keeps up gets everything");
+    }
+    assert_eq!(deliver(), Delivered::Dropped(DropReason::MemoryFull));
+    others.sub(1);
+    assert_eq!(deliver(), Delivered::Sent, "at the limit");
 }

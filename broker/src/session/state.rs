@@ -25,6 +25,7 @@ use store::CommitToken;
 
 use super::backlog::{Backlog, BacklogRead};
 use super::inflight::{Entry, Extra, Inflight, Returned, Stage};
+use super::memory::{QueuedBytes, QueuedMemory};
 use crate::authorise::Guard;
 use crate::config::{Limits, QueuePolicy};
 use crate::dispatch::Fanout;
@@ -113,6 +114,8 @@ pub(crate) enum DropReason {
     SlowConsumer,
     /// The queue is full.
     QueueFull,
+    /// All queues together have as much memory as they may.
+    MemoryFull,
     /// Larger than the client's Maximum Packet Size [MQTT-3.1.2-25, v5].
     TooLarge,
     /// The client may not have it.
@@ -202,7 +205,7 @@ pub(crate) struct SessionState {
     waiting: usize,
     inflight: Inflight,
     queue: VecDeque<Queued>,
-    queued_bytes: u64,
+    queued_bytes: QueuedBytes,
     /// The store knows of this session.
     is_recorded: bool,
     /// Its queue can be read back.
@@ -231,7 +234,8 @@ pub(crate) struct SessionState {
 }
 
 impl SessionState {
-    pub(crate) fn new() -> Self {
+    /// A session without a connection, whose queue counts among those of `memory`.
+    pub(crate) fn new(memory: &Arc<QueuedMemory>) -> Self {
         Self {
             version: ProtocolVersion::V5,
             online: false,
@@ -242,7 +246,7 @@ impl SessionState {
             waiting: 0,
             inflight: Inflight::new(),
             queue: VecDeque::new(),
-            queued_bytes: 0,
+            queued_bytes: QueuedBytes::new(memory),
             is_recorded: false,
             can_stream: false,
             backlog: Backlog::default(),
@@ -388,9 +392,11 @@ impl SessionState {
     /// Begins to read debts back, if there are any on disk and it is time: the client is there and has taken most of the
     /// head, or there are more than may be, and the oldest are to be dropped.
     pub(crate) fn begin_read(&mut self, limits: &Limits) -> Option<BacklogRead> {
-        let is_wanted =
-            self.online && self.queue.len() < HEAD_MESSAGES / 2 && self.queued_bytes < HEAD_BYTES / 2
-                || self.queue.is_empty() && self.is_over(0, limits);
+        let is_wanted = self.online
+            && self.queue.len() < HEAD_MESSAGES / 2
+            && self.queued_bytes.get() < HEAD_BYTES / 2
+            && (self.queue.is_empty() || !self.queued_bytes.memory_is_full(HEAD_BYTES / 2))
+            || self.queue.is_empty() && self.is_over(0, limits);
         if is_wanted { self.backlog.begin_read() } else { None }
     }
 
@@ -401,7 +407,7 @@ impl SessionState {
             return;
         }
         self.disk_bytes = self.disk_bytes.saturating_sub(size);
-        self.queued_bytes += size;
+        self.queued_bytes.add(size);
         self.queue.push_back(Queued {
             message: debt.message,
             qos: debt.qos,
@@ -426,7 +432,9 @@ impl SessionState {
         let messages = self.queue.len() + usize::from(size > 0);
         // What is on disk is bounded by its bytes alone.
         (!self.can_stream && messages > limits.max_queued_messages as usize)
-            || self.queued_bytes + self.disk_bytes + size > limits.max_queued_bytes
+            || self.queued_bytes.get() + self.disk_bytes + size > limits.max_queued_bytes
+            // What can go to the disk goes there instead.
+            || (!self.can_stream && size > 0 && self.queued_bytes.memory_is_full(size))
     }
 
     /// Drops the oldest messages until one of this size fits, as far as they are in memory. Returns how many.
@@ -442,7 +450,10 @@ impl SessionState {
 
     /// Whether the head of the queue takes another message of this size.
     fn head_has_room(&self, size: u64) -> bool {
-        self.queue.is_empty() || (self.queue.len() < HEAD_MESSAGES && self.queued_bytes + size <= HEAD_BYTES)
+        self.queue.is_empty()
+            || (self.queue.len() < HEAD_MESSAGES
+                && self.queued_bytes.get() + size <= HEAD_BYTES
+                && !self.queued_bytes.memory_is_full(size))
     }
 
     pub(crate) fn is_online(&self) -> bool {
@@ -465,7 +476,7 @@ impl SessionState {
             // What goes on to the disk holds nobody up.
             || (!self.can_stream
                 && (self.queue.len() > (limits.max_queued_messages / parts) as usize
-                    || self.queued_bytes > limits.max_queued_bytes / u64::from(parts)))
+                    || self.queued_bytes.get() > limits.max_queued_bytes / u64::from(parts)))
     }
 
     /// A publisher waited as long as it may.
@@ -488,7 +499,7 @@ impl SessionState {
     /// Messages waiting in the queue and their bytes.
     #[cfg(test)]
     pub(crate) fn queued(&self) -> (usize, u64) {
-        (self.queue.len(), self.queued_bytes)
+        (self.queue.len(), self.queued_bytes.get())
     }
 
     /// Messages sent and not yet acknowledged.
@@ -527,7 +538,9 @@ impl SessionState {
         let messages = self.queue.len() + self.reserved_messages as usize + 1;
         let bytes = bytes as u64;
         if (!self.can_stream && messages > limits.max_queued_messages as usize)
-            || self.queued_bytes + self.disk_bytes + self.reserved_bytes + bytes > limits.max_queued_bytes
+            || self.queued_bytes.get() + self.disk_bytes + self.reserved_bytes + bytes
+                > limits.max_queued_bytes
+            || (!self.can_stream && self.queued_bytes.memory_is_full(self.reserved_bytes + bytes))
         {
             return false;
         }
@@ -548,9 +561,9 @@ impl SessionState {
         self.guard.as_mut().is_none_or(|guard| guard.permits(topic))
     }
 
-    /// Whether messages wait that were never sent.
-    pub(crate) fn has_queued(&self) -> bool {
-        !self.queue.is_empty() || self.backlog.is_behind()
+    /// Whether messages wait, those that have to be sent again included.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty() || self.backlog.is_behind() || self.resend_from < self.inflight.len()
     }
 
     /// Delivers one message: sends it, queues it, or says why not.
@@ -570,6 +583,9 @@ impl SessionState {
             }
             if self.out.len() > limits.max_outbound_bytes as usize {
                 return Delivered::Dropped(DropReason::SlowConsumer);
+            }
+            if self.is_congested() && self.queued_bytes.memory_is_full(0) {
+                return Delivered::Dropped(DropReason::MemoryFull);
             }
             let sent = self.send_fanout(fanout, &grant, None);
             // Nobody acknowledges what a group owes at QoS 0.
@@ -622,7 +638,15 @@ impl SessionState {
             self.disk_bytes += size;
             return Delivered::OnDisk;
         }
-        self.queued_bytes += size;
+        if !self.can_stream
+            && limits.max_queued_policy == QueuePolicy::DropOldest
+            && self.queued_bytes.memory_is_full(size)
+        {
+            // It has given up all that it had, and others have the rest.
+            self.settle(grant.group.cloned(), grant.place);
+            return Delivered::Dropped(DropReason::MemoryFull);
+        }
+        self.queued_bytes.add(size);
         self.queue.push_back(Queued {
             message: Arc::clone(fanout.message()),
             qos: grant.qos,
@@ -636,7 +660,7 @@ impl SessionState {
 
     fn pop_queued(&mut self) -> Option<Queued> {
         let queued = self.queue.pop_front()?;
-        self.queued_bytes = self.queued_bytes.saturating_sub(queued.message.size() as u64);
+        self.queued_bytes.sub(queued.message.size() as u64);
         if self.queue.is_empty() && self.queue.capacity() > 64 {
             self.queue = VecDeque::new();
         }
@@ -701,6 +725,9 @@ impl SessionState {
                 self.unacknowledged += 1;
             }
         }
+        if self.guard.as_ref().is_some_and(|guard| guard.is_for_waiting()) && !self.has_waiting() {
+            self.guard = None;
+        }
         dropped
     }
 
@@ -745,14 +772,19 @@ impl SessionState {
         let identifiers = entry.identifiers().to_vec();
         let header = Header { qos, retain: entry.retain, dup: entry.was_sent, id: Some(id) };
         let place = self.resend_from;
-        if self.send_message(&message, header, &identifiers, now_ms).is_ok() {
+        let may = self.permits(message.topic());
+        if !may {
+            tally(|tally| tally.not_authorized += 1);
+        }
+        if may && self.send_message(&message, header, &identifiers, now_ms).is_ok() {
             if let Some(entry) = self.inflight.at_mut(place) {
                 entry.was_sent = true;
             }
             self.step_on();
             self.unacknowledged += 1;
         } else {
-            // Larger than this connection takes: discarded as if it had been acknowledged [MQTT-3.1.2-25, v5].
+            // Larger than this connection takes, or not for this client any more: discarded as if it had been acknowledged
+            // [MQTT-3.1.2-25, v5].
             self.step_on();
             self.end(place, id);
             let gone = self.inflight.finish(place);
@@ -947,7 +979,7 @@ impl SessionState {
         for queued in std::mem::take(&mut self.queue) {
             match queued.group() {
                 Some(group) => {
-                    self.queued_bytes = self.queued_bytes.saturating_sub(queued.message.size() as u64);
+                    self.queued_bytes.sub(queued.message.size() as u64);
                     taken.push(Returned { group, message: queued.message, place: queued.place });
                 }
                 None => kept.push_back(queued),

@@ -21,6 +21,7 @@ use crate::broker::Shared;
 use crate::config::{Limits, QueuePolicy};
 use crate::dispatch::Fanout;
 use crate::message::Message;
+use crate::session::memory::{QueuedBytes, QueuedMemory};
 use crate::session::state::{HEAD_BYTES, HEAD_MESSAGES};
 use crate::session::{Backlog, BacklogRead, Debt, Delivered, DropReason, Grant, Returned, Session};
 
@@ -38,13 +39,13 @@ pub(crate) struct Group {
     handed: Mutex<BTreeSet<u64>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     members: Vec<Member>,
     /// Whose turn it is.
     next: usize,
     queue: VecDeque<Queued>,
-    queued_bytes: u64,
+    queued_bytes: QueuedBytes,
     backlog: Backlog,
     /// Bytes of what was left to the disk, about.
     disk_bytes: u64,
@@ -65,11 +66,19 @@ struct Member {
 }
 
 impl Group {
-    pub(crate) fn new(share_name: &str, filter: Arc<str>) -> Self {
+    /// A group without members, whose queue counts among those of `memory`.
+    pub(crate) fn new(share_name: &str, filter: Arc<str>, memory: &Arc<QueuedMemory>) -> Self {
         Self {
             share_name: share_name.into(),
             filter,
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner {
+                members: Vec::new(),
+                next: 0,
+                queue: VecDeque::new(),
+                queued_bytes: QueuedBytes::new(memory),
+                backlog: Backlog::default(),
+                disk_bytes: 0,
+            }),
             has_more: AtomicBool::new(false),
             recorded_members: AtomicUsize::new(0),
             handed: Mutex::default(),
@@ -187,7 +196,8 @@ impl Group {
         let can_stream = place != 0 && shared.can_stream;
         let is_over = |inner: &Inner| {
             (!can_stream && inner.queue.len() >= limits.max_queued_messages as usize)
-                || inner.queued_bytes + inner.disk_bytes + size > limits.max_queued_bytes
+                || inner.queued_bytes.get() + inner.disk_bytes + size > limits.max_queued_bytes
+                || (!can_stream && inner.queued_bytes.memory_is_full(size))
         };
         if size > limits.max_queued_bytes
             || (is_over(&inner) && limits.max_queued_policy == QueuePolicy::Refuse)
@@ -202,7 +212,13 @@ impl Group {
             self.give_up(shared, oldest.place);
             dropped = true;
         }
-        let head_is_full = inner.queue.len() >= HEAD_MESSAGES || inner.queued_bytes + size > HEAD_BYTES;
+        if !can_stream && inner.queued_bytes.memory_is_full(size) {
+            self.give_up(shared, place);
+            return Delivered::Dropped(DropReason::MemoryFull);
+        }
+        let head_is_full = inner.queue.len() >= HEAD_MESSAGES
+            || inner.queued_bytes.get() + size > HEAD_BYTES
+            || inner.queued_bytes.memory_is_full(size);
         self.has_more.store(true, Ordering::Release);
         if can_stream && (inner.backlog.is_behind() || (head_is_full && !inner.queue.is_empty())) {
             let handed = self.handed.lock().clone();
@@ -214,7 +230,7 @@ impl Group {
             }
             return Delivered::OnDisk;
         }
-        inner.queued_bytes += size;
+        inner.queued_bytes.add(size);
         inner.queue.push_back(Queued { message: Arc::clone(fanout.message()), place });
         // A member may have got room after it was asked and before it could see that something waits.
         self.hand_out(shared, &mut inner, fanout.now_ms());
@@ -224,7 +240,7 @@ impl Group {
     /// Puts a message back that a member didn't acknowledge, before everything that is queued.
     fn take_back(&self, message: Arc<Message>, place: u64) {
         let mut inner = self.inner.lock();
-        inner.queued_bytes += message.size() as u64;
+        inner.queued_bytes.add(message.size() as u64);
         inner.queue.push_front(Queued { message, place });
         self.handed.lock().remove(&place);
         self.has_more.store(true, Ordering::Release);
@@ -237,7 +253,7 @@ impl Group {
         }
         let mut inner = self.inner.lock();
         let expired = self.hand_out(shared, &mut inner, now_ms);
-        if inner.queue.len() < HEAD_MESSAGES / 2 && inner.queued_bytes < HEAD_BYTES / 2 {
+        if inner.queue.len() < HEAD_MESSAGES / 2 && inner.queued_bytes.get() < HEAD_BYTES / 2 {
             self.read_more(shared, &mut inner);
         }
         expired
@@ -262,7 +278,7 @@ impl Group {
             let size = debt.message.size() as u64;
             if inner.backlog.take(debt.place) {
                 inner.disk_bytes = inner.disk_bytes.saturating_sub(size);
-                inner.queued_bytes += size;
+                inner.queued_bytes.add(size);
                 inner.queue.push_back(Queued { message: debt.message, place: debt.place });
             }
         }
@@ -272,7 +288,7 @@ impl Group {
         }
         let limits = &shared.config.limits;
         while limits.max_queued_policy == QueuePolicy::DropOldest
-            && inner.queued_bytes + inner.disk_bytes > limits.max_queued_bytes
+            && inner.queued_bytes.get() + inner.disk_bytes > limits.max_queued_bytes
             && let Some(oldest) = inner.pop()
         {
             self.give_up(shared, oldest.place);
@@ -336,7 +352,7 @@ pub(crate) fn give_back(taken: Vec<Returned>) {
 impl Inner {
     fn pop(&mut self) -> Option<Queued> {
         let queued = self.queue.pop_front()?;
-        self.queued_bytes = self.queued_bytes.saturating_sub(queued.message.size() as u64);
+        self.queued_bytes.sub(queued.message.size() as u64);
         Some(queued)
     }
 

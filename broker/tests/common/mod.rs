@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::{Broker, BrokerConfig, ListenerConfig, MessageHook};
+use broker::{Broker, BrokerConfig, ListenerConfig, ListenerLimits, MessageHook};
 use mqtt_protocol::{
     Ack, ConnAck, Connect, FrameStatus, Outgoing, Packet, PacketId, ProtocolVersion, QoS, ReasonCode,
     Subscribe, SubscribeFiltersBuf, SubscriptionOptions, UserProperties, encode_publish,
@@ -47,16 +47,20 @@ pub async fn listen(broker: Broker) -> Harness {
 
 /// The same, for anonymous clients or not.
 pub async fn listen_for(broker: Broker, allow_anonymous: bool) -> Harness {
+    listen_within(broker, allow_anonymous, ListenerLimits::default()).await
+}
+
+/// The same, with limits of the listener's own.
+pub async fn listen_within(broker: Broker, allow_anonymous: bool, limits: ListenerLimits) -> Harness {
     let listener = broker
         .listen(ListenerConfig {
-            name: "tcp".into(),
-            address: ([127, 0, 0, 1], 0).into(),
             allow_anonymous,
-            max_connections: 10_000,
+            limits,
+            ..ListenerConfig::tcp("tcp", ([127, 0, 0, 1], 0).into())
         })
         .await
         .unwrap();
-    Harness { broker, port: listener.local_addr.port() }
+    Harness { broker, port: listener.address().unwrap().port() }
 }
 
 pub struct Client {

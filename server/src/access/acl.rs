@@ -1,7 +1,9 @@
 //! The access rules of a configuration: `[acl]`, in the file itself and in one beside it.
 //!
 //! The rules of the configuration come first, then those of the file. Where there is a section `[acl]` with either key, what
-//! no rule allows is denied, an empty file included: a file that lost its contents must not open the broker.
+//! no rule allows is denied. A file without a rule is refused: one that lost its contents neither opens the broker nor closes it.
+//!
+//! Only a user name that an authenticator has proven counts. A Client Identifier is taken for what it says.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -31,6 +33,15 @@ pub enum AclLoadError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The file has no rule.
+    #[error(
+        "the file of access rules {} has none; write `deny all all \"#\"` if nothing is to be allowed",
+        path.display()
+    )]
+    Empty {
+        /// The file.
+        path: PathBuf,
     },
     /// Rules aren't understood.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
@@ -73,6 +84,8 @@ impl Acl {
             // Before the file is read: a change meanwhile is seen later.
             seen = stamp(path);
             match read(path).map(|text| parse_text(&text, &path.display().to_string())) {
+                // As good as lost: it is being written, or the disk was full.
+                Ok(Ok(more)) if more.is_empty() => return Err(AclLoadError::Empty { path: path.clone() }),
                 Ok(Ok(more)) => rules.extend(more),
                 Ok(Err(more)) => faults.extend(more),
                 Err(source) => return Err(AclLoadError::Read { path: path.clone(), source }),
@@ -136,11 +149,12 @@ pub(super) fn is_open(acl: Option<&Acl>, who: &Publisher) -> bool {
 /// What the client's own rules say, else those of the configuration; where either exists, nothing else is allowed.
 pub(super) fn decide(acl: Option<&Acl>, who: &Publisher, action: Action<'_>) -> Decision {
     let subject = Subject {
-        client_id: Some(&who.client_id),
-        username: who.username(),
+        client_id: Some(&*who.client_id).filter(|id| !id.is_empty()),
+        // What an anonymous client calls itself gives it nothing.
+        username: who.identity.authenticator.as_ref().and(who.username()),
         groups: &who.identity.groups,
         address: who.address.ip(),
-        listener: Some(&who.listener),
+        listener: Some(&*who.listener).filter(|name| !name.is_empty()),
     };
     let request = match action {
         Action::Publish { topic, qos, retain } => Request::Publish { topic, qos, retain },
@@ -190,13 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_rules_denies_and_no_section_doesn_t() {
+    fn a_file_without_rules_is_refused_and_no_section_allows() {
         assert!(Acl::load(&config(None, None)).unwrap().is_none());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("acl");
         fs::write(&path, "").unwrap();
-        let empty = Acl::load(&config(None, Some(&path))).unwrap().unwrap();
-        assert_eq!(publish(&empty, "a"), Decision::Deny(NO_RULE.into()));
+        assert!(matches!(Acl::load(&config(None, Some(&path))), Err(AclLoadError::Empty { .. })));
+        fs::write(&path, "# soon\n\n").unwrap();
+        assert!(matches!(Acl::load(&config(None, Some(&path))), Err(AclLoadError::Empty { .. })));
         let none = Acl::load(&config(Some(&[]), None)).unwrap().unwrap();
         assert_eq!(publish(&none, "a"), Decision::Deny(NO_RULE.into()));
     }
@@ -230,9 +245,34 @@ mod tests {
         assert!(acl.refresh().is_err());
         assert_eq!(publish(&acl, "c"), Decision::Allow);
         assert!(!acl.refresh().unwrap(), "told once");
+        fs::write(&path, "").unwrap();
+        assert!(acl.refresh().is_err());
+        assert_eq!(publish(&acl, "c"), Decision::Allow);
         fs::remove_file(&path).unwrap();
         assert!(acl.refresh().is_err());
         assert_eq!(publish(&acl, "c"), Decision::Allow);
+    }
+
+    #[test]
+    fn a_user_name_counts_when_it_is_proven() {
+        let acl = Acl::load(&config(Some(&["allow publish user ada \"a\""]), None)).unwrap();
+        let ask = |authenticator: Option<&str>| {
+            let identity = broker::Identity {
+                username: Some("ada".into()),
+                authenticator: authenticator.map(Into::into),
+                ..broker::Identity::default()
+            };
+            let who = Publisher {
+                client_id: "c".into(),
+                identity: Arc::new(identity),
+                address: broker::PeerAddress::Unix,
+                listener: "tcp".into(),
+            };
+            let qos = mqtt_protocol::QoS::AtMostOnce;
+            decide(acl.as_ref(), &who, Action::Publish { topic: "a", qos, retain: false })
+        };
+        assert_eq!(ask(Some("users")), Decision::Allow);
+        assert_eq!(ask(None), Decision::Deny(NO_RULE.into()));
     }
 
     #[test]

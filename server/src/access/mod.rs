@@ -248,15 +248,15 @@ impl Access {
     fn refresh_acl(&self) {
         let before = self.current.load_full();
         let Some(mut acl) = before.acl.clone() else { return };
-        let result = acl.refresh();
-        let is_changed = matches!(result, Ok(true));
-        match result {
+        let is_changed = match acl.refresh() {
             Ok(false) => return,
-            Ok(true) => tracing::info!(rules = acl.rules.len(), "access rules read again"),
+            Ok(true) => true,
             Err(error) => {
                 tracing::error!(error = crate::cli::chain(&error), "the access rules of before go on");
+                false
             }
-        }
+        };
+        let rules = acl.rules.len();
         let after = Prepared {
             methods: before.methods.clone(),
             by_listener: before.by_listener.clone(),
@@ -266,6 +266,8 @@ impl Access {
         let replaced = self.current.compare_and_swap(&before, Arc::new(after));
         if Arc::ptr_eq(&replaced, &before) && is_changed {
             self.changed();
+            // Now they hold.
+            tracing::info!(rules, "access rules read again");
         }
     }
 

@@ -106,7 +106,12 @@ fn explain(args: &ExplainArgs, outer: &ConfigArgs, environment: &Environment) ->
         address: args.address,
         listener: args.listener.as_deref(),
     };
-    let (answer, by) = answer(rules.as_deref(), &subject, request(args)?);
+    let (answer, by) = match request(args)? {
+        Request::Publish { topic, .. } if topic.starts_with('$') => {
+            (DENY, "topics that begin with $ are the broker's own".to_owned())
+        }
+        request => answer(rules.as_deref(), &subject, request),
+    };
     let out = Output::stdout();
     if args.json {
         out.json(&json!({ "decision": answer, "by": by }))?;

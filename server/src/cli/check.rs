@@ -11,6 +11,7 @@ use crate::access::Access;
 use crate::config::{ConfigError, ConfigErrors, Environment, Inputs, Loaded, MissingSecrets, Setting};
 use crate::rules::RuleFileError;
 use crate::server::{self, RulesError};
+use crate::tls::Certificates;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct CheckArgs {
@@ -79,6 +80,14 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
             return refused(vec![json!({ "message": text })], Vec::new());
         }
         return Err(Failure::new(Exit::Refused, text));
+    }
+    if let Err(faults) = Certificates::load(&loaded.config.listeners) {
+        if args.json {
+            let faults = faults.iter().map(|fault| json!({ "message": fault.to_string() })).collect();
+            return refused(faults, Vec::new());
+        }
+        let text = faults.iter().map(|fault| format!("error: {fault}\n")).collect::<String>();
+        return Err(Failure::rendered(Exit::Refused, text));
     }
     let mut unconnected = rules.unconnected(&connectors);
     if unchecked {

@@ -1,9 +1,10 @@
-//! The command line: `tidegate serve | demo | check | rules | dead-letters | acl | passwd | sql | pub | sub | version`.
+//! The command line: `tidegate serve | demo | check | acl | certs | passwd | rules | dead-letters | sql | pub | sub | version`.
 //!
 //! Without a subcommand the demo runs, or the server when a configuration is named (`--config`, `TIDEGATE_CONFIG`).
 //! Results go to standard output, everything else to standard error; [`Exit`] lists the exit codes.
 
 mod acl;
+mod certs;
 mod check;
 mod dead_letters;
 mod exit;
@@ -94,6 +95,8 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Make certificates for development.
+    Certs(certs::CertsArgs),
     /// Evaluate one SQL statement on one message, without a server.
     Sql(sql::SqlArgs),
     /// Publish messages; flags as in mosquitto_pub.
@@ -125,6 +128,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Rules(args)) => rules::run(args, &cli.config, environment),
         Some(Command::Reload(args)) => reload::run(&args, &cli.config, environment),
         Some(Command::DeadLetters(args)) => dead_letters::run(&args, &cli.config, environment),
+        Some(Command::Certs(args)) => certs::run(&args),
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),

@@ -40,8 +40,9 @@ impl ServeArgs {
 
 pub(super) fn run(args: &ServeArgs, environment: &Environment) -> Result<Exit, Failure> {
     let mut loaded = args.config.load(environment)?;
-    if let (Some(port), Some(listener)) = (args.port, loaded.config.listeners.first_mut()) {
-        listener.address.set_port(port);
+    let addresses = loaded.config.listeners.iter_mut().find_map(|listener| listener.address.as_mut());
+    if let (Some(port), Some(address)) = (args.port, addresses) {
+        address.set_port(port);
     }
     crate::log::start(&loaded.config.log, environment).map_err(|error| Failure::new(Exit::Refused, error))?;
     block_on(Threads::PerCore, serve(&loaded, &args.config.set, environment))
@@ -163,7 +164,9 @@ pub(crate) fn cannot_start(error: StartError) -> Failure {
                 ),
             )
         }
-        StartError::Rules(_) | StartError::Access(_) => Failure::new(Exit::Refused, chain(&error)),
+        StartError::Rules(_) | StartError::Access(_) | StartError::Certificates(_) => {
+            Failure::new(Exit::Refused, chain(&error))
+        }
         _ => Failure::new(Exit::Failed, chain(&error)),
     }
 }

@@ -14,7 +14,7 @@ use super::secrets::{self, Secret};
 use super::source::{Origin, Place, Sources};
 use super::tree::{self, Path};
 use super::validate::{self, Finding};
-use super::{Config, ConfigError, ConfigErrors, Environment, MAX_ERRORS};
+use super::{Config, ConfigError, ConfigErrors, Environment, Listener, MAX_ERRORS};
 
 /// The listener of a configuration that names none, as text, so that variables can change it by name.
 const DEFAULT_LISTENERS: &str = "\
@@ -156,6 +156,12 @@ fn of_layers(layers: &[Layer], inputs: &Inputs<'_>) -> Result<Loaded, ConfigErro
                         Some(secret) => errors.push(redacted(place, &at, secret)),
                         None => errors.push(ConfigError { place, message, help }),
                     }
+                }
+                // What is missing may have been taken out for its fault.
+                Finding::Missing { .. } if !errors.is_empty() => {}
+                Finding::Missing { at, message } => {
+                    let place = tree::span_of(&tree, &at).and_then(|span| reader.sources.place(&span));
+                    errors.push(ConfigError { place, message, help: None });
                 }
                 Finding::Warning(text) => warnings.push(text),
             }
@@ -386,7 +392,8 @@ fn make_paths_relative_to(config: &mut Config, folder: Option<&FsPath>) {
     let certificates = tls.flat_map(|tls| tls.files_mut());
     let authentication = config.authentication.values_mut().flat_map(|method| method.paths_mut());
     let others = [&mut config.data_dir, &mut config.rules_dir, &mut config.acl.file].into_iter().flatten();
-    for path in others.chain(certificates).chain(authentication) {
+    let listeners = config.listeners.iter_mut().flat_map(Listener::paths_mut);
+    for path in others.chain(certificates).chain(authentication).chain(listeners) {
         *path = folder.join(&*path);
     }
 }

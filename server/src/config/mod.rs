@@ -16,6 +16,7 @@ mod authentication;
 mod effective;
 mod error;
 mod layers;
+mod listeners;
 mod load;
 mod model;
 mod overrides;
@@ -25,6 +26,8 @@ mod tree;
 mod units;
 mod validate;
 
+#[cfg(test)]
+mod listener_tests;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +40,7 @@ pub use self::authentication::{
 };
 pub use self::effective::{Change, Effective, Setting, changes};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
+pub use self::listeners::{ClientCertificates, ListenerTls, ListenerWebSocket, NamedCertificate, TlsVersion};
 pub(crate) use self::load::suggest;
 pub use self::load::{Inputs, Loaded, MissingSecrets, load, load_text};
 pub use self::model::{

@@ -14,6 +14,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
+use super::listeners::{ListenerTls, ListenerWebSocket};
 use super::units::{ByteSize, Period};
 
 /// The whole configuration.
@@ -90,9 +91,25 @@ pub struct Listener {
     /// What is spoken here. Default: `tcp`.
     #[serde(default)]
     pub kind: ListenerKind,
-    /// IP address and port; port 0 lets the system choose one.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
+    /// IP address and port; port 0 lets the system choose one. Every kind but `unix` needs it.
+    #[serde(default, deserialize_with = "some_address", skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// The socket's file; for `unix`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Permissions of the socket's file, as in chmod. Default `0660`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Proxies that have to say by the PROXY protocol, version 2, whose connection it is; nobody else may connect then.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxy_protocol: Vec<AddressRange>,
+    /// Certificates; for `tls`, `wss` and `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+    /// Settings of WebSocket; for `ws`, `wss` and `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<ListenerWebSocket>,
     /// Whether clients that give no credentials are let in. Default: false.
     #[serde(default)]
     pub allow_anonymous: bool,
@@ -103,6 +120,9 @@ pub struct Listener {
     /// Connections open at one time. Default 100,000, range 1 to 10,000,000.
     #[serde(default = "Listener::default_max_connections")]
     pub max_connections: u32,
+    /// What is allowed here otherwise than `[limits]` say. Default: nothing.
+    #[serde(default)]
+    pub limits: ListenerLimits,
 }
 
 impl Listener {
@@ -111,10 +131,16 @@ impl Listener {
         Self {
             name: "tcp".to_owned(),
             kind: ListenerKind::Tcp,
-            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883),
+            address: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883)),
+            path: None,
+            mode: None,
+            proxy_protocol: Vec::new(),
+            tls: None,
+            websocket: None,
             allow_anonymous: true,
             authentication: None,
             max_connections: Self::default_max_connections(),
+            limits: ListenerLimits::default(),
         }
     }
 
@@ -130,16 +156,30 @@ pub enum ListenerKind {
     /// MQTT over plain TCP.
     #[default]
     Tcp,
-    /// MQTT over TLS. Not available yet.
+    /// MQTT over TLS.
     Tls,
-    /// MQTT over WebSocket. Not available yet.
+    /// MQTT over WebSocket.
     Ws,
-    /// MQTT over WebSocket and TLS. Not available yet.
+    /// MQTT over WebSocket and TLS.
     Wss,
-    /// MQTT over a Unix socket. Not available yet.
+    /// MQTT over a Unix socket.
     Unix,
-    /// Any of them, told apart by the first bytes. Not available yet.
+    /// Any of them but a Unix socket, told apart by the first byte.
     Auto,
+}
+
+impl ListenerKind {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+            Self::Unix => "unix",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// What one client, one message, one session and one rule may use.
@@ -165,6 +205,9 @@ pub struct Limits {
     pub max_queued_bytes: ByteSize,
     /// Messages queued for one session, where they are kept in memory alone. Default 10,000, range 1 to 100,000,000.
     pub max_queued_messages: u32,
+    /// Bytes of the messages that wait in memory for all sessions together; 0: a quarter of the memory that the process may
+    /// have. Default 0, range 0 to 1 TiB.
+    pub max_queued_memory: ByteSize,
     /// What happens to a message that doesn't fit the queue. Default `drop_oldest`.
     pub max_queued_policy: QueuePolicy,
     /// Bytes that wait in memory for one client's socket. Default 4 MiB, range 64 KiB to 1 GiB.
@@ -191,10 +234,23 @@ pub struct Limits {
     pub max_connect_packet_size: ByteSize,
     /// Connections at one time on all listeners. Default 1,000,000, range 1 to 10,000,000.
     pub max_connections: u32,
+    /// Connections at one time that are on their way to MQTT: through TLS, WebSocket, a proxy's header. Default 4,096, range 1 to
+    /// 1,000,000.
+    pub max_handshakes: u32,
     /// What telling who clients are may cost.
     pub authentication: AuthenticationLimits,
     /// When somebody who fails to prove who they are has to wait.
     pub lockout: LockoutConfig,
+    /// Connections at one time of one address, in IPv6 of one network of 64 bits. Default 0 (any), range 0 to 10,000,000.
+    pub max_connections_per_address: u32,
+    /// Clients connected at one time under one user name. Default 0 (any), range 0 to 10,000,000.
+    pub max_connections_per_user: u32,
+    /// Connections accepted in one second on all listeners. Default 0 (any), range 0 to 1,000,000.
+    pub max_connect_rate: u32,
+    /// Messages that one client publishes in one second. Default 0 (any), range 0 to 10,000,000.
+    pub max_publish_rate: u32,
+    /// Bytes that one client publishes in one second. Default 0 (any), range 0 to 1 TiB.
+    pub max_publish_bytes_rate: ByteSize,
     /// What one rule may use.
     pub rules: RuleLimits,
 }
@@ -211,6 +267,7 @@ impl Default for Limits {
             will_after_crash: Period::secs(30),
             max_queued_bytes: ByteSize::gib(1),
             max_queued_messages: 10_000,
+            max_queued_memory: ByteSize::bytes(0),
             max_queued_policy: QueuePolicy::DropOldest,
             max_outbound_bytes: ByteSize::mib(4),
             max_publish_pause: Period::millis(100),
@@ -224,11 +281,34 @@ impl Default for Limits {
             connect_timeout: Period::secs(10),
             max_connect_packet_size: ByteSize::kib(16),
             max_connections: 1_000_000,
+            max_handshakes: 4_096,
             authentication: AuthenticationLimits::default(),
             lockout: LockoutConfig::default(),
+            max_connections_per_address: 0,
+            max_connections_per_user: 0,
+            max_connect_rate: 0,
+            max_publish_rate: 0,
+            max_publish_bytes_rate: ByteSize::bytes(0),
             rules: RuleLimits::default(),
         }
     }
+}
+
+/// What one listener allows where it isn't what `[limits]` say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerLimits {
+    /// Largest packet accepted here. Default: that of `[limits]`; the same range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_packet_size: Option<ByteSize>,
+    /// Connections accepted in one second here; those of `[limits]` count beside it. Default 0 (any), range 0 to 1,000,000.
+    pub max_connect_rate: u32,
+    /// Messages that one client publishes here in one second. Default: that of `[limits]`; the same range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_publish_rate: Option<u32>,
+    /// Bytes that one client publishes here in one second. Default: those of `[limits]`; the same range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_publish_bytes_rate: Option<ByteSize>,
 }
 
 /// What happens to a message that doesn't fit a session's queue.
@@ -391,6 +471,11 @@ impl Default for Sys {
     fn default() -> Self {
         Self { interval: Period::secs(10) }
     }
+}
+
+/// Reads an address that may be left out.
+fn some_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(deserializer).map(Some)
 }
 
 /// Reads an IP address with a port; host names are refused, since what they mean may change between two starts.

@@ -48,7 +48,7 @@ fn an_empty_file_is_the_default() {
     assert_eq!(config, Config::default());
     assert_eq!(path, None);
     assert_eq!(warnings, Vec::<String>::new());
-    assert!(config.listeners.iter().all(|listener| listener.address.ip().is_loopback()));
+    assert!(config.listeners.iter().all(|listener| listener.is_local()));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn every_kind_of_value_is_read() {
     assert_eq!(config.rules_dir.as_deref(), Some(Path::new("/srv/rules")));
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.listeners[0].kind, ListenerKind::Tcp);
-    assert_eq!(config.listeners[0].address, "[::1]:2883".parse().unwrap());
+    assert_eq!(config.listeners[0].address, "[::1]:2883".parse().ok());
     assert_eq!(config.listeners[0].max_connections, 5);
     assert_eq!(config.limits.max_packet_size, ByteSize::mib(2));
     assert_eq!(config.limits.max_keep_alive.as_duration(), Duration::from_secs(90));
@@ -130,7 +130,7 @@ fn variables_override_the_file() {
             ("TIDEGATE_DATA_DIR", "/data"),
         ]),
     );
-    assert_eq!(config.listeners[1].address, "127.0.0.1:3".parse().unwrap());
+    assert_eq!(config.listeners[1].address, "127.0.0.1:3".parse().ok());
     assert!(config.listeners[0].allow_anonymous);
     assert!(!config.listeners[1].allow_anonymous);
     assert_eq!(config.limits.max_packet_size, ByteSize::mib(3));
@@ -145,7 +145,7 @@ fn variables_change_the_default_listener() {
     let Loaded { config, .. } =
         load(None, &env(&[("TIDEGATE_LISTENERS__TCP__ADDRESS", "127.0.0.1:4883")])).unwrap();
     assert_eq!(config.listeners.len(), 1);
-    assert_eq!(config.listeners[0].address, "127.0.0.1:4883".parse().unwrap());
+    assert_eq!(config.listeners[0].address, "127.0.0.1:4883".parse().ok());
     assert!(config.listeners[0].allow_anonymous);
 }
 
@@ -302,10 +302,25 @@ error: /etc/tidegate/tidegate.toml:1:2: unknown key `listener` in the top level
 
 #[test]
 fn sections_to_come_are_refused_as_such() {
-    for section in ["acl", "tls"] {
-        let text = refused(&format!("[{section}]\nx = 1\n"), &none());
-        assert!(text.contains(&format!("[{section}] is not available yet in this version")), "{text}");
-    }
+    let text = refused("[tls]\nx = 1\n", &none());
+    assert!(text.contains("[tls] is not available yet in this version"), "{text}");
+}
+
+#[test]
+fn access_rules_are_read_where_they_stand() {
+    let config = accepted("[acl]\nrules = ['allow all all \"#\"']\nfile = 'acl.txt'\n", &none());
+    assert_eq!(config.acl.file.as_deref(), Some(Path::new("/etc/tidegate/acl.txt")));
+    assert_refused(
+        "[acl]\nrules = [\n  'allow all all \"#\"',\n  'allow write all \"a\"',\n]\n",
+        &none(),
+        r#"
+error: /etc/tidegate/tidegate.toml:4:3: acl.rules: at character 7: expected `publish`, `subscribe` or `all`, found `write`
+  |
+4 |   'allow write all "a"',
+  |   ^^^^^^^^^^^^^^^^^^^^^
+  help: docs/authorisation.md has the words of a rule
+"#,
+    );
 }
 
 #[test]
@@ -448,18 +463,6 @@ error: environment variable TIDEGATE_SYS__INTERVAL: sys.interval is 2d, must be 
 }
 
 #[test]
-fn what_is_not_available_yet_is_refused() {
-    for kind in ["tls", "ws", "wss", "unix", "auto"] {
-        let text = refused(
-            &format!("[[listeners]]\nname = 'x'\nkind = '{kind}'\naddress = '127.0.0.1:1'\n"),
-            &none(),
-        );
-        assert!(text.contains(&format!("listeners of kind \"{kind}\" are not available yet")), "{text}");
-        assert!(text.contains("tidegate.toml:3:8"), "{text}");
-    }
-}
-
-#[test]
 fn listeners_must_be_told_apart() {
     let two = |second_name: &str, second_address: &str| {
         format!(
@@ -495,8 +498,14 @@ const RANGES: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("limits", "max_session_expiry", "'0s'", "'36500d'", "'-1s'", "'36501d'"),
     ("limits", "max_queued_bytes", "'64KiB'", "'1TiB'", "65535", "1099511627777"),
     ("limits", "max_queued_messages", "1", "100000000", "0", "100000001"),
+    ("limits", "max_queued_memory", "0", "'1TiB'", "-1", "1099511627777"),
     ("limits", "max_outbound_bytes", "'64KiB'", "'1GiB'", "65535", "1073741825"),
     ("limits", "max_publish_pause", "'0s'", "'60s'", "'-1s'", "'61s'"),
+    ("limits", "max_connections_per_address", "0", "10000000", "-1", "10000001"),
+    ("limits", "max_connections_per_user", "0", "10000000", "-1", "10000001"),
+    ("limits", "max_connect_rate", "0", "1000000", "-1", "1000001"),
+    ("limits", "max_publish_rate", "0", "10000000", "-1", "10000001"),
+    ("limits", "max_publish_bytes_rate", "0", "'1TiB'", "-1", "1099511627777"),
     ("limits", "max_topic_levels", "1", "128", "0", "129"),
     ("limits", "max_client_id_bytes", "23", "65535", "22", "65536"),
     ("limits", "max_user_properties", "0", "65535", "-1", "65536"),
@@ -507,6 +516,7 @@ const RANGES: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("limits", "connect_timeout", "'1s'", "'600s'", "'999ms'", "'601s'"),
     ("limits", "max_connect_packet_size", "'1KiB'", "'1MiB'", "1023", "1048577"),
     ("limits", "max_connections", "1", "10000000", "0", "10000001"),
+    ("limits", "max_handshakes", "1", "1000000", "0", "1000001"),
     ("limits.rules", "statement_bytes", "'1KiB'", "'64KiB'", "1023", "65537"),
     ("limits.rules", "operators", "64", "8192", "63", "8193"),
     ("limits.rules", "depth", "1", "64", "0", "65"),
@@ -542,6 +552,19 @@ fn ranges_hold_at_both_ends_and_end_there() {
             let text = refused(&format!("[{section}]\n{key} = {value}\n"), &none());
             assert!(text.contains(&format!("{section}.{key}")), "{text}");
             assert!(text.contains("tidegate.toml:2:"), "{text}");
+        }
+    }
+    for (key, ends) in [
+        ("max_packet_size", [("1023", false), ("1024", true), ("'256MiB'", true), ("268435457", false)]),
+        ("max_connect_rate", [("-1", false), ("0", true), ("1000000", true), ("1000001", false)]),
+        ("max_publish_rate", [("-1", false), ("0", true), ("10000000", true), ("10000001", false)]),
+        ("max_publish_bytes_rate", [("-1", false), ("0", true), ("'1TiB'", true), ("1099511627777", false)]),
+    ] {
+        for (value, good) in ends {
+            let text = format!(
+                "[[listeners]]\nname = 'a'\naddress = '127.0.0.1:1'\nlimits = {{ {key} = {value} }}\n"
+            );
+            assert_eq!(read(&text, &none()).is_ok(), good, "{key} = {value}");
         }
     }
     for (value, good) in [(0, false), (1, true), (10_000_000, true), (10_000_001, false)] {

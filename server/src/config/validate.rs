@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use access::acl::{RULES_MAX, parse_line};
 use actions::Connectors;
 use actions::config::{AuthKind, ConnectorConfig};
 
 use super::authentication::AuthenticatorConfig;
-use super::model::{Config, Limits, Listener, ListenerKind, RuleLimits, Store};
+use super::listeners;
+use super::model::{AclConfig, Config, Limits, Listener, ListenerKind, ListenerLimits, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
 use super::units::{ByteSize, Period};
@@ -21,9 +23,22 @@ pub(super) enum Finding {
         message: String,
         help: Option<String>,
     },
+    /// Something isn't there.
+    Missing {
+        /// Where it should be.
+        at: Path,
+        message: String,
+    },
     /// It can, but is hardly meant so.
     Warning(String),
 }
+
+/// Smallest and largest of what may be the largest packet.
+const PACKET_SIZES: (ByteSize, ByteSize) = (ByteSize::kib(1), ByteSize::mib(256));
+/// Highest rates, in a second; zero means that there is no limit.
+const CONNECT_RATE_MAX: u32 = 1_000_000;
+const PUBLISH_RATE_MAX: u32 = 10_000_000;
+const BYTES_RATE_MAX: ByteSize = ByteSize::gib(1_024);
 
 /// Longest name of a listener, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -33,6 +48,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut check = Check { findings: Vec::new() };
     check.listeners(config);
     check.authentication(&config.authentication);
+    check.acl(&config.acl);
     check.limits(&config.limits);
     check.authentication_limits(&config.limits);
     check.rule_limits(&config.limits.rules);
@@ -112,25 +128,20 @@ impl Check {
                     None,
                 );
             }
-            if listener.kind != ListenerKind::Tcp {
-                self.error(
-                    at.clone().key("kind"),
-                    format!(
-                        "listeners of kind \"{}\" are not available yet in this version",
-                        kind_name(listener.kind)
-                    ),
-                    Some("write kind = \"tcp\""),
-                );
+            for fault in listeners::check(&at, listener) {
+                self.findings.push(match fault.is_missing {
+                    true => Finding::Missing { at: fault.at, message: fault.message },
+                    false => Finding::Error { at: fault.at, message: fault.message, help: None },
+                });
             }
-            if listener.address.port() != 0
-                && let Some(other) = addresses.insert(listener.address, name)
-            {
+            let place = listener.place();
+            let is_somewhere =
+                listener.address.map_or(listener.path.is_some(), |address| address.port() != 0);
+            if is_somewhere && let Some(other) = addresses.insert(place.clone(), name) {
+                let key = if listener.address.is_some() { "address" } else { "path" };
                 self.error(
-                    at.clone().key("address"),
-                    format!(
-                        "listeners \"{other}\" and \"{name}\" have the same address {}",
-                        listener.address
-                    ),
+                    at.clone().key(key),
+                    format!("listeners \"{other}\" and \"{name}\" have the same {key} {place}"),
                     None,
                 );
             }
@@ -145,6 +156,7 @@ impl Check {
                 );
             }
             self.listener_authentication(&list.clone().index(i), listener, &config.authentication);
+            self.listener_limits(&list.clone().index(i).key("limits"), name, &listener.limits);
             self.listener_warnings(listener, &config.authentication);
         }
     }
@@ -179,27 +191,49 @@ impl Check {
         }
     }
 
+    fn listener_limits(&mut self, at: &Path, name: &str, limits: &ListenerLimits) {
+        let largest = limits.max_packet_size.map(ByteSize::as_u64);
+        let bytes_rate = limits.max_publish_bytes_rate.map(ByteSize::as_u64);
+        for (key, value, min, max) in [
+            ("max_packet_size", largest, PACKET_SIZES.0.as_u64(), PACKET_SIZES.1.as_u64()),
+            ("max_connect_rate", Some(u64::from(limits.max_connect_rate)), 0, u64::from(CONNECT_RATE_MAX)),
+            ("max_publish_rate", limits.max_publish_rate.map(u64::from), 0, u64::from(PUBLISH_RATE_MAX)),
+            ("max_publish_bytes_rate", bytes_rate, 0, BYTES_RATE_MAX.as_u64()),
+        ] {
+            if let Some(value) = value
+                && !(min..=max).contains(&value)
+            {
+                self.error(
+                    at.clone().key(key),
+                    format!(
+                        "limits.{key} of listener \"{name}\" is {value}, must be between {min} and {max}"
+                    ),
+                    None,
+                );
+            }
+        }
+    }
+
     fn listener_warnings(&mut self, listener: &Listener, known: &BTreeMap<String, AuthenticatorConfig>) {
-        let Listener { name, address, .. } = listener;
+        let (name, place) = (&listener.name, listener.place());
         let methods = methods_of(listener, known);
         let is_plain = matches!(listener.kind, ListenerKind::Tcp | ListenerKind::Ws);
-        if is_plain && !address.ip().is_loopback() && methods.iter().any(|method| method.kind.shows_secrets())
-        {
+        if is_plain && !listener.is_local() && methods.iter().any(|method| method.kind.shows_secrets()) {
             self.findings.push(Finding::Warning(format!(
-                "listener \"{name}\" has clients show their passwords to everybody on the way to {address}: it has no TLS"
+                "listener \"{name}\" has clients show their passwords to everybody on the way to {place}: it has no TLS"
             )));
         }
         if !listener.allow_anonymous && methods.is_empty() {
             self.findings.push(Finding::Warning(format!(
                 "listener \"{name}\" lets nobody in: allow_anonymous is false, and it has no authentication"
             )));
-        } else if listener.allow_anonymous && methods.is_empty() && !address.ip().is_loopback() {
+        } else if listener.allow_anonymous && methods.is_empty() && !listener.is_local() {
             self.findings.push(Finding::Warning(format!(
-                "listener \"{name}\" lets everybody in who can reach {address}: allow_anonymous is true"
+                "listener \"{name}\" lets everybody in who can reach {place}: allow_anonymous is true"
             )));
-        } else if listener.allow_anonymous && !address.ip().is_loopback() {
+        } else if listener.allow_anonymous && !listener.is_local() {
             self.findings.push(Finding::Warning(format!(
-                "listener \"{name}\" lets everybody without credentials in who can reach {address}: allow_anonymous is true"
+                "listener \"{name}\" lets everybody without credentials in who can reach {place}: allow_anonymous is true"
             )));
         }
     }
@@ -217,6 +251,23 @@ impl Check {
             for (key, problem) in method.faults() {
                 let at = key.map_or_else(|| at.clone(), |key| at.clone().key(key));
                 self.error(at, format!("authentication.{name}: {problem}"), None);
+            }
+        }
+    }
+
+    fn acl(&mut self, acl: &AclConfig) {
+        let list = Path::keys(&["acl", "rules"]);
+        let rules = acl.rules.as_deref().unwrap_or_default();
+        if rules.len() > RULES_MAX {
+            let message = format!("acl.rules: has {} rules, more than the limit of {RULES_MAX}", rules.len());
+            self.error(list.clone(), message, None);
+        }
+        let source = "acl.rules".into();
+        for (number, rule) in rules.iter().enumerate() {
+            if let Err(fault) = parse_line(rule, &source, 1) {
+                let message = format!("acl.rules: at character {}: {}", fault.column, fault.message);
+                let help = "docs/authorisation.md has the words of a rule";
+                self.error(list.clone().index(number), message, Some(help));
             }
         }
     }
@@ -243,7 +294,20 @@ impl Check {
         let l = limits;
         let zero = ByteSize::bytes(0);
         let tib = ByteSize::gib(1024);
-        self.range("limits", "max_packet_size", l.max_packet_size, ByteSize::kib(1), ByteSize::mib(256), "");
+        self.range("limits", "max_packet_size", l.max_packet_size, PACKET_SIZES.0, PACKET_SIZES.1, "");
+        let connections = 10_000_000;
+        self.range(
+            "limits",
+            "max_connections_per_address",
+            l.max_connections_per_address,
+            0,
+            connections,
+            "",
+        );
+        self.range("limits", "max_connections_per_user", l.max_connections_per_user, 0, connections, "");
+        self.range("limits", "max_connect_rate", l.max_connect_rate, 0, CONNECT_RATE_MAX, "");
+        self.range("limits", "max_publish_rate", l.max_publish_rate, 0, PUBLISH_RATE_MAX, "");
+        self.range("limits", "max_publish_bytes_rate", l.max_publish_bytes_rate, zero, BYTES_RATE_MAX, "");
         self.range("limits", "receive_maximum", l.receive_maximum, 1, u16::MAX, "");
         self.range("limits", "max_keep_alive", l.max_keep_alive, Period::ZERO, Period::secs(65_535), "");
         self.range("limits", "will_after_crash", l.will_after_crash, Period::ZERO, Period::secs(3_600), "");
@@ -257,6 +321,7 @@ impl Check {
         );
         self.range("limits", "max_queued_bytes", l.max_queued_bytes, ByteSize::kib(64), tib, "");
         self.range("limits", "max_queued_messages", l.max_queued_messages, 1, 100_000_000, "");
+        self.range("limits", "max_queued_memory", l.max_queued_memory, zero, tib, "");
         self.range("limits", "max_topic_levels", l.max_topic_levels, 1, 128, "");
         self.range("limits", "max_client_id_bytes", l.max_client_id_bytes, 23, u16::MAX, "");
         self.range(
@@ -287,6 +352,7 @@ impl Check {
             "",
         );
         self.range("limits", "max_connections", l.max_connections, 1, 10_000_000, "");
+        self.range("limits", "max_handshakes", l.max_handshakes, 1, 1_000_000, "");
         self.range("limits", "max_inflight", l.max_inflight, 1, u16::MAX, "");
         self.range(
             "limits",
@@ -371,15 +437,4 @@ fn is_name(name: &str) -> bool {
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         && !name.contains("__")
-}
-
-fn kind_name(kind: ListenerKind) -> &'static str {
-    match kind {
-        ListenerKind::Tcp => "tcp",
-        ListenerKind::Tls => "tls",
-        ListenerKind::Ws => "ws",
-        ListenerKind::Wss => "wss",
-        ListenerKind::Unix => "unix",
-        ListenerKind::Auto => "auto",
-    }
 }

@@ -207,7 +207,7 @@ fn config_for(port: u16) -> Config {
     // The rules post to the receiver beside the broker.
     let allow_private = vec![AddressRange::from(IpAddr::V4(Ipv4Addr::LOCALHOST))];
     Config {
-        listeners: vec![Listener { address, ..Listener::local_default() }],
+        listeners: vec![Listener { address: Some(address), ..Listener::local_default() }],
         actions: Actions { allow_private },
         ..Config::default()
     }

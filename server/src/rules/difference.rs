@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::file::{LoadedAction, LoadedRule};
+use super::file::LoadedRule;
 
 /// Names of rules, each list in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -32,7 +32,7 @@ impl RuleDifference {
         for rule in after {
             match gone.remove(rule.name.as_str()) {
                 None => difference.added.push(rule.name.clone()),
-                Some(old) if !is_same(old, rule) => difference.changed.push(rule.name.clone()),
+                Some(old) if old.definition != rule.definition => difference.changed.push(rule.name.clone()),
                 Some(_) => {}
             }
         }
@@ -41,24 +41,4 @@ impl RuleDifference {
         difference.removed = gone.into_keys().map(str::to_owned).collect();
         difference
     }
-}
-
-/// Whether two rules were read from the same settings, wherever they stood.
-fn is_same(one: &LoadedRule, other: &LoadedRule) -> bool {
-    let action = |one: &LoadedAction, other: &LoadedAction| {
-        one.config == other.config && one.on_remove == other.on_remove
-    };
-    one.sql == other.sql
-        && one.enabled == other.enabled
-        && one.description == other.description
-        && one.tags == other.tags
-        && one.skip_empty == other.skip_empty
-        && one.on_remove == other.on_remove
-        && one.actions.len() == other.actions.len()
-        && one.actions.iter().zip(&other.actions).all(|(one, other)| action(one, other))
-        && match (&one.error_action, &other.error_action) {
-            (None, None) => true,
-            (Some(one), Some(other)) => action(one, other),
-            _ => false,
-        }
 }

@@ -2,9 +2,10 @@
 //!
 //! What failed by the time a message is admitted (a template, a republish, a full queue) is in one document, and the error
 //! action runs within the message's admission; for a message that the broker refuses it doesn't run at all. A delivery that
-//! ends later without success sets it off by itself, with a document that names that one: a task takes the jobs from a
-//! bounded queue and publishes or enqueues. Where both the action and the error action have an outbox, what the error action
-//! is owed is in the frame with which the item leaves the action's outbox. Its own failure is logged and counted, no more.
+//! ends later without success sets it off by itself, with a document that names that one. Where the action has an outbox, it
+//! is not lost with the process: what an error action with an outbox is owed is in the frame with which the item leaves the
+//! action's own, and what one republishes is published, and safe, before the item leaves. In all other cases a task takes the
+//! jobs from a bounded queue. Its own failure is logged and counted, no more.
 //!
 //! Either way what it publishes carries the trail of the message, with this rule added: a ring of rules that feed each
 //! other through their error actions ends where it would come round.
@@ -13,13 +14,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
-use actions::{Aftermath, Ended, Endings, Failure, OnFailure, Request};
+use actions::{Aftermath, Ended, Endings, Failure, Heard, OnFailure, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::{Broker, InternalPublish};
 use parking_lot::Mutex;
 use rules_sql::Output;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -98,27 +100,30 @@ impl Endings for Hearing {
         rule.is_some_and(|rule| rule.running_error_action().is_some())
     }
 
-    fn ended(&self, ended: &Ended<'_>) -> Option<Aftermath> {
-        let shared = self.0.upgrade()?;
-        let (rule, action) = ended.outbox.split_once('/')?;
-        let rule = shared.rule(rule)?;
-        let message = ended.message?;
+    fn ended(&self, ended: &Ended<'_>) -> Heard {
+        let Some(shared) = self.0.upgrade() else { return Heard::Nothing };
+        let Some((rule, action)) = ended.outbox.split_once('/') else { return Heard::Nothing };
+        let (Some(rule), Some(message)) = (shared.rule(rule), ended.message) else { return Heard::Nothing };
         let error_message = ended.error.to_owned();
         if action == ERROR_ACTION {
             let now_ms = message.received_at_ms;
             let then = move |_| rule.error_action_failed(&error_message, now_ms);
-            return Some(Aftermath { debt: None, then: Box::new(then) });
+            return Heard::Owed(Aftermath { debt: None, then: Box::new(then) });
         }
-        let running = rule.running_error_action()?;
+        let Some(running) = rule.running_error_action() else { return Heard::Nothing };
+        let is_durable = running.is_durable();
         let origin = Origin::decode(ended.origin);
         let trail = origin.as_ref().map(|origin| shared.trail(&origin.trail)).unwrap_or_default();
         let message = Arc::new(KeptMessage::of_stored(message, origin.as_ref(), trail));
         let failed_resource = rule.resource(action).unwrap_or_default();
         let failure = FailedAction { failed_action: action.to_owned(), failed_resource, error_message };
-        if !running.is_durable() {
+        if rule.republishes_errors() {
+            return publish_now(&shared, &Job { rule, message, failure });
+        }
+        if !is_durable {
             let job = Job { rule, message, failure };
             let then = move |_| shared.error_jobs.set_off(job);
-            return Some(Aftermath { debt: None, then: Box::new(then) });
+            return Heard::Owed(Aftermath { debt: None, then: Box::new(then) });
         }
         let facts = message.facts();
         let owed = request(&shared, &rule, &facts, std::slice::from_ref(&failure)).and_then(|request| {
@@ -135,8 +140,22 @@ impl Endings for Hearing {
                 Err(error) => rule.error_action_failed(&error, message.facts().received_at_ms),
             }
         };
-        Some(Aftermath { debt, then: Box::new(then) })
+        Heard::Owed(Aftermath { debt, then: Box::new(then) })
     }
+}
+
+/// Publishes what an error action says of an item that is about to leave its outbox, and waits until that is safe: a crash
+/// before the item has left has it said again, and none has it lost. Called where waiting is allowed.
+fn publish_now(shared: &Arc<Shared>, job: &Job) -> Heard {
+    let Ok(runtime) = Handle::try_current() else { return Heard::Later };
+    if !shared.error_jobs.has_publisher() {
+        return Heard::Later;
+    }
+    job.rule.counters.error_actions.raise();
+    if let Err(error) = runtime.block_on(run_one(shared, job)) {
+        job.rule.error_action_failed(&error, job.message.facts().received_at_ms);
+    }
+    Heard::Done
 }
 
 /// An error action to be run on its own.
@@ -193,6 +212,11 @@ impl ErrorJobs {
         *self.publisher.lock() = publisher;
     }
 
+    /// Whether there is anybody who publishes.
+    fn has_publisher(&self) -> bool {
+        self.publisher.lock().is_some()
+    }
+
     /// Returns when every job so far has been run.
     pub(super) async fn flush(&self) {
         let (done, is_done) = oneshot::channel();
@@ -237,6 +261,7 @@ async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
                 properties,
                 message_expiry_interval_s: request.message_expiry_interval_s,
                 trail: job.message.trail.with(job.rule.id),
+                run_as: job.rule.run_as(),
             });
             let outcome = published.await;
             let counters = &running.counters;

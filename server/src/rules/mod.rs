@@ -1,6 +1,7 @@
 //! Rules: from files to what happens to a message.
 //!
-//! - `file.rs`: rule files into a [`RuleSet`], everything checked and compiled;
+//! - `file.rs`: rule files into a [`RuleSet`], everything checked and compiled; `source.rs`: where a fault stands;
+//! - `difference.rs`: what a change of rules changes;
 //! - `topic_index.rs`: which Topic Filters a topic fits;
 //! - `groups.rs`: the rules behind the same filters, and which of them a message is worth showing to;
 //! - `pipeline.rs`: [`RulePipeline`], the broker's hook: which rules a message is shown to, and how rules change;
@@ -35,6 +36,7 @@ mod pipeline;
 mod render;
 mod rule;
 mod sample;
+mod source;
 #[cfg(test)]
 mod tests;
 mod topic_index;

@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use actions::config::OnRemove;
 use actions::dead_letters::Outlets;
 use actions::{ActionConfigError, Connectors, Outlet, OutletSettings, TargetPolicy};
 use arc_swap::ArcSwap;
@@ -175,6 +176,12 @@ impl RulePipeline {
     /// Says who publishes what error actions say after the fact. Until then such a republish fails and is counted.
     pub fn attach(&self, publisher: Arc<dyn Publisher>) {
         self.shared.error_jobs.set_publisher(Some(publisher));
+    }
+
+    /// Takes back [`Self::attach`].
+    #[cfg(test)]
+    pub(super) fn detach(&self) {
+        self.shared.error_jobs.set_publisher(None);
     }
 
     /// Puts other rules in place of those that run, all or none. Queues of actions that stay, or only changed their

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use actions::config::OrderBy;
-use actions::{Early, Enqueued, ItemId, Outlet, OutletItem, Owing, RenderError, RepublishRequest, Request};
+use actions::{
+    ActionConfig, Early, Enqueued, ItemId, Outlet, OutletItem, Owing, RenderError, RepublishRequest, Request,
+};
 use broker::{ActionQueue, HookEffects, OwedToAction, Republish, Trail};
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
 use rules_sql::{CompiledRule, Evaluation, Outcome, Output};
@@ -56,6 +58,11 @@ impl EndEarly for HookEffects {
 impl Rule {
     pub(super) fn name(&self) -> &str {
         &self.loaded.name
+    }
+
+    /// User name whose rights it needs.
+    pub(super) fn run_as(&self) -> Option<Arc<str>> {
+        self.loaded.run_as.clone()
     }
 
     pub(super) fn filters(&self) -> &[String] {
@@ -340,6 +347,7 @@ impl Rule {
             retain: request.retain,
             properties,
             message_expiry_interval_s: request.message_expiry_interval_s,
+            run_as: self.run_as(),
         });
         None
     }
@@ -429,6 +437,12 @@ impl Rule {
     /// What an action acts upon.
     pub(super) fn resource(&self, action: &str) -> Option<String> {
         self.running(action).map(|(loaded, _)| loaded.config.resource())
+    }
+
+    /// Whether its error action is a republish.
+    pub(super) fn republishes_errors(&self) -> bool {
+        let loaded = self.loaded.error_action.as_ref();
+        loaded.is_some_and(|loaded| matches!(loaded.config, ActionConfig::Republish(_)))
     }
 
     /// The error action as it runs.

@@ -231,6 +231,7 @@ fn publish(topic: &str, payload: &str) -> InternalPublish {
         retain: false,
         properties: vec![],
         message_expiry_interval_s: None,
+        run_as: None,
         trail: broker::Trail::default(),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use proptest::prelude::*;
 use store::{FaultDisk, MessageId, MessageRecord, StoreOptions, StoredMessage};
 
-use super::super::burial::{Aftermath, Ended, Endings, Fate};
+use super::super::burial::{Aftermath, Buried, Ended, Ending, Endings, Fate, Heard};
 use super::super::{
     AnswerClass, BatchPolicy, Delivery, DeliveryError, DropReason, Envelope, Outgoing, Place, Sink, Snapshot,
 };
@@ -478,6 +478,8 @@ fn bounded(queue: QueueConfig) -> DeliveryConfig {
 struct Listener {
     heard: Mutex<Vec<(DropReason, Vec<u8>)>>,
     placed: Arc<Mutex<Vec<Position>>>,
+    /// What it says instead, the first ones first.
+    says: Mutex<Vec<Heard>>,
 }
 
 impl Endings for Listener {
@@ -485,15 +487,61 @@ impl Endings for Listener {
         true
     }
 
-    fn ended(&self, ended: &Ended<'_>) -> Option<Aftermath> {
+    fn ended(&self, ended: &Ended<'_>) -> Heard {
         assert_eq!((ended.outbox, ended.message.unwrap().topic.as_str()), (NAME, "t"));
         self.heard.lock().push((ended.reason, ended.origin.to_vec()));
+        if let Some(says) = self.says.lock().pop() {
+            return says;
+        }
         let placed = Arc::clone(&self.placed);
-        Some(Aftermath {
+        Heard::Owed(Aftermath {
             debt: Some(("rule/error_action".into(), b"debt".to_vec())),
             then: Box::new(move |position| placed.lock().push(position)),
         })
     }
+}
+
+#[tokio::test]
+async fn what_an_end_sets_off_comes_before_it_and_once() {
+    let (disk, listener) = (FaultDisk::default(), Arc::new(Listener::default()));
+    let options =
+        StoreOptions { segment_bytes: 64 * 1024, log_bytes_max: 200 * 1024, ..StoreOptions::default() };
+    let store = Arc::new(DurableStore::open_on(Arc::new(disk.clone()), options).unwrap().0);
+    let outbox = Outbox::new(Arc::clone(&store), NAME, RandomState::new())
+        .heard_by(Some(Arc::<Listener>::clone(&listener)));
+    let (position, token) =
+        append(&store, 1, 1, &encode(OrderBy::None, b"origin", &Note { publisher: 1, number: 1 }));
+    committed(&store, token).await;
+    let ending = Ending {
+        position: position.0,
+        id: outbox.id(position.0),
+        reason: DropReason::Refused,
+        error: "no".to_owned(),
+        attempts: 1,
+        first_attempt: None,
+        fate: Fate::DeadLetter,
+        is_heard: false,
+    };
+    let queued = |name| store.queue_len(QueueKey::Outbox { namespace: 0, name });
+    let bury = |ending| match outbox.bury(vec![ending]).remove(0) {
+        Buried::Again(ending) => Some(ending),
+        _ => None,
+    };
+    // It can't be done: nothing happens to the item, and it is asked again.
+    listener.says.lock().extend([Heard::Done, Heard::Later]);
+    let ending = bury(ending).expect("it stays");
+    assert_eq!((queued(NAME), letters(&store).len(), ending.is_heard), (1, 0, false));
+    // It is done, and then the store refuses: it is not done again.
+    let filler = QueueKey::Outbox { namespace: 0, name: "filler" };
+    for size in [4096, 256, 0] {
+        let body = vec![0; size];
+        while store.append(&[Record::Queued { queue: filler, id: None, body: &body }]).is_ok() {}
+    }
+    let ending = bury(ending).expect("the store is full");
+    assert_eq!((queued(NAME), letters(&store).len(), ending.is_heard), (1, 0, true));
+    assert!(bury(ending).is_some(), "it still is");
+    assert_eq!(listener.heard.lock().len(), 2, "asked twice, of which one was no");
+    assert_eq!(queued("rule/error_action"), 0);
 }
 
 #[tokio::test]

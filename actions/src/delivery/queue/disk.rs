@@ -66,6 +66,7 @@ impl<R: QueuedRequest> Queue<R> {
                     attempts: 0,
                     first_attempt: None,
                     fate: Fate::DeadLetter,
+                    is_heard: false,
                 });
                 continue;
             };

@@ -112,6 +112,37 @@ fn an_error_action_with_a_queue_has_an_outbox_too() {
     });
 }
 
+#[test]
+fn what_an_error_action_republishes_is_safe_before_the_failed_request_is_gone() {
+    let (disk, closed, failing) = (FaultDisk::default(), unused_address(), unused_address());
+    let text = format!(
+        "[rules.r]\nsql = \"SELECT v FROM 'in/#'\"\n[[rules.r.actions]]\nname = 'ops'\ntype = 'http'\nurl = 'http://{failing}/'\n[rules.r.error_action]\ntype = 'republish'\ntopic = 'errors/r'\n\
+         [rules.watch]\nsql = \"SELECT ruleName FROM 'errors/r'\"\n[[rules.watch.actions]]\nname = 'ops'\ntype = 'http'\nurl = 'http://{closed}/'\n"
+    );
+    // As long as nobody can publish, the request stays where it is.
+    let disk = process(&disk, &text, async |process| {
+        process.pipeline.detach();
+        let mut bodies = serve_at(failing, "400 Bad Request").await;
+        process.broker.publish(publish("in/x", "{\"v\":1}")).await.unwrap();
+        bodies.recv().await.unwrap();
+        until(|| delivery(&process.pipeline, 0).in_flight == 0).await;
+        assert_eq!((outbox(&process.store, "r/ops"), dead_letters(&process.store, "r/ops")), (1, 0));
+        assert_eq!(stats(&process.pipeline, "r").error_actions, 0);
+    });
+    // The next process has the same answer, and says so.
+    let disk = process(&disk, &text, async |process| {
+        let _bodies = serve_at(failing, "400 Bad Request").await;
+        until(|| dead_letters(&process.store, "r/ops") == 1).await;
+        let counted = stats(&process.pipeline, "r");
+        assert_eq!((counted.error_actions, counted.error_actions_failed), (1, 0));
+    });
+    process(&disk, &text, async |process| {
+        assert_eq!((outbox(&process.store, "r/ops"), dead_letters(&process.store, "r/ops")), (0, 1));
+        let mut documents = serve_at(closed, "200 OK").await;
+        assert_eq!(documents.recv().await.unwrap(), r#"{"ruleName":"r"}"#);
+    });
+}
+
 fn dead_letters(store: &DurableStore, name: &str) -> u64 {
     store.queue_len(QueueKey::DeadLetters { namespace: 0, name })
 }

@@ -1,0 +1,210 @@
+//! The certificates of listeners: read, judged whole, and read again when their files change.
+//!
+//! Files are looked at every few seconds, through symbolic links, so that a certificate manager needs to tell nobody. A
+//! change is taken when it has stayed the same from one look to the next, so that a key isn't read without its
+//! certificate. What doesn't hold together is refused, with an error in the log, and what was there stays. Connections that
+//! are open notice nothing.
+
+mod setup;
+mod validity;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use broker::TlsSetup;
+use parking_lot::Mutex;
+use tracing::{error, info, warn};
+
+use self::setup::{Made, make};
+use crate::config::{Listener, ListenerKind, ListenerTls};
+
+/// How often files are looked at for changes.
+const LOOK: Duration = Duration::from_secs(2);
+/// Days before the end of a certificate at which a warning is logged, and at each of the next ones again.
+const WARNING_DAYS: [i64; 3] = [30, 7, 1];
+const DAY_S: i64 = 24 * 3600;
+
+/// Why a listener's certificates can't be used. No secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("listener \"{listener}\": {key} \"{}\": {problem}", path.display())]
+pub struct TlsError {
+    /// The listener.
+    pub listener: String,
+    /// The key of the configuration that names the file.
+    pub key: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// The certificates of all listeners.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    listeners: BTreeMap<String, Watched>,
+}
+
+/// The certificates of one listener.
+#[derive(Debug)]
+struct Watched {
+    kind: ListenerKind,
+    config: ListenerTls,
+    setup: TlsSetup,
+    seen: Mutex<Seen>,
+}
+
+/// What was seen of its files, and said of its certificate.
+#[derive(Debug)]
+struct Seen {
+    /// The files that are in use, or that were refused.
+    judged: Vec<Stamp>,
+    /// The files at the last look.
+    last: Vec<Stamp>,
+    /// How many of [`WARNING_DAYS`] have been warned of, the end itself included.
+    warnings: usize,
+}
+
+/// What changes about a file when it is written, or another is put in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp(Option<(u64, u64, i64, i64, u64)>);
+
+impl Stamp {
+    fn of(path: &Path) -> Self {
+        let file = std::fs::metadata(path).ok();
+        Self(file.map(|file| (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size())))
+    }
+}
+
+fn stamps(config: &ListenerTls) -> Vec<Stamp> {
+    config.files().map(|path| Stamp::of(path)).collect()
+}
+
+impl Certificates {
+    /// Reads and judges the certificates of every listener that has some.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn load(listeners: &[Listener]) -> Result<Self, Vec<TlsError>> {
+        let mut loaded = BTreeMap::new();
+        let mut faults = Vec::new();
+        for listener in listeners {
+            let Some(config) = &listener.tls else { continue };
+            let seen = stamps(config);
+            match make(&listener.name, listener.kind, config, now_s()) {
+                Ok(made) => {
+                    let seen = Seen { judged: seen.clone(), last: seen, warnings: 0 };
+                    let setup = TlsSetup::new(made.config, Some(made.expires_at_s));
+                    let watched = Watched {
+                        kind: listener.kind,
+                        config: config.clone(),
+                        setup,
+                        seen: Mutex::new(seen),
+                    };
+                    watched.warn_of_end(&listener.name, now_s());
+                    loaded.insert(listener.name.clone(), watched);
+                }
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if faults.is_empty() { Ok(Self { listeners: loaded }) } else { Err(faults) }
+    }
+
+    /// What a listener shows and trusts.
+    pub fn setup(&self, listener: &str) -> Option<TlsSetup> {
+        self.listeners.get(listener).map(|watched| watched.setup.clone())
+    }
+
+    /// Looks at the files from time to time, for as long as the certificates are kept.
+    pub fn watch(self: &Arc<Self>) {
+        if self.listeners.is_empty() {
+            return;
+        }
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut looks = tokio::time::interval(LOOK);
+            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                looks.tick().await;
+                let Some(this) = this.upgrade() else { return };
+                // Files may be slow.
+                let look = tokio::task::spawn_blocking(move || this.look());
+                if let Err(error) = look.await {
+                    error!(%error, "certificates could not be looked at");
+                }
+            }
+        });
+    }
+
+    /// Looks once: takes what has changed and stayed so since the last look.
+    fn look(&self) {
+        for (name, watched) in &self.listeners {
+            let now = stamps(&watched.config);
+            let is_settled = {
+                let mut seen = watched.seen.lock();
+                let is_settled = now != seen.judged && now == seen.last;
+                seen.last.clone_from(&now);
+                is_settled
+            };
+            if is_settled {
+                watched.take(name, now);
+            }
+            watched.warn_of_end(name, now_s());
+        }
+    }
+
+    /// Reads every file again at once.
+    pub fn reload(&self) {
+        for (name, watched) in &self.listeners {
+            watched.take(name, stamps(&watched.config));
+        }
+    }
+}
+
+impl Watched {
+    fn take(&self, name: &str, stamps: Vec<Stamp>) {
+        self.seen.lock().judged = stamps;
+        match make(name, self.kind, &self.config, now_s()) {
+            Ok(Made { config, expires_at_s }) => {
+                self.setup.replace(config, Some(expires_at_s));
+                self.seen.lock().warnings = 0;
+                info!(
+                    listener = name,
+                    expires_in_days = (expires_at_s - now_s()) / DAY_S,
+                    "certificates reloaded"
+                );
+            }
+            Err(fault) => error!(%fault, "certificates are refused; those that were there stay"),
+        }
+    }
+
+    fn warn_of_end(&self, listener: &str, now_s: i64) {
+        let Some(left_s) = self.setup.expires_at_s().map(|end| end - now_s) else { return };
+        let due = due_warnings(left_s);
+        let mut seen = self.seen.lock();
+        if due > seen.warnings {
+            seen.warnings = due;
+            if left_s <= 0 {
+                error!(listener, "the listener's certificate has expired: clients refuse it");
+            } else {
+                warn!(listener, days_left = left_s / DAY_S, "the listener's certificate expires soon");
+            }
+        }
+    }
+}
+
+/// How many warnings are due for a certificate with this much time left.
+fn due_warnings(left_s: i64) -> usize {
+    WARNING_DAYS.iter().map(|days| days * DAY_S).chain([0]).filter(|limit_s| left_s <= *limit_s).count()
+}
+
+/// Seconds since the epoch.
+fn now_s() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
