@@ -21,7 +21,7 @@ use crate::config::{
     RuleLimits, Setting, changes, default_data_dir,
 };
 use crate::log::{self, LogError};
-use crate::rules::{PipelineError, RuleDifference, RulePipeline, RuleSet};
+use crate::rules::{BookError, RuleBook, RuleDifference, RuleSet};
 use crate::server::{self, RulesError, Server};
 use crate::tls::Certificates;
 
@@ -41,9 +41,9 @@ pub enum ReloadError {
     /// Rules are refused.
     #[error("rules are refused")]
     Rules(#[source] RulesError),
-    /// Rules can't be run, or would leave something behind.
+    /// Rules can't be run, have a name that is taken, or would leave something behind.
     #[error("the rules can't be put in place")]
-    Pipeline(#[source] PipelineError),
+    Book(#[source] BookError),
     /// The log takes no such level.
     #[error("the log can't be changed")]
     Log(#[source] LogError),
@@ -58,6 +58,7 @@ impl ReloadError {
             }
             Self::Connectors(faults) => faults.iter().map(ToString::to_string).collect(),
             Self::Rules(RulesError::Faults { faults }) => faults.iter().map(ToString::to_string).collect(),
+            Self::Book(error) => error.faults(),
             other => vec![chain(other)],
         }
     }
@@ -90,7 +91,7 @@ pub struct Reloader {
     path: Option<PathBuf>,
     flags: Vec<Assignment>,
     environment: Environment,
-    pipeline: RulePipeline,
+    book: RuleBook,
     access: Arc<Access>,
     certificates: Arc<Certificates>,
     running: Mutex<Running>,
@@ -120,7 +121,7 @@ impl Reloader {
             path: loaded.path.clone(),
             flags: flags.to_vec(),
             environment: environment.clone(),
-            pipeline: server.rules().clone(),
+            book: server.rule_book().clone(),
             access: Arc::clone(server.access()),
             certificates: Arc::clone(server.certificates()),
             running: Mutex::new(Running { config: loaded.config.clone(), settings }),
@@ -143,9 +144,10 @@ impl Reloader {
         let mut running = self.running.lock();
         let Fresh { config, effective, rules, connectors, access, told } = self.read(&running)?;
         // The one step that may still fail comes first.
-        self.pipeline
-            .replace_all(&rules, &server::targets(&config), &connectors)
-            .map_err(ReloadError::Pipeline)?;
+        let limits = server::rule_limits(&config.limits.rules);
+        self.book
+            .replace_files(&rules, &limits, &server::targets(&config), &connectors)
+            .map_err(ReloadError::Book)?;
         self.access.apply(access);
         self.certificates.reload();
         log::set_level(&config.log, &self.environment).map_err(ReloadError::Log)?;
@@ -180,20 +182,24 @@ impl Reloader {
         let changed = changes(&running.settings, fresh.effective.settings());
         let config = with_live_parts(&running.config, fresh.config);
         let access = self.access.prepare(&config).map_err(ReloadError::Access)?;
-        let connectors =
-            server::connectors(&config, &self.pipeline.connectors()).map_err(ReloadError::Connectors)?;
+        let connectors = server::connectors(&config, &self.book.pipeline().connectors())
+            .map_err(ReloadError::Connectors)?;
         let home = match self.path.as_deref().and_then(Path::parent) {
             Some(folder) => folder.to_owned(),
             None => config.data_dir.clone().unwrap_or_else(|| default_data_dir(&self.environment)),
         };
         let rules = server::load_rules(&config, &home).map_err(ReloadError::Rules)?;
-        self.pipeline.check(&rules, &server::targets(&config), &connectors).map_err(ReloadError::Pipeline)?;
+        let limits = server::rule_limits(&config.limits.rules);
+        let difference = self
+            .book
+            .check_files(&rules, &limits, &server::targets(&config), &connectors)
+            .map_err(ReloadError::Book)?;
         let warnings = fresh.warnings.into_iter().chain(rules.warnings().map(ToString::to_string)).collect();
         let changes = changed
             .into_iter()
             .map(|change| KeyChange { needs_restart: needs_restart(&change.key), change })
             .collect();
-        let told = Reloaded { changes, rules: self.pipeline.difference(&rules), warnings };
+        let told = Reloaded { changes, rules: difference, warnings };
         Ok(Fresh { config, effective: fresh.effective, rules, connectors, access, told })
     }
 }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Reload, ReloadSlot, Services};
 use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
-use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
+use crate::rules::{BookError, PipelineSettings, RuleBook, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
 use crate::tls::{Certificates, TlsError};
 
@@ -45,7 +45,7 @@ pub enum StartError {
     },
     /// The rules can't be run.
     #[error("the rules can't be run")]
-    Rules(#[source] PipelineError),
+    Rules(#[source] BookError),
     /// The connectors can't be used.
     #[error("{}", sentences(.0))]
     Connectors(Vec<ConnectorError>),
@@ -82,7 +82,7 @@ pub enum RulesError {
 #[derive(Debug)]
 pub struct Server {
     broker: Broker,
-    pipeline: RulePipeline,
+    book: RuleBook,
     access: Arc<Access>,
     certificates: Arc<Certificates>,
     listeners: Vec<BoundListener>,
@@ -105,7 +105,10 @@ impl Server {
         };
         let certificates = Certificates::load(&config.listeners).map_err(StartError::Certificates)?;
         let certificates = Arc::new(certificates);
-        let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
+        let limits = rule_limits(&config.limits.rules);
+        let book = RuleBook::start(rules.clone(), storage.data_dir(), &limits, &settings)
+            .map_err(StartError::Rules)?;
+        let pipeline = book.pipeline().clone();
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         access.watch();
         let hook = Arc::new(pipeline.clone());
@@ -143,7 +146,7 @@ impl Server {
             }
         }
         certificates.watch();
-        Ok(Self { broker, pipeline, access, certificates, listeners, admin: Mutex::new(admin), reload })
+        Ok(Self { broker, book, access, certificates, listeners, admin: Mutex::new(admin), reload })
     }
 
     /// The broker.
@@ -153,7 +156,12 @@ impl Server {
 
     /// The rules that run.
     pub fn rules(&self) -> &RulePipeline {
-        &self.pipeline
+        self.book.pipeline()
+    }
+
+    /// Who owns which rule, and how they change.
+    pub fn rule_book(&self) -> &RuleBook {
+        &self.book
     }
 
     /// Who may come in and what they may do.
@@ -190,7 +198,7 @@ impl Server {
             admin.close().await;
         }
         self.broker.shutdown(grace).await;
-        self.pipeline.shutdown(grace).await;
+        self.rules().shutdown(grace).await;
     }
 }
 

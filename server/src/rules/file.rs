@@ -3,7 +3,7 @@
 //! A file holds any number of `[rules.<name>]` tables. Every fault of every file is reported in one go, each with its
 //! file, line, rule and action. A rule that is not enabled is checked all the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ pub const ERROR_ACTION: &str = "error_action";
 #[derive(Debug, Clone, Default)]
 pub struct RuleSet {
     pub(super) rules: Vec<Arc<LoadedRule>>,
+    /// Names of those that don't run, whatever they say.
+    pub(super) suspended: Arc<HashSet<String>>,
 }
 
 /// One rule that was read, checked and compiled.
@@ -124,6 +126,11 @@ impl RuleSet {
         faults
     }
 
+    /// Whether a rule of these is to run.
+    pub(super) fn runs(&self, rule: &LoadedRule) -> bool {
+        rule.enabled && !self.suspended.contains(&rule.name)
+    }
+
     /// Returns how many rules there are, those that are not enabled included.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -138,6 +145,12 @@ impl RuleSet {
 }
 
 impl LoadedRule {
+    /// The definition as a value.
+    pub(super) fn definition_value(&self) -> serde_json::Value {
+        // It was printed from a value.
+        serde_json::from_str(&self.definition).unwrap_or_default()
+    }
+
     /// Returns the Topic Filters of the rule's FROM.
     #[must_use]
     pub fn filters(&self) -> &[String] {
@@ -372,7 +385,11 @@ impl<'l> Loader<'l> {
     }
 
     fn finish(self) -> Result<RuleSet, Vec<RuleFileError>> {
-        if self.errors.is_empty() { Ok(RuleSet { rules: self.rules }) } else { Err(self.errors) }
+        if self.errors.is_empty() {
+            Ok(RuleSet { rules: self.rules, ..RuleSet::default() })
+        } else {
+            Err(self.errors)
+        }
     }
 }
 

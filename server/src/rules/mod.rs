@@ -2,6 +2,7 @@
 //!
 //! - `file.rs`: rule files into a [`RuleSet`], everything checked and compiled; `source.rs`: where a fault stands;
 //! - `difference.rs`: what a change of rules changes;
+//! - `rulebook/`: [`RuleBook`], who owns which rule, versions, suspension;
 //! - `topic_index.rs`: which Topic Filters a topic fits;
 //! - `groups.rs`: the rules behind the same filters, and which of them a message is worth showing to;
 //! - `pipeline.rs`: [`RulePipeline`], the broker's hook: which rules a message is shown to, and how rules change;
@@ -35,6 +36,7 @@ mod parameters;
 mod pipeline;
 mod render;
 mod rule;
+mod rulebook;
 mod sample;
 mod source;
 #[cfg(test)]
@@ -50,5 +52,10 @@ pub use file::{ERROR_ACTION, LoadedRule, RuleSet, load_rules};
 pub(crate) use parameters::parameters;
 pub use pipeline::{PipelineError, PipelineSettings, RulePipeline};
 pub(crate) use render::Parameter;
+pub use rulebook::{
+    BookError, Changed, DEFINITION_BYTES_MAX, Expected, MemberChange, Owner, Prune, RuleBook, RuleChange,
+    RuleDelta, RuleEntry, STORED_RULES_MAX, Suspension, VERSION_BYTES_MAX, VERSIONS_MAX, Version,
+    member_changes,
+};
 pub(crate) use sample::{SampleMessage, SampleProperties};
 pub use topic_index::TopicIndex;

@@ -239,6 +239,16 @@ impl RulePipeline {
         self.verify(rules, &mut registry, &settings).map(drop)
     }
 
+    /// The same with the connectors and addresses that there are.
+    ///
+    /// # Errors
+    /// As [`RulePipeline::replace`].
+    pub fn check_rules(&self, rules: &RuleSet) -> Result<(), PipelineError> {
+        let mut registry = self.shared.registry.lock();
+        let settings = registry.outlet_settings.clone();
+        self.verify(rules, &mut registry, &settings).map(drop)
+    }
+
     /// What other rules would change, by their names.
     #[must_use]
     pub fn difference(&self, rules: &RuleSet) -> RuleDifference {
@@ -253,7 +263,7 @@ impl RulePipeline {
         registry: &mut Registry,
         settings: &OutletSettings,
     ) -> Result<Vec<(String, OnRemove)>, PipelineError> {
-        for rule in rules.rules.iter().filter(|rule| rule.enabled) {
+        for rule in rules.rules.iter().filter(|rule| rules.runs(rule)) {
             for action in rule.actions.iter().chain(&rule.error_action) {
                 Outlet::check(&action.config, &settings.connectors)
                     .and_then(|()| Outlet::check_store(&action.config, settings.store.as_ref()))
@@ -278,7 +288,7 @@ impl RulePipeline {
         let gone = self.verify(rules, registry, &settings)?;
         let before = std::mem::replace(&mut registry.outlet_settings, settings);
         let mut running = Vec::new();
-        for loaded in rules.rules.iter().filter(|rule| rule.enabled) {
+        for loaded in rules.rules.iter().filter(|rule| rules.runs(rule)) {
             running.push(Arc::new(shared.start(
                 loaded,
                 old_rules.get(loaded.name.as_str()).copied(),
