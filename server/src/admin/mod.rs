@@ -118,7 +118,14 @@ impl Services {
     /// The dead letters of a store, and the rules that run: their actions can send letters again.
     pub fn new(store: &Arc<DurableStore>, rules: Arc<dyn RunningRules>) -> Self {
         let letters = DeadLetters::new(Arc::clone(store));
-        Self { store: Arc::clone(store), letters, rules, reload: ReloadSlot::default(), since_ms: now_ms(), door: None }
+        Self {
+            store: Arc::clone(store),
+            letters,
+            rules,
+            reload: ReloadSlot::default(),
+            since_ms: now_ms(),
+            door: None,
+        }
     }
 
     /// Adds the HTTP interface, which is served beside the lines of JSON.
