@@ -4,6 +4,7 @@
 //! says when what waits for them may leave. When a queue's head in memory runs low, the next piece is read from disk: off
 //! the async workers, one read at a time for each queue and [`READS_MAX`] at a time for all.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,7 +209,12 @@ impl Shared {
             match ended {
                 Ok((reader, Ok(found))) => done(shared, Some(reader), Some(found)),
                 Ok((_, Err(error))) => {
-                    tracing::error!(%error, "a queue could not be read back from disk: it is tried again");
+                    if error.kind() == io::ErrorKind::StorageFull {
+                        // The store has raised its alarm; this is one of many queues.
+                        tracing::debug!(%error, "what a queue has next waits for room on the disk");
+                    } else {
+                        tracing::error!(%error, "a queue could not be read back from disk: it is tried again");
+                    }
                     tokio::time::sleep(READ_AGAIN).await;
                     done(shared, None, None);
                 }

@@ -109,8 +109,7 @@ impl Shared {
                 tracing::warn!(?reason, "the end of a session could not be recorded");
             }
             found.restored.sessions_expired += 1;
-            // One that is in the queue of wills is found there.
-            found.wills.extend(will.map(|will| *will).filter(|will| will.place == 0));
+            found.wills.extend(will.map(|will| *will));
             return;
         }
         found.restored.sessions += 1;
@@ -174,14 +173,22 @@ impl Shared {
 
     /// Finds the wills that are to be published whatever became of their sessions: their clients' connections are gone.
     fn restore_wills(&self, store: &DurableStore, wills: &mut Vec<WillMessage>) -> io::Result<()> {
+        // Those of sessions that ended just now have their places there by now.
+        let known: BTreeSet<u64> = wills.iter().map(|will| will.place).collect();
         let mut reader = store.reader(WILLS);
         let mut after = Position::NOWHERE;
         loop {
-            let found = reader.read(after, PIECE, usize::MAX)?;
+            let found = match reader.read(after, PIECE, usize::MAX) {
+                // What waits for room on a full disk is known: it was put there just now.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+                read => read?,
+            };
             let Some(last) = found.last() else { return Ok(()) };
             after = last.position;
             for debt in found {
-                let Some(message) = debt.message else { continue };
+                let Some(message) = debt.message.filter(|_| !known.contains(&debt.position.0)) else {
+                    continue;
+                };
                 let retain = debt.body.first().is_some_and(|retain| *retain != 0);
                 wills.push(WillMessage { place: debt.position.0, ..self.revive_will(&message, retain) });
             }

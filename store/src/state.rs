@@ -41,7 +41,7 @@ pub(crate) struct State {
 }
 
 /// Where a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) segment: u64,
     /// Where its frame begins.

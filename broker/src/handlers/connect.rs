@@ -1,5 +1,6 @@
 //! CONNECT: who may come in, which session they get, and what the CONNACK says.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -204,7 +205,7 @@ impl Connecting {
         now: Now,
     ) -> Result<Client, &'static str> {
         let limits = &shared.config.limits;
-        let (groups, at_work): (Vec<_>, _) = {
+        let (groups, at_work, retained): (Vec<_>, _, VecDeque<_>) = {
             let mut inner = self.session.lock();
             if inner.generation != self.generation {
                 return Err("another connection took the session over before the CONNACK");
@@ -223,6 +224,7 @@ impl Connecting {
             (
                 inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect(),
                 at_work,
+                std::mem::take(&mut inner.retained).into_iter().collect(),
             )
         };
         self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
@@ -258,11 +260,11 @@ impl Connecting {
             output_is_full: false,
             began_with_expiry: self.requested_expiry_s > 0,
             replies: Vec::new(),
-            owed: std::collections::VecDeque::new(),
+            owed: VecDeque::new(),
             aliases: Vec::new(),
             pause: None,
             run: None,
-            retained: std::collections::VecDeque::new(),
+            retained,
             groups,
         };
         client.pump_groups(now);

@@ -24,6 +24,7 @@ use store::{CommitToken, MessageRecord, QueueKey, QueueReader, Record, SessionKe
 
 use crate::config::Limits;
 use crate::dispatch::message_record;
+use crate::handlers::RetainedDelivery;
 use crate::message::{Message, Publisher};
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
@@ -79,6 +80,8 @@ pub(crate) struct SessionInner {
     pub(crate) is_loading: bool,
     /// Connections that aren't through with what they took on: those that are there, and those that left publishes on their way.
     at_work: u32,
+    /// Retained Messages that new Subscriptions were still being sent when the connection went: for the next one.
+    pub(crate) retained: Box<[RetainedDelivery]>,
     /// Reads its queue while that is behind.
     pub(crate) reader: Option<Box<QueueReader>>,
     /// The connection has asked to be woken when this is safe.
@@ -214,6 +217,7 @@ impl Session {
                 cold: None,
                 is_loading: false,
                 at_work: 0,
+                retained: Box::default(),
                 reader: None,
                 awaited: CommitToken::NOTHING_OWED,
                 drain_waiters: Vec::new(),

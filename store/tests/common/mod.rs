@@ -209,6 +209,27 @@ impl Model {
     }
 }
 
+/// Leaves no room on a disk for another byte.
+pub(crate) fn fill(disk: &FaultDisk) {
+    use store::Disk as _;
+    disk.set_capacity(u64::MAX);
+    disk.set_capacity(u64::MAX - disk.free_bytes().unwrap());
+    assert_eq!(disk.free_bytes().unwrap(), 0);
+}
+
+/// The files of a kind, in order.
+pub(crate) fn names(disk: &FaultDisk, extension: &str) -> Vec<String> {
+    use store::Disk as _;
+    let mut names = disk.names().unwrap();
+    names.retain(|name| name.ends_with(extension));
+    names.sort_unstable();
+    names
+}
+
+pub(crate) fn is_full(store: &DurableStore) -> bool {
+    matches!(store.health(), Health::Full { .. })
+}
+
 pub(crate) fn is_sound(store: &DurableStore) -> bool {
     store.health() == Health::Sound
 }
