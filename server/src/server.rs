@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Services};
-use crate::api::ApiServer;
+use crate::api::{ApiServer, Gateway};
 use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -126,7 +126,13 @@ impl Server {
         }
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
-        let api = api_server(config, storage).await;
+        let gateway = Gateway::new(
+            broker.clone(),
+            pipeline.clone(),
+            rule_limits(&config.limits.rules),
+            storage.durable(),
+        );
+        let api = api_server(config, storage, gateway).await;
         let admin = admin_socket(storage, &pipeline, api.as_ref());
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
@@ -149,7 +155,7 @@ impl Server {
             }
         }
         if let Some(api) = &api {
-            api.ready();
+            api.ready(&listeners);
         }
         certificates.watch();
         let (admin, api) = (Mutex::new(admin), Mutex::new(api));
@@ -241,11 +247,11 @@ fn admin_socket(storage: &Storage, pipeline: &RulePipeline, api: Option<&ApiServ
 }
 
 /// Opens the HTTP interface of administration. Messages matter more than it: a server that can't open it runs.
-async fn api_server(config: &Config, storage: &Storage) -> Option<ApiServer> {
+async fn api_server(config: &Config, storage: &Storage, gateway: Gateway) -> Option<ApiServer> {
     if !config.admin.enabled {
         return None;
     }
-    match ApiServer::open(&config.admin, storage.data_dir()).await {
+    match ApiServer::open(&config.admin, storage.data_dir(), gateway).await {
         Ok(api) => {
             tracing::info!(admin = %api.address(), "administration interface open");
             Some(api)

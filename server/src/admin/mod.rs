@@ -15,7 +15,7 @@ mod dead_letters;
 mod protocol;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::io;
@@ -33,8 +33,12 @@ use crate::api::SetupTokens;
 use crate::rules::{RulePipeline, RuleStats};
 
 pub use client::{AdminClient, AdminClientError};
+pub(crate) use counters::rule as counters_of;
+pub(crate) use dead_letters::{ChangeParams, ListParams, ShowParams, Verb};
 pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
+pub(crate) use protocol::{Code, Refusal};
 pub use socket::{CONNECTIONS_MAX, IDLE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
+pub(crate) use view::Shown;
 
 /// The socket's name in the data directory.
 const NAME: &str = "admin.sock";

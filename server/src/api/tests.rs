@@ -3,8 +3,13 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::*;
+use broker::{Broker, BrokerConfig};
 
+use super::*;
+use crate::rules::{PipelineSettings, RulePipeline, RuleSet};
+use crate::storage::Storage;
+
+mod running;
 mod security;
 
 /// An answer, taken apart.
@@ -57,8 +62,22 @@ fn anywhere() -> Admin {
     Admin { address: "127.0.0.1:0".parse().unwrap(), ..Admin::default() }
 }
 
+/// A broker without listeners and without rules, in memory.
+pub(super) fn gateway() -> Gateway {
+    gateway_of(&RuleSet::default(), &Storage::memory())
+}
+
+pub(super) fn gateway_of(rules: &RuleSet, storage: &Storage) -> Gateway {
+    let settings = PipelineSettings { store: storage.durable().cloned(), ..PipelineSettings::default() };
+    let pipeline = RulePipeline::new(rules, &settings).unwrap();
+    let config = BrokerConfig { sys_interval: std::time::Duration::ZERO, ..BrokerConfig::default() };
+    let broker = Broker::new(config, storage.store(), Some(Arc::new(pipeline.clone())));
+    pipeline.attach(Arc::new(broker.clone()));
+    Gateway::new(broker, pipeline, rules_sql::Limits::default(), storage.durable())
+}
+
 async fn open() -> ApiServer {
-    ApiServer::open(&anywhere(), None).await.unwrap()
+    ApiServer::open(&anywhere(), None, gateway()).await.unwrap()
 }
 
 #[tokio::test]
@@ -67,7 +86,7 @@ async fn health_is_open_and_readiness_follows_the_gateway() {
     let alive = get(api.address(), "/healthz").await;
     assert_eq!((alive.status, &*alive.body), (200, r#"{"status":"ok"}"#));
     assert_eq!(get(api.address(), "/readyz").await.problem(), (503, "unavailable".to_owned()));
-    api.ready();
+    api.ready(&[]);
     assert_eq!(get(api.address(), "/readyz").await.status, 200);
     api.not_ready();
     assert_eq!(get(api.address(), "/readyz").await.status, 503);
@@ -165,7 +184,7 @@ async fn closing_ends_connections_that_are_idle_and_frees_the_address() {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
     assert!(TcpStream::connect(address).await.is_err());
-    assert!(ApiServer::open(&Admin { address, ..anywhere() }, None).await.is_ok());
+    assert!(ApiServer::open(&Admin { address, ..anywhere() }, None, gateway()).await.is_ok());
 }
 
 #[test]
