@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Services};
-use crate::api::{ApiServer, Gateway};
+use crate::api::{ApiError, ApiServer, Gateway};
 use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
 use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -105,7 +105,7 @@ impl Server {
             hops: config.limits.rules.hops,
             store: storage.durable().cloned(),
         };
-        let certificates = Certificates::load(&config.listeners).map_err(StartError::Certificates)?;
+        let certificates = Certificates::load(config).map_err(StartError::Certificates)?;
         let certificates = Arc::new(certificates);
         let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
@@ -132,7 +132,7 @@ impl Server {
             rule_limits(&config.limits.rules),
             storage.durable(),
         );
-        let api = api_server(config, storage, gateway).await;
+        let api = api_server(config, storage, &certificates, gateway).await;
         let admin = admin_socket(storage, &pipeline, api.as_ref());
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
@@ -196,8 +196,9 @@ impl Server {
     pub fn setup_token(&self) -> Option<(SocketAddr, String)> {
         let api = self.api.lock();
         let api = api.as_ref().filter(|api| api.needs_setup())?;
-        match api.setup_tokens().make() {
-            Ok(token) => Some((api.address(), token)),
+        let address = api.address()?;
+        match api.make_setup_token() {
+            Ok(token) => Some((address, token)),
             Err(error) => {
                 tracing::error!(error = crate::cli::chain(&error), "there is no setup token");
                 None
@@ -207,7 +208,7 @@ impl Server {
 
     /// Where the HTTP interface of administration listens, if it is open.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.api.lock().as_ref().map(ApiServer::address)
+        self.api.lock().as_ref().and_then(ApiServer::address)
     }
 
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
@@ -229,7 +230,7 @@ impl Server {
 fn admin_socket(storage: &Storage, pipeline: &RulePipeline, api: Option<&ApiServer>) -> Option<AdminSocket> {
     let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
     let services = Services::new(store, Arc::new(pipeline.clone()));
-    let services = services.with_setup_tokens(api.map(ApiServer::setup_tokens));
+    let services = services.with_api(api);
     match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
@@ -246,24 +247,27 @@ fn admin_socket(storage: &Storage, pipeline: &RulePipeline, api: Option<&ApiServ
     }
 }
 
-/// Opens the HTTP interface of administration. Messages matter more than it: a server that can't open it runs.
-async fn api_server(config: &Config, storage: &Storage, gateway: Gateway) -> Option<ApiServer> {
-    if !config.admin.enabled {
-        return None;
-    }
-    match ApiServer::open(&config.admin, storage.data_dir(), gateway).await {
-        Ok(api) => {
-            tracing::info!(admin = %api.address(), "administration interface open");
-            Some(api)
+/// Makes the HTTP interface of administration and opens it to the network, unless that is turned off. Messages matter more
+/// than it: a server that can't open it runs.
+async fn api_server(
+    config: &Config,
+    storage: &Storage,
+    certificates: &Certificates,
+    gateway: Gateway,
+) -> Option<ApiServer> {
+    let failed = |error: &ApiError| {
+        let error = crate::cli::chain(error);
+        tracing::error!(error, "running without the administration interface");
+    };
+    let mut api =
+        ApiServer::open(&config.admin, storage.data_dir(), gateway).map_err(|error| failed(&error)).ok()?;
+    if config.admin.enabled {
+        match api.listen(config.admin.address, certificates.admin()).await {
+            Ok(admin) => tracing::info!(%admin, "administration interface open"),
+            Err(error) => failed(&error),
         }
-        Err(error) => {
-            tracing::error!(
-                error = crate::cli::chain(&error),
-                "running without the administration interface"
-            );
-            None
-        }
     }
+    Some(api)
 }
 
 /// Which addresses the actions of rules may connect to.
@@ -398,6 +402,8 @@ fn listener_config(
         endpoint,
         speaks,
         allow_anonymous: listener.allow_anonymous,
+        client_ids: listener.client_id.client_ids(),
+        takeover: listener.session_takeover.takeover(),
         max_connections: listener.max_connections,
         limits: broker::ListenerLimits {
             max_packet_size: listener.limits.max_packet_size.map(ByteSize::as_u32_saturating),

@@ -2,19 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Services;
 use super::counters::CountersParams;
 use super::dead_letters::{ListParams, ShowParams, Verb};
 use super::protocol::{Code, Refusal, Request};
-use crate::api::SETUP_TOKEN_AGE_MAX;
-
-/// Of a command that takes none.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoParams {}
 
 impl Services {
     pub(super) async fn carry_out(self: &Arc<Self>, request: Request) -> Result<Value, Refusal> {
@@ -33,24 +26,10 @@ impl Services {
                 let params: CountersParams = request.params()?;
                 self.blocking(move |services| services.counters(&params)).await
             }
-            "setup.token" => {
-                let NoParams {} = request.params()?;
-                self.blocking(Self::make_setup_token).await
-            }
             _ => Err(Refusal::new(
                 Code::UnknownCommand,
-                "expected dead_letters.list, dead_letters.show, dead_letters.redrive, dead_letters.drop, rules.counters or setup.token",
+                "expected dead_letters.list, dead_letters.show, dead_letters.redrive, dead_letters.drop or rules.counters",
             )),
-        }
-    }
-
-    fn make_setup_token(&self) -> Result<Value, Refusal> {
-        let Some(setup_tokens) = &self.setup_tokens else {
-            return Err(Refusal::new(Code::Refused, "the administration interface isn't open"));
-        };
-        match setup_tokens.make() {
-            Ok(token) => Ok(json!({ "setup_token": token, "good_for_s": SETUP_TOKEN_AGE_MAX.as_secs() })),
-            Err(error) => Err(Refusal::new(Code::Internal, crate::cli::chain(&error))),
         }
     }
 

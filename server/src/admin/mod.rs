@@ -12,6 +12,7 @@ mod client;
 mod commands;
 mod counters;
 mod dead_letters;
+mod http;
 mod protocol;
 mod socket;
 #[cfg(test)]
@@ -29,12 +30,13 @@ use store::DurableStore;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::api::SetupTokens;
+use crate::api::{ApiServer, OwnersDoor};
 use crate::rules::{RulePipeline, RuleStats};
 
 pub use client::{AdminClient, AdminClientError};
 pub(crate) use counters::rule as counters_of;
 pub(crate) use dead_letters::{ChangeParams, ListParams, ShowParams, Verb};
+pub use http::ApiClient;
 pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
 pub(crate) use protocol::{Code, Refusal};
 pub use socket::{CONNECTIONS_MAX, IDLE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
@@ -88,8 +90,8 @@ pub struct Services {
     rules: Arc<dyn RunningRules>,
     /// Wall clock when the gateway started, milliseconds since the epoch.
     since_ms: i64,
-    /// Of the HTTP interface, if it is open.
-    setup_tokens: Option<SetupTokens>,
+    /// Where HTTP comes in.
+    door: Option<OwnersDoor>,
 }
 
 /// The rules that run, as the administration sees them.
@@ -117,13 +119,13 @@ impl Services {
     /// The dead letters of a store, and the rules that run: their actions can send letters again.
     pub fn new(store: &Arc<DurableStore>, rules: Arc<dyn RunningRules>) -> Self {
         let letters = DeadLetters::new(Arc::clone(store));
-        Self { store: Arc::clone(store), letters, rules, since_ms: now_ms(), setup_tokens: None }
+        Self { store: Arc::clone(store), letters, rules, since_ms: now_ms(), door: None }
     }
 
-    /// Adds those who make setup tokens.
+    /// Adds the HTTP interface, which is served beside the lines of JSON.
     #[must_use]
-    pub fn with_setup_tokens(self, setup_tokens: Option<SetupTokens>) -> Self {
-        Self { setup_tokens, ..self }
+    pub fn with_api(self, api: Option<&ApiServer>) -> Self {
+        Self { door: api.map(ApiServer::owners_door), ..self }
     }
 }
 

@@ -11,7 +11,6 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,7 +94,7 @@ pub(super) struct Entry {
     at_ms: i64,
     /// Name of a user, or `token` and the token's name.
     who: String,
-    /// Address that the request came from.
+    /// Address that the request came from, or `uid:` and a number: a user of this machine, by the administration socket.
     from: String,
     /// `operationId` of the request.
     operation: String,
@@ -128,7 +127,7 @@ struct Inner {
 /// What is known of a request before it is answered.
 pub(super) struct Asked {
     pub(super) who: Option<String>,
-    pub(super) from: IpAddr,
+    pub(super) from: String,
     pub(super) operation: String,
     pub(super) target: String,
 }
@@ -157,7 +156,7 @@ impl Audit {
             number: inner.number,
             at_ms: now_ms(),
             who: cut(who),
-            from: asked.from.to_string(),
+            from: asked.from,
             operation: asked.operation,
             target: cut(if change.target.is_empty() { asked.target } else { change.target }),
             status,
@@ -278,7 +277,6 @@ pub(super) async fn list_audit(
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
     use std::os::unix::fs::PermissionsExt as _;
 
     use serde_json::json;
@@ -288,7 +286,7 @@ mod tests {
     fn asked(target: &str) -> Asked {
         Asked {
             who: Some("ada".to_owned()),
-            from: Ipv4Addr::LOCALHOST.into(),
+            from: "127.0.0.1".to_owned(),
             operation: "publish".to_owned(),
             target: target.to_owned(),
         }

@@ -4,7 +4,6 @@
 //! router, OpenAPI document and docs/api-routes.md never differ.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -89,7 +88,7 @@ async fn gate(State(door): State<Door>, mut request: Request, next: Next) -> Res
     let operation = operations.iter().find(|(of, _)| *of == method);
     let asked = changes.then(|| Asked {
         who: caller.as_ref().map(|caller| caller.name.clone()),
-        from: request.extensions().get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0.ip()),
+        from: request.extensions().get::<Peer>().map(Peer::place).unwrap_or_default(),
         operation: operation.map(|(_, id)| id.clone()).unwrap_or_default(),
         target: request.uri().path().to_owned(),
     });
@@ -120,7 +119,8 @@ fn caller(api: &Api, access: Access, request: &Request) -> Result<Option<auth::C
     if access == Access::Open {
         return Ok(None);
     }
-    api.auth.caller(request.headers())?.map(Some).ok_or_else(auth::unauthenticated)
+    let peer = request.extensions().get::<Peer>().copied();
+    api.auth.caller(request.headers(), peer)?.map(Some).ok_or_else(auth::unauthenticated)
 }
 
 /// Why somebody known may not.
@@ -203,6 +203,7 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(Access::Open, routes!(health::readiness))
         .add(Access::Open, routes!(document::openapi))
         .add(Access::Open, routes!(account::set_up))
+        .add(writes(Admin, "users"), routes!(account::make_setup_token))
         .add(Access::Open, routes!(account::sign_in))
         .add(Access::SignedIn, routes!(account::who_am_i))
         .add(Access::SignedIn, routes!(account::sign_out))

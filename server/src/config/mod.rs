@@ -38,7 +38,10 @@ pub use self::authentication::{
     JwtPlace, LockoutConfig,
 };
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
-pub use self::listeners::{ClientCertificates, ListenerTls, ListenerWebSocket, NamedCertificate, TlsVersion};
+pub use self::listeners::{
+    ClientCertificates, ClientIdRule, ListenerTls, ListenerWebSocket, NamedCertificate, SessionTakeover,
+    TlsVersion,
+};
 pub(crate) use self::load::suggest;
 pub use self::load::{Loaded, load, load_text};
 pub use self::model::{

@@ -56,7 +56,7 @@ pub(in super::super) struct SignedIn {
 /// Who asks.
 #[derive(Serialize, ToSchema)]
 pub(in super::super) struct WhoAmI {
-    /// Name of the user, or `token` and the token's name.
+    /// Name of the user, or `token` and the token's name, or `uid:` and a number: the gateway's owner.
     name: String,
     role: Role,
     /// What the token is held to; null: whatever the role may.
@@ -150,12 +150,31 @@ pub(in super::super) async fn set_up(
     Ok((change, StatusCode::NO_CONTENT))
 }
 
+/// A setup token that was made.
+#[derive(Serialize, ToSchema)]
+pub(in super::super) struct NewSetupToken {
+    /// It makes one administrator, within an hour.
+    setup_token: String,
+}
+
+/// Makes a setup token, with which an administrator can be made; the one before is void.
+#[utoipa::path(post, path = "/api/v1/setup-tokens", operation_id = "makeSetupToken", tag = "account",
+    responses((status = 201, description = "The token, this once", body = NewSetupToken)))]
+pub(in super::super) async fn make_setup_token(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<(StatusCode, Change, Json<NewSetupToken>), Problem> {
+    caller.must_be_unscoped()?;
+    let setup_token = api.blocking(|api| api.auth.make_setup_token().map_err(ChangeError::from)).await?;
+    Ok((StatusCode::CREATED, Change::of("setup token"), Json(NewSetupToken { setup_token })))
+}
+
 /// Begins a session: sets a cookie.
 #[utoipa::path(post, path = "/api/v1/session", operation_id = "signIn", tag = "account", request_body = SignIn,
     responses((status = 200, description = "The session began", body = SignedIn)))]
 pub(in super::super) async fn sign_in(
     State(api): State<Arc<Api>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     Json(body): Json<SignIn>,
 ) -> Result<Response, Problem> {
     if body.name.len() > NAME_BYTES_MAX || body.password.len() > *PASSWORD_BYTES.end() {
@@ -165,8 +184,7 @@ pub(in super::super) async fn sign_in(
     let begun = api.auth.sessions.begin(&body.name, user.stamp);
     let (secret, csrf_token) =
         begun.ok_or_else(|| Problem::new(Kind::Internal, "the system gives no random numbers"))?;
-    let cookie =
-        format!("{COOKIE_NAME}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}", AGE_MAX.as_secs());
+    let cookie = cookie(&api, &secret, AGE_MAX.as_secs());
     let change = Change::of(body.name.clone()).by(&body.name);
     let mut response =
         (change, Json(SignedIn { name: body.name, role: user.role, csrf_token })).into_response();
@@ -185,8 +203,14 @@ pub(in super::super) async fn sign_out(
         api.auth.sessions.end(digest);
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    set_cookie(&mut response, &format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"));
+    set_cookie(&mut response, &cookie(&api, "", 0));
     response
+}
+
+/// The session's cookie, for no script and no other site to see. With TLS it is sent over nothing else.
+fn cookie(api: &Api, secret: &str, age_s: u64) -> String {
+    let secure = if api.has_tls { "; Secure" } else { "" };
+    format!("{COOKIE_NAME}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age_s}{secure}")
 }
 
 fn set_cookie(response: &mut Response, cookie: &str) {
@@ -201,7 +225,7 @@ fn set_cookie(response: &mut Response, cookie: &str) {
 pub(in super::super) async fn who_am_i(Extension(caller): Extension<Caller>) -> Json<WhoAmI> {
     let csrf_token = match caller.by {
         By::Session(_, csrf) => Some(csrf),
-        By::Token => None,
+        By::Token | By::Socket => None,
     };
     Json(WhoAmI { name: caller.name, role: caller.role, scopes: caller.scopes, csrf_token })
 }

@@ -27,7 +27,11 @@ async fn start_with(config: Admin, storage: Storage) -> Running {
     let rules = RuleSet::from_texts([(Path::new("r.toml"), RULES)], &limits).unwrap();
     let gateway = gateway_of(&rules, &storage);
     let folder = tempfile::tempdir().unwrap();
-    let api = ApiServer::open(&config, Some(folder.path()), gateway.clone()).await.unwrap();
+    let api = {
+        let mut api = ApiServer::open(&config, Some(folder.path()), gateway.clone()).unwrap();
+        api.listen(config.address, None).await.unwrap();
+        api
+    };
     Running { api, gateway, _folder: folder }
 }
 

@@ -21,7 +21,7 @@ pub(super) async fn ask(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n{headers}\r\n{body}"
     );
-    send(api.address(), &request).await
+    send(api.address().unwrap(), &request).await
 }
 
 pub(super) fn bearer(token: &str) -> String {
@@ -46,12 +46,12 @@ pub(super) fn with_tokens() -> Admin {
 }
 
 async fn open_with(config: &Admin) -> ApiServer {
-    ApiServer::open(config, None, gateway()).await.unwrap()
+    listening(config, None).await
 }
 
 /// Makes an administrator and signs it in: its cookie and its CSRF token.
-async fn set_up(api: &ApiServer) -> (String, String) {
-    let setup_token = api.setup_tokens().make().unwrap();
+pub(super) async fn set_up(api: &ApiServer) -> (String, String) {
+    let setup_token = api.make_setup_token().unwrap();
     let body = json!({ "setup_token": setup_token, "name": "ada", "password": PASSWORD }).to_string();
     assert_eq!(ask(api, "POST", "/api/v1/setup", &[], &body).await.status, 204);
     assert_eq!(
@@ -226,7 +226,7 @@ async fn bodies_that_do_not_fit_are_problems() {
     }
     let text = "POST /api/v1/users HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\
                 Authorization: Bearer admin\r\n\r\n{}";
-    assert_eq!(send(api.address(), text).await.problem(), (415, "media_type".to_owned()));
+    assert_eq!(send(api.address().unwrap(), text).await.problem(), (415, "media_type".to_owned()));
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn nothing_is_changed_where_the_configuration_says_so() {
     let refused = ask(&api, "POST", "/api/v1/tokens", &admin, &body).await;
     assert_eq!(refused.problem(), (403, "read_only".to_owned()));
     assert_eq!(ask(&api, "GET", "/api/v1/tokens", &admin, "").await.status, 200);
-    let setup_token = api.setup_tokens().make().unwrap();
+    let setup_token = api.make_setup_token().unwrap();
     let body = json!({ "setup_token": setup_token, "name": "ada", "password": PASSWORD }).to_string();
     let refused = ask(&api, "POST", "/api/v1/setup", &[], &body).await;
     assert_eq!(refused.problem(), (403, "read_only".to_owned()));
@@ -275,17 +275,17 @@ async fn a_token_that_is_held_to_scopes_gives_no_more_than_it_has() {
 #[tokio::test]
 async fn one_name_has_one_owner() {
     let folder = tempfile::tempdir().unwrap();
-    let api = ApiServer::open(&anywhere(), Some(folder.path()), gateway()).await.unwrap();
+    let api = listening(&anywhere(), Some(folder.path())).await;
     let (cookie, csrf) = set_up(&api).await;
     let headers = [("Cookie", cookie.as_str()), ("X-CSRF-Token", csrf.as_str())];
     let body = json!({ "name": "viewer", "role": "viewer" }).to_string();
     assert_eq!(ask(&api, "POST", "/api/v1/tokens", &headers, &body).await.status, 201);
     api.close().await;
-    let error = ApiServer::open(&with_tokens(), Some(folder.path()), gateway()).await.unwrap_err();
+    let error = opened(&with_tokens(), Some(folder.path())).unwrap_err();
     let text = crate::cli::chain(&error);
     assert!(
         text.contains("token \"viewer\" is declared in the configuration ([[admin.tokens]]) and kept in"),
         "{text}"
     );
-    assert!(ApiServer::open(&anywhere(), Some(folder.path()), gateway()).await.is_ok());
+    assert!(opened(&anywhere(), Some(folder.path())).is_ok());
 }
