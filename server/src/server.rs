@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Reload, ReloadSlot, Services};
-use crate::api::{ApiError, ApiServer};
+use crate::api::{ApiError, ApiServer, Gateway};
 use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
 use crate::rules::{BookError, PipelineSettings, RuleBook, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -130,7 +130,13 @@ impl Server {
         }
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
-        let api = api_server(config, storage, &certificates).await;
+        let gateway = Gateway::new(
+            broker.clone(),
+            pipeline.clone(),
+            rule_limits(&config.limits.rules),
+            storage.durable(),
+        );
+        let api = api_server(config, storage, &certificates, gateway).await;
         let (admin, reload) = admin_socket(storage, &pipeline, api.as_ref()).unzip();
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
@@ -153,7 +159,7 @@ impl Server {
             }
         }
         if let Some(api) = &api {
-            api.ready();
+            api.ready(&listeners);
         }
         certificates.watch();
         let (admin, api) = (Mutex::new(admin), Mutex::new(api));
@@ -263,12 +269,18 @@ fn admin_socket(
 
 /// Makes the HTTP interface of administration and opens it to the network, unless that is turned off. Messages matter more
 /// than it: a server that can't open it runs.
-async fn api_server(config: &Config, storage: &Storage, certificates: &Certificates) -> Option<ApiServer> {
+async fn api_server(
+    config: &Config,
+    storage: &Storage,
+    certificates: &Certificates,
+    gateway: Gateway,
+) -> Option<ApiServer> {
     let failed = |error: &ApiError| {
         let error = crate::cli::chain(error);
         tracing::error!(error, "running without the administration interface");
     };
-    let mut api = ApiServer::open(&config.admin, storage.data_dir()).map_err(|error| failed(&error)).ok()?;
+    let mut api =
+        ApiServer::open(&config.admin, storage.data_dir(), gateway).map_err(|error| failed(&error)).ok()?;
     if config.admin.enabled {
         match api.listen(config.admin.address, certificates.admin()).await {
             Ok(admin) => tracing::info!(%admin, "administration interface open"),

@@ -15,11 +15,11 @@ impl Services {
         match request.command.as_str() {
             "dead_letters.list" => {
                 let params: ListParams = request.params()?;
-                self.blocking(move |services| services.list_letters(params)).await
+                self.list(params).await
             }
             "dead_letters.show" => {
                 let params: ShowParams = request.params()?;
-                self.blocking(move |services| services.show_letter(&params)).await
+                self.show(params).await
             }
             "dead_letters.redrive" => self.change_letters(Verb::Redrive, request.params()?).await,
             "dead_letters.drop" => self.change_letters(Verb::Drop, request.params()?).await,

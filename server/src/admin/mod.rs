@@ -17,7 +17,7 @@ mod protocol;
 mod reload;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::io;
@@ -35,10 +35,14 @@ use crate::api::{ApiServer, OwnersDoor};
 use crate::rules::{RulePipeline, RuleStats};
 
 pub use client::{AdminClient, AdminClientError};
+pub(crate) use counters::rule as counters_of;
+pub(crate) use dead_letters::{ChangeParams, ListParams, ShowParams, Verb};
 pub use http::ApiClient;
 pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
+pub(crate) use protocol::{Code, Refusal};
 pub use reload::{Reload, ReloadSlot};
 pub use socket::{CONNECTIONS_MAX, IDLE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
+pub(crate) use view::Shown;
 
 /// The socket's name in the data directory.
 const NAME: &str = "admin.sock";

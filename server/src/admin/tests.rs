@@ -96,7 +96,8 @@ impl Gateway {
         let folder = tempfile::tempdir().unwrap();
         let store = DurableStore::open_on(Arc::new(disk.clone()), StoreOptions::default()).unwrap().0;
         let (store, actions) = (Arc::new(store), Arc::new(actions));
-        let api = ApiServer::open(&crate::config::Admin::default(), None).unwrap();
+        let api =
+            ApiServer::open(&crate::config::Admin::default(), None, crate::api::tests::gateway()).unwrap();
         let services = Services::new(&store, Arc::<Actions>::clone(&actions)).with_api(Some(&api));
         let socket = AdminSocket::open(folder.path(), services).unwrap();
         Self { folder, store, actions, socket, _api: api }
@@ -108,48 +109,51 @@ impl Gateway {
     }
 
     fn keep_of(&self, topic: &str, outbox: &str, number: u64, request: &[u8]) {
-        let letter = DeadLetter {
-            item: ItemId { store: 5, epoch: 6, sequence: number },
-            cause: DropReason::Refused.as_str().to_owned(),
-            error: "the answer was 400 Bad Request".to_owned(),
-            attempts: 1,
-            received_at_ms: 1_000,
-            first_attempt_at_ms: Some(1_500),
-            ended_at_ms: 2_000,
-            request: Body {
-                order: OrderBy::Publisher,
-                identity: None,
-                redriven_at_ms: None,
-                origin: &[],
-                request,
-            }
-            .encode(),
-        };
-        let mut body = Vec::new();
-        letter.encode(&mut body);
-        let id = MessageId { store: 5, epoch: 6, sequence: number };
-        // Content Type "text/plain", and the User Properties site = a and token = hush.
-        let properties = b"\x03\x00\x0atext/plain\x26\x00\x04site\x00\x01a\x26\x00\x05token\x00\x04hush";
-        let message = MessageRecord {
-            id,
-            topic,
-            properties,
-            payload: b"{\"t\":99}",
-            qos: 1,
-            received_at_ms: 1_000,
-            expires_after_ms: None,
-            publisher: Some("sensor-1"),
-            author: &[],
-        };
-        let queue = QueueKey::DeadLetters { namespace: 0, name: outbox };
-        self.store
-            .append(&[Record::Message(message), Record::Queued { queue, id: Some(id), body: &body }])
-            .unwrap();
+        keep_letter(&self.store, topic, outbox, number, request);
     }
 
     async fn connect(&self) -> Guest {
         Guest(BufReader::new(UnixStream::connect(self.socket.path()).await.unwrap()))
     }
+}
+
+/// Keeps a letter, as the delivery machine does.
+pub(crate) fn keep_letter(store: &DurableStore, topic: &str, outbox: &str, number: u64, request: &[u8]) {
+    let letter = DeadLetter {
+        item: ItemId { store: 5, epoch: 6, sequence: number },
+        cause: DropReason::Refused.as_str().to_owned(),
+        error: "the answer was 400 Bad Request".to_owned(),
+        attempts: 1,
+        received_at_ms: 1_000,
+        first_attempt_at_ms: Some(1_500),
+        ended_at_ms: 2_000,
+        request: Body {
+            order: OrderBy::Publisher,
+            identity: None,
+            redriven_at_ms: None,
+            origin: &[],
+            request,
+        }
+        .encode(),
+    };
+    let mut body = Vec::new();
+    letter.encode(&mut body);
+    let id = MessageId { store: 5, epoch: 6, sequence: number };
+    // Content Type "text/plain", and the User Properties site = a and token = hush.
+    let properties = b"\x03\x00\x0atext/plain\x26\x00\x04site\x00\x01a\x26\x00\x05token\x00\x04hush";
+    let message = MessageRecord {
+        id,
+        topic,
+        properties,
+        payload: b"{\"t\":99}",
+        qos: 1,
+        received_at_ms: 1_000,
+        expires_after_ms: None,
+        publisher: Some("sensor-1"),
+        author: &[],
+    };
+    let queue = QueueKey::DeadLetters { namespace: 0, name: outbox };
+    store.append(&[Record::Message(message), Record::Queued { queue, id: Some(id), body: &body }]).unwrap();
 }
 
 /// A request to an HTTP server as an outbox keeps it.
@@ -170,7 +174,7 @@ fn http_request(url: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     out
 }
 
-fn plain_request() -> Vec<u8> {
+pub(crate) fn plain_request() -> Vec<u8> {
     http_request("https://ops.example/alarms", &[])
 }
 

@@ -3,21 +3,31 @@
 //! `serve` owns the connections: how many, how long, how much. `guard` looks at every request before anything else does
 //! (who is addressed, from which page) and puts the headers on every answer. `routes` is the one table of what there is: from it
 //! come the router, the OpenAPI document and docs/api-routes.md, so that a path without a description can't be. `problem` is
-//! the form of every error, `extract` what is taken from a request.
+//! the form of every error, `extract` what is taken from a request, `paging` how lists are cut. `gateway` is what handlers work on,
+//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `dead_letters`, `server_info`. `audit` keeps
+//! who changed what.
 //!
 //! It must never hold up messages: nothing here takes a lock of the broker for longer than a step, and a gateway whose
 //! interface can't be opened runs all the same.
 
+mod audit;
 mod auth;
+mod clients;
+mod dead_letters;
 mod document;
 mod extract;
+mod gateway;
 mod guard;
 mod health;
+mod messages;
+mod paging;
 mod problem;
 mod routes;
+mod rules;
 mod serve;
+mod server_info;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,21 +35,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use broker::TlsSetup;
+use broker::{BoundListener, TlsSetup};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Admin;
+use audit::Audit;
 use auth::Auth;
 use guard::Guard;
 use problem::{Kind, Problem};
 
+pub use audit::{FILE_BYTES_MAX as AUDIT_FILE_BYTES_MAX, SHOWN_MAX as AUDIT_SHOWN_MAX};
 pub(crate) use auth::{Digest, account::is_name, is_scope};
 pub use auth::{Role, SETUP_TOKEN_AGE_MAX};
 pub use document::document;
 pub use extract::BODY_BYTES_MAX;
+pub use gateway::Gateway;
+pub use paging::{PAGE_DEFAULT, PAGE_MAX};
 pub use routes::route_page;
+pub use rules::EXPLAINED_MAX;
 pub use serve::{
     BODY_TIMEOUT, CONNECTION_AGE_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, REQUEST_TIMEOUT,
     STOP_TIMEOUT,
@@ -50,6 +65,8 @@ pub use serve::{
 pub(crate) struct Api {
     guard: Guard,
     auth: Auth,
+    audit: Audit,
+    gateway: Gateway,
     /// Nothing may be changed through it.
     is_read_only: bool,
     /// Browsers come over TLS.
@@ -123,11 +140,13 @@ impl ApiServer {
     ///
     /// # Errors
     /// [`ApiError::Users`].
-    pub fn open(config: &Admin, data_dir: Option<&Path>) -> Result<Self, ApiError> {
+    pub fn open(config: &Admin, data_dir: Option<&Path>, gateway: Gateway) -> Result<Self, ApiError> {
         let auth = Auth::open(config, data_dir).map_err(|error| ApiError::Users(Box::new(error)))?;
         let api = Arc::new(Api {
             guard: Guard::new(config),
             auth,
+            audit: Audit::open(data_dir),
+            gateway,
             is_read_only: config.read_only,
             has_tls: config.tls.is_some(),
             is_ready: AtomicBool::new(false),
@@ -179,8 +198,9 @@ impl ApiServer {
         !self.api.is_read_only && self.api.auth.directory.is_empty()
     }
 
-    /// Clients are let in from here on: `/readyz` says so.
-    pub fn ready(&self) {
+    /// Clients are let in from here on, by these listeners: `/readyz` says so.
+    pub fn ready(&self, listeners: &[BoundListener]) {
+        *self.api.gateway.listeners.write() = listeners.to_vec();
         self.api.is_ready.store(true, Ordering::Release);
     }
 

@@ -60,6 +60,11 @@ impl Peer {
             Self::Owner(_) => None,
         }
     }
+
+    /// Where that is: an IP address, or the user of this machine.
+    pub(super) fn place(&self) -> String {
+        self.ip().map_or_else(|| self.to_string(), |address| address.to_string())
+    }
 }
 
 impl fmt::Display for Peer {

@@ -3,9 +3,14 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use broker::{Broker, BrokerConfig};
+
 use super::*;
+use crate::rules::{PipelineSettings, RulePipeline, RuleSet};
+use crate::storage::Storage;
 
 mod doors;
+mod running;
 mod security;
 
 /// An answer, taken apart.
@@ -58,9 +63,28 @@ fn anywhere() -> Admin {
     Admin { address: "127.0.0.1:0".parse().unwrap(), ..Admin::default() }
 }
 
+/// A broker without listeners and without rules, in memory.
+pub(crate) fn gateway() -> Gateway {
+    gateway_of(&RuleSet::default(), &Storage::memory())
+}
+
+pub(super) fn gateway_of(rules: &RuleSet, storage: &Storage) -> Gateway {
+    let settings = PipelineSettings { store: storage.durable().cloned(), ..PipelineSettings::default() };
+    let pipeline = RulePipeline::new(rules, &settings).unwrap();
+    let config = BrokerConfig { sys_interval: std::time::Duration::ZERO, ..BrokerConfig::default() };
+    let broker = Broker::new(config, storage.store(), Some(Arc::new(pipeline.clone())));
+    pipeline.attach(Arc::new(broker.clone()));
+    Gateway::new(broker, pipeline, rules_sql::Limits::default(), storage.durable())
+}
+
+/// An interface that listens nowhere.
+fn opened(config: &Admin, data_dir: Option<&Path>) -> Result<ApiServer, ApiError> {
+    ApiServer::open(config, data_dir, gateway())
+}
+
 /// An interface that listens.
 async fn listening(config: &Admin, data_dir: Option<&Path>) -> ApiServer {
-    let mut api = ApiServer::open(config, data_dir).unwrap();
+    let mut api = opened(config, data_dir).unwrap();
     api.listen(config.address, None).await.unwrap();
     api
 }
@@ -75,7 +99,7 @@ async fn health_is_open_and_readiness_follows_the_gateway() {
     let alive = get(api.address().unwrap(), "/healthz").await;
     assert_eq!((alive.status, &*alive.body), (200, r#"{"status":"ok"}"#));
     assert_eq!(get(api.address().unwrap(), "/readyz").await.problem(), (503, "unavailable".to_owned()));
-    api.ready();
+    api.ready(&[]);
     assert_eq!(get(api.address().unwrap(), "/readyz").await.status, 200);
     api.not_ready();
     assert_eq!(get(api.address().unwrap(), "/readyz").await.status, 503);

@@ -8,9 +8,11 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, SET_COOKIE};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::super::Api;
+use super::super::audit::Change;
 use super::super::extract::{Json, Path};
 use super::super::problem::{Kind, Problem};
 use super::super::serve::Peer;
@@ -124,7 +126,7 @@ pub(in super::super) struct Tokens {
 pub(in super::super) async fn set_up(
     State(api): State<Arc<Api>>,
     Json(body): Json<SetUp>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
     let wrong = || Problem::new(Kind::Unauthenticated, "the setup token is wrong, used up or too old");
     if api.is_read_only {
         return Err(Problem::read_only());
@@ -144,7 +146,8 @@ pub(in super::super) async fn set_up(
     let name = body.name.clone();
     api.blocking(move |api| api.auth.directory.create_user(&body.name, Role::Admin, hash, now_ms())).await?;
     tracing::info!(name, "an administrator was made with a setup token");
-    Ok(StatusCode::NO_CONTENT)
+    let change = Change::of(name).by("setup token").after(json!({ "role": Role::Admin }));
+    Ok((change, StatusCode::NO_CONTENT))
 }
 
 /// A setup token that was made.
@@ -160,10 +163,10 @@ pub(in super::super) struct NewSetupToken {
 pub(in super::super) async fn make_setup_token(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-) -> Result<(StatusCode, Json<NewSetupToken>), Problem> {
+) -> Result<(StatusCode, Change, Json<NewSetupToken>), Problem> {
     caller.must_be_unscoped()?;
     let setup_token = api.blocking(|api| api.auth.make_setup_token().map_err(ChangeError::from)).await?;
-    Ok((StatusCode::CREATED, Json(NewSetupToken { setup_token })))
+    Ok((StatusCode::CREATED, Change::of("setup token"), Json(NewSetupToken { setup_token })))
 }
 
 /// Begins a session: sets a cookie.
@@ -182,7 +185,9 @@ pub(in super::super) async fn sign_in(
     let (secret, csrf_token) =
         begun.ok_or_else(|| Problem::new(Kind::Internal, "the system gives no random numbers"))?;
     let cookie = cookie(&api, &secret, AGE_MAX.as_secs());
-    let mut response = Json(SignedIn { name: body.name, role: user.role, csrf_token }).into_response();
+    let change = Change::of(body.name.clone()).by(&body.name);
+    let mut response =
+        (change, Json(SignedIn { name: body.name, role: user.role, csrf_token })).into_response();
     set_cookie(&mut response, &cookie);
     Ok(response)
 }
@@ -239,13 +244,14 @@ pub(in super::super) async fn create_user(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Json(body): Json<NewUser>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
     caller.must_be_unscoped()?;
     check_name(&body.name)?;
     check_password(&body.password)?;
     let hash = api.auth.hash(&body.password).await?;
+    let change = Change::of(body.name.clone()).after(json!({ "role": body.role }));
     api.blocking(move |api| api.auth.directory.create_user(&body.name, body.role, hash, now_ms())).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((change, StatusCode::NO_CONTENT))
 }
 
 /// Gives a user another role or password; its sessions end.
@@ -257,7 +263,7 @@ pub(in super::super) async fn change_user(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     Json(body): Json<UserChange>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
     caller.must_be_unscoped()?;
     let hash = match &body.password {
         Some(password) => {
@@ -266,8 +272,12 @@ pub(in super::super) async fn change_user(
         }
         None => None,
     };
+    let role = api.auth.directory.user(&name).map(|user| user.role);
+    let change = Change::of(name.clone())
+        .before(json!({ "role": role }))
+        .after(json!({ "role": body.role.or(role), "is_password_new": hash.is_some() }));
     api.blocking(move |api| api.auth.directory.change_user(&name, body.role, hash)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((change, StatusCode::NO_CONTENT))
 }
 
 /// Deletes a user; its sessions end.
@@ -277,9 +287,11 @@ pub(in super::super) async fn change_user(
 pub(in super::super) async fn delete_user(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
+    let role = api.auth.directory.user(&name).map(|user| user.role);
+    let change = Change::of(name.clone()).before(json!({ "role": role }));
     api.blocking(move |api| api.auth.directory.delete_user(&name)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((change, StatusCode::NO_CONTENT))
 }
 
 /// Lists tokens, without their secrets.
@@ -296,7 +308,7 @@ pub(in super::super) async fn create_token(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Json(body): Json<TokenRequest>,
-) -> Result<(StatusCode, Json<NewSecret>), Problem> {
+) -> Result<(StatusCode, Change, Json<NewSecret>), Problem> {
     check_name(&body.name)?;
     if let Some(scope) = body.scopes.iter().flatten().find(|scope| !is_scope(scope)) {
         return Err(Problem::new(Kind::Invalid, format!("scopes: {scope:?} is no scope")));
@@ -304,6 +316,9 @@ pub(in super::super) async fn create_token(
     caller.may_grant(body.scopes.as_deref())?;
     let now_ms = now_ms();
     let name = body.name.clone();
+    let change = Change::of(name.clone()).after(json!({
+        "role": body.role, "scopes": body.scopes, "expires_in_s": body.expires_in_s,
+    }));
     let token = api
         .blocking(move |api| {
             let new = NewToken {
@@ -316,7 +331,7 @@ pub(in super::super) async fn create_token(
             api.auth.directory.create_token(new, now_ms)
         })
         .await?;
-    Ok((StatusCode::CREATED, Json(NewSecret { name, token })))
+    Ok((StatusCode::CREATED, change, Json(NewSecret { name, token })))
 }
 
 /// Deletes a token.
@@ -326,9 +341,11 @@ pub(in super::super) async fn create_token(
 pub(in super::super) async fn delete_token(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
+    let before = api.auth.directory.tokens().into_iter().find(|token| token.is_called(&name));
+    let change = Change::of(name.clone()).before(json!(before));
     api.blocking(move |api| api.auth.directory.delete_token(&name)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((change, StatusCode::NO_CONTENT))
 }
 
 /// Whether the text may be the name of a user or a token.

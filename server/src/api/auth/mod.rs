@@ -19,7 +19,6 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use access::authentication::{Hashing, HashingLimits, Lockout, LockoutLimits};
-use axum::response::{IntoResponse as _, Response};
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde::{Deserialize, Serialize};
@@ -74,7 +73,7 @@ pub(super) struct Scope {
 
 /// The areas that scopes are about.
 pub(super) const AREAS: [&str; 7] =
-    ["clients", "dead_letters", "messages", "retained", "rules", "server", "users"];
+    ["audit", "clients", "dead_letters", "messages", "rules", "server", "users"];
 
 /// Whether the text names a scope: `clients:read`, `clients:write`.
 pub(crate) fn is_scope(text: &str) -> bool {
@@ -284,6 +283,6 @@ pub(super) fn now_ms() -> i64 {
 }
 
 /// The answer of a caller who has to prove who it is.
-pub(super) fn unauthenticated() -> Response {
-    Problem::new(Kind::Unauthenticated, "sign in, or send a token").into_response()
+pub(super) fn unauthenticated() -> Problem {
+    Problem::new(Kind::Unauthenticated, "sign in, or send a token")
 }

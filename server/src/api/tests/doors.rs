@@ -37,7 +37,7 @@ async fn by_socket(api: &ApiServer, method: &str, path: &str, headers: &str, bod
 
 #[tokio::test]
 async fn the_owner_needs_no_proof_and_no_address_to_listen_on() {
-    let api = ApiServer::open(&Admin { enabled: false, ..anywhere() }, None).unwrap();
+    let api = opened(&Admin { enabled: false, ..anywhere() }, None).unwrap();
     assert_eq!(api.address(), None);
     let me = by_socket(&api, "GET", "/api/v1/session", "", "").await.json();
     assert_eq!(me, json!({ "name": "uid:7", "role": "admin", "scopes": null, "csrf_token": null }));
@@ -53,7 +53,7 @@ async fn the_owner_needs_no_proof_and_no_address_to_listen_on() {
 
 #[tokio::test]
 async fn what_is_forbidden_to_everybody_is_forbidden_to_the_owner() {
-    let api = ApiServer::open(&Admin { read_only: true, ..anywhere() }, None).unwrap();
+    let api = opened(&Admin { read_only: true, ..anywhere() }, None).unwrap();
     let answer = by_socket(&api, "POST", "/api/v1/setup-tokens", "", "").await;
     assert_eq!(answer.problem(), (403, "read_only".to_owned()));
 }
@@ -106,7 +106,7 @@ async fn with_a_certificate_it_speaks_tls_alone_and_cookies_stay_inside() {
     };
     let config = Admin { tls: Some(files), ..anywhere() };
     let (setup, connector) = certificate();
-    let mut api = ApiServer::open(&config, None).unwrap();
+    let mut api = opened(&config, None).unwrap();
     let address = api.listen(config.address, Some(setup)).await.unwrap();
     // Whoever speaks HTTP gets no HTTP, and holds nobody up.
     let mut plain = TcpStream::connect(address).await.unwrap();
