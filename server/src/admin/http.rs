@@ -77,7 +77,10 @@ impl ApiClient {
             None => Vec::new(),
         };
         let request = request.body(Full::from(bytes)).map_err(io::Error::other)?;
-        let answered = self.runtime.block_on(timeout(ANSWER_TIMEOUT, answer(&mut self.sender, request)));
+        let sender = &mut self.sender;
+        // A timer is made inside the runtime or not at all.
+        let answered =
+            self.runtime.block_on(async { timeout(ANSWER_TIMEOUT, answer(sender, request)).await });
         let (status, body) = answered.map_err(|_| {
             let seconds = ANSWER_TIMEOUT.as_secs();
             io::Error::new(io::ErrorKind::TimedOut, format!("no answer came for {seconds} seconds"))

@@ -6,6 +6,8 @@
 mod acl;
 mod certs;
 mod check;
+mod clients;
+mod completions;
 mod dead_letters;
 mod exit;
 mod format;
@@ -14,8 +16,10 @@ mod message;
 mod mqtt_flags;
 mod output;
 mod passwd;
+mod password;
 mod publish;
 mod reload;
+mod retained;
 mod rules;
 mod serve;
 mod setup_token;
@@ -23,6 +27,7 @@ mod signals;
 mod sql;
 mod subscribe;
 mod table;
+mod users;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -96,6 +101,14 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// See who is connected to a running gateway, and whose sessions it keeps.
+    Clients(clients::ClientsArgs),
+    /// See what a running gateway retains.
+    Retained(retained::RetainedArgs),
+    /// Users who may administer a running gateway.
+    Users(users::UsersArgs),
+    /// Tokens of programs that may administer a running gateway.
+    Tokens(users::TokensArgs),
     /// Make certificates for development.
     Certs(certs::CertsArgs),
     /// Evaluate one SQL statement on one message, without a server.
@@ -110,6 +123,8 @@ enum Command {
     Passwd(passwd::PasswdArgs),
     /// Print a token with which an administrator of a running gateway can be made; it is good once, for an hour.
     SetupToken(setup_token::SetupTokenArgs),
+    /// Print a script with which a shell completes this command line.
+    Completions(completions::CompletionsArgs),
     /// Print the version.
     Version,
 }
@@ -131,6 +146,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Rules(args)) => rules::run(args, &cli.config, environment),
         Some(Command::Reload(args)) => reload::run(&args, &cli.config, environment),
         Some(Command::DeadLetters(args)) => dead_letters::run(&args, &cli.config, environment),
+        Some(Command::Clients(args)) => clients::run(&args, &cli.config, environment),
+        Some(Command::Retained(args)) => retained::run(&args, &cli.config, environment),
+        Some(Command::Users(args)) => users::run(&args, &cli.config, environment),
+        Some(Command::Tokens(args)) => users::run_tokens(&args, &cli.config, environment),
         Some(Command::Certs(args)) => certs::run(&args),
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
@@ -138,6 +157,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Acl(args)) => acl::run(&args, &cli.config, environment),
         Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::SetupToken(args)) => setup_token::run(&args, &cli.config, environment),
+        Some(Command::Completions(args)) => completions::run(&args),
         Some(Command::Version) => version(),
         None if cli.config.path(environment).is_some() => {
             serve::run(&serve::ServeArgs::default().or(&cli.config), environment)

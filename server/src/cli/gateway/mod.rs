@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+mod ask;
+
+pub(super) use ask::{pages, path, text_of};
+
 use super::{ConfigArgs, Exit, Failure, chain};
 use crate::admin::{AdminClient, AdminClientError, ApiClient};
 use crate::config::{self, Durability, Environment};
