@@ -241,10 +241,10 @@ fn a_newer_format_is_refused_in_words_and_left_alone() {
         disk.put(&name, &bytes);
         let refused =
             DurableStore::open_on(std::sync::Arc::new(disk.clone()), common::options()).unwrap_err();
-        assert!(matches!(refused, OpenError::Newer { version: 9, supported: 2, .. }));
+        assert!(matches!(refused, OpenError::Newer { version: 9, supported: 3, .. }));
         assert_eq!(
             refused.to_string(),
-            format!("{name} has format version 9, and this program reads up to 2: use the newer program")
+            format!("{name} has format version 9, and this program reads up to 3: use the newer program")
         );
         assert!(names(&disk, ".bad").is_empty());
         assert_eq!(disk.content(&name).unwrap(), bytes);

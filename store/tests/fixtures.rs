@@ -40,6 +40,10 @@ fn example(version: u32) -> FaultDisk {
         let due = [Record::Message(will), Record::Queued { queue, id: Some(will.id), body: &[1; 8] }];
         common::wait_for(&store, store.append(&due).unwrap());
     }
+    if version >= 3 {
+        let owing = Record::Subscribed { session, filter: "b/#", options: 1 | 1 << 6, identifier: 0 };
+        common::wait_for(&store, store.append(&[owing]).unwrap());
+    }
     // The first part stands in a checkpoint, what comes now in the log alone.
     drop(store);
     let (store, _) = open(&disk);
@@ -83,6 +87,8 @@ fn is_read(version: u32) {
     let found = Model::of(&store);
     assert_eq!(found, Model::of(&open(&example(version)).0), "as a store of now would have it");
     assert_eq!(found.sessions["client"].inflight[&4].1, 1);
+    let owing = found.sessions["client"].subscriptions.get("b/#");
+    assert_eq!(owing, (version >= 3).then_some(&(0b100_0001, 0)));
     let mut reader = store.reader(common::queue("client"));
     let debts = reader.read(store::Position(0), 10, 1 << 20).unwrap();
     assert_eq!(debts[0].identifiers, [300, 1]);
@@ -100,4 +106,9 @@ fn version_1_is_read() {
 #[test]
 fn version_2_is_read() {
     is_read(2);
+}
+
+#[test]
+fn version_3_is_read() {
+    is_read(3);
 }
