@@ -6,12 +6,14 @@
 
 pub mod access;
 pub mod admin;
+pub mod api;
 pub mod cli;
 pub mod client;
 pub mod config;
 mod demo;
 pub mod log;
 mod memory;
+pub mod reload;
 pub mod rules;
 pub mod server;
 pub mod storage;

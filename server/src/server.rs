@@ -15,9 +15,10 @@ use broker::{
 use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
-use crate::admin::{AdminSocket, Services};
+use crate::admin::{AdminSocket, Reload, ReloadSlot, Services};
+use crate::api::{ApiError, ApiServer, Gateway};
 use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
-use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
+use crate::rules::{BookError, PipelineSettings, RuleBook, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
 use crate::tls::{Certificates, TlsError};
 
@@ -45,7 +46,7 @@ pub enum StartError {
     },
     /// The rules can't be run.
     #[error("the rules can't be run")]
-    Rules(#[source] PipelineError),
+    Rules(#[source] BookError),
     /// The connectors can't be used.
     #[error("{}", sentences(.0))]
     Connectors(Vec<ConnectorError>),
@@ -82,12 +83,15 @@ pub enum RulesError {
 #[derive(Debug)]
 pub struct Server {
     broker: Broker,
-    pipeline: RulePipeline,
+    book: RuleBook,
     access: Arc<Access>,
     certificates: Arc<Certificates>,
     listeners: Vec<BoundListener>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
+    /// Open as long as the server runs.
+    api: Mutex<Option<ApiServer>>,
+    reload: Option<ReloadSlot>,
 }
 
 impl Server {
@@ -102,9 +106,12 @@ impl Server {
             hops: config.limits.rules.hops,
             store: storage.durable().cloned(),
         };
-        let certificates = Certificates::load(&config.listeners).map_err(StartError::Certificates)?;
+        let certificates = Certificates::load(config).map_err(StartError::Certificates)?;
         let certificates = Arc::new(certificates);
-        let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
+        let limits = rule_limits(&config.limits.rules);
+        let book = RuleBook::start(rules.clone(), storage.data_dir(), &limits, &settings)
+            .map_err(StartError::Rules)?;
+        let pipeline = book.pipeline().clone();
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         access.watch();
         let hook = Arc::new(pipeline.clone());
@@ -123,7 +130,14 @@ impl Server {
         }
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
-        let admin = admin_socket(storage, &pipeline);
+        let gateway = Gateway::new(
+            broker.clone(),
+            pipeline.clone(),
+            rule_limits(&config.limits.rules),
+            storage.durable(),
+        );
+        let api = api_server(config, storage, &certificates, gateway).await;
+        let (admin, reload) = admin_socket(storage, &pipeline, api.as_ref()).unzip();
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             let bound = match listener_config(listener, config, &certificates) {
@@ -136,13 +150,20 @@ impl Server {
                     if let Some(admin) = admin {
                         admin.close().await;
                     }
+                    if let Some(api) = api {
+                        api.close().await;
+                    }
                     broker.shutdown(Duration::ZERO).await;
                     return Err(cannot_listen(listener, error));
                 }
             }
         }
+        if let Some(api) = &api {
+            api.ready(&listeners);
+        }
         certificates.watch();
-        Ok(Self { broker, pipeline, access, certificates, listeners, admin: Mutex::new(admin) })
+        let (admin, api) = (Mutex::new(admin), Mutex::new(api));
+        Ok(Self { broker, book, access, certificates, listeners, admin, api, reload })
     }
 
     /// The broker.
@@ -152,17 +173,29 @@ impl Server {
 
     /// The rules that run.
     pub fn rules(&self) -> &RulePipeline {
-        &self.pipeline
+        self.book.pipeline()
+    }
+
+    /// Who owns which rule, and how they change.
+    pub fn rule_book(&self) -> &RuleBook {
+        &self.book
     }
 
     /// Who may come in and what they may do.
-    pub fn access(&self) -> &Access {
+    pub fn access(&self) -> &Arc<Access> {
         &self.access
     }
 
     /// The certificates of the listeners.
-    pub fn certificates(&self) -> &Certificates {
+    pub fn certificates(&self) -> &Arc<Certificates> {
         &self.certificates
+    }
+
+    /// Lets the administration read the configuration again. What was said first holds.
+    pub fn set_reload(&self, reload: Arc<dyn Reload>) {
+        if let Some(slot) = &self.reload {
+            drop(slot.set(reload));
+        }
     }
 
     /// The listeners with their real addresses, in the order of the configuration.
@@ -175,24 +208,53 @@ impl Server {
         self.listeners.iter().find_map(BoundListener::address)
     }
 
+    /// Makes a setup token if nobody can administer the gateway over HTTP yet, and says where that is done.
+    pub fn setup_token(&self) -> Option<(SocketAddr, String)> {
+        let api = self.api.lock();
+        let api = api.as_ref().filter(|api| api.needs_setup())?;
+        let address = api.address()?;
+        match api.make_setup_token() {
+            Ok(token) => Some((address, token)),
+            Err(error) => {
+                tracing::error!(error = crate::cli::chain(&error), "there is no setup token");
+                None
+            }
+        }
+    }
+
+    /// Where the HTTP interface of administration listens, if it is open.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.api.lock().as_ref().and_then(ApiServer::address)
+    }
+
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
     pub async fn stop(&self, grace: Duration) {
         let admin = self.admin.lock().take();
         if let Some(admin) = admin {
             admin.close().await;
         }
+        let api = self.api.lock().take();
+        if let Some(api) = api {
+            api.close().await;
+        }
         self.broker.shutdown(grace).await;
-        self.pipeline.shutdown(grace).await;
+        self.rules().shutdown(grace).await;
     }
 }
 
 /// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
-fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocket> {
+fn admin_socket(
+    storage: &Storage,
+    pipeline: &RulePipeline,
+    api: Option<&ApiServer>,
+) -> Option<(AdminSocket, ReloadSlot)> {
     let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
-    match AdminSocket::open(data_dir, Services::new(store, Arc::new(pipeline.clone()))) {
+    let services = Services::new(store, Arc::new(pipeline.clone())).with_api(api);
+    let reload = services.reload_slot();
+    match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
-            Some(admin)
+            Some((admin, reload))
         }
         Err(error) => {
             let error = crate::cli::chain(&error);
@@ -203,6 +265,29 @@ fn admin_socket(storage: &Storage, pipeline: &RulePipeline) -> Option<AdminSocke
             None
         }
     }
+}
+
+/// Makes the HTTP interface of administration and opens it to the network, unless that is turned off. Messages matter more
+/// than it: a server that can't open it runs.
+async fn api_server(
+    config: &Config,
+    storage: &Storage,
+    certificates: &Certificates,
+    gateway: Gateway,
+) -> Option<ApiServer> {
+    let failed = |error: &ApiError| {
+        let error = crate::cli::chain(error);
+        tracing::error!(error, "running without the administration interface");
+    };
+    let mut api =
+        ApiServer::open(&config.admin, storage.data_dir(), gateway).map_err(|error| failed(&error)).ok()?;
+    if config.admin.enabled {
+        match api.listen(config.admin.address, certificates.admin()).await {
+            Ok(admin) => tracing::info!(%admin, "administration interface open"),
+            Err(error) => failed(&error),
+        }
+    }
+    Some(api)
 }
 
 /// Which addresses the actions of rules may connect to.
@@ -337,6 +422,8 @@ fn listener_config(
         endpoint,
         speaks,
         allow_anonymous: listener.allow_anonymous,
+        client_ids: listener.client_id.client_ids(),
+        takeover: listener.session_takeover.takeover(),
         max_connections: listener.max_connections,
         limits: broker::ListenerLimits {
             max_packet_size: listener.limits.max_packet_size.map(ByteSize::as_u32_saturating),

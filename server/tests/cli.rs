@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn tidegate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    // Tests run beside one another.
+    command.env("TIDEGATE_ADMIN__ADDRESS", "127.0.0.1:0");
     // Nothing of the machine that runs the tests may change what the binary does.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TIDEGATE_") {

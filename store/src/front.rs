@@ -356,6 +356,7 @@ impl Front {
         }
         let Some(queue) = self.find(key) else { return };
         let entry = match *record {
+            Record::SessionOwner { owner, .. } => Entry::SessionOwner { queue, owner },
             Record::SessionDetached { at_ms, .. } => Entry::SessionDetached { queue, at_ms },
             Record::SessionEnded { .. } => Entry::QueueGone { queue },
             Record::Will { delay_s, retain, message, .. } => Entry::Will { queue, delay_s, retain, message },

@@ -40,6 +40,7 @@ pub struct StoredMessage {
     pub received_at_ms: i64,
     pub expires_after_ms: Option<u64>,
     pub publisher: Option<String>,
+    pub author: Vec<u8>,
 }
 
 impl StoredMessage {
@@ -55,6 +56,7 @@ impl StoredMessage {
             received_at_ms: self.received_at_ms,
             expires_after_ms: self.expires_after_ms,
             publisher: self.publisher.as_deref(),
+            author: &self.author,
         }
     }
 }
@@ -105,6 +107,8 @@ pub struct StoredSession {
     pub expiry_interval_s: u32,
     /// Wall clock when its connection went, milliseconds since the epoch; `None`: it had one to the end.
     pub detached_at_ms: Option<i64>,
+    /// User name of whose it is; empty: nobody's.
+    pub owner: String,
     /// Its will.
     pub will: Option<StoredWill>,
     /// Its Subscriptions.
@@ -176,6 +180,7 @@ impl From<MessageRecord<'_>> for StoredMessage {
             received_at_ms: message.received_at_ms,
             expires_after_ms: message.expires_after_ms,
             publisher: message.publisher.map(str::to_owned),
+            author: message.author.to_vec(),
         }
     }
 }
@@ -333,6 +338,7 @@ fn stored_session(state: &State, key: SessionKey<'_>, queue: &Queue, session: &S
         client_id: key.client_id.to_owned(),
         expiry_interval_s: session.expiry_interval_s,
         detached_at_ms: session.detached_at_ms,
+        owner: session.owner.to_string(),
         will: session.will.as_deref().and_then(|will| stored_will(will).ok()),
         subscriptions: session
             .subscriptions

@@ -96,6 +96,9 @@ impl State {
                 session.detached_at_ms = None;
                 session.will = None;
             }),
+            Entry::SessionOwner { queue, owner } => {
+                self.with_session(queue, |session| session.owner = owner.into());
+            }
             Entry::SessionDetached { queue, at_ms } => {
                 self.with_session(queue, |session| session.detached_at_ms = Some(at_ms));
             }

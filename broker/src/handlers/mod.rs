@@ -6,6 +6,7 @@
 mod acks;
 mod authenticate;
 mod connect;
+mod ownership;
 mod publish;
 mod run;
 mod subscribe;
@@ -212,7 +213,12 @@ impl Client {
                 let mut records = vec![Record::SessionStarted { session, expiry_interval_s }];
                 // It ended the will that was there.
                 if let Some(will) = &inner.will {
-                    records.push(will.record(session, &will.message, self.shared.clock.now().mono_ms));
+                    records.push(will.record(
+                        session,
+                        &will.message,
+                        &will.author,
+                        self.shared.clock.now().mono_ms,
+                    ));
                 }
                 if let Err(reason) = self.shared.append(&records) {
                     tracing::warn!(?reason, "a session's new expiry could not be recorded");

@@ -352,7 +352,10 @@ impl Client {
                     let qos = qos.min(message.qos());
                     let mut grant = Grant { qos, retain: true, identifiers, group: None, place: 0 };
                     let mut inner = session.lock();
-                    if grant.qos > QoS::AtMostOnce && inner.is_recorded {
+                    if grant.qos > QoS::AtMostOnce
+                        && inner.is_recorded
+                        && inner.state.permits(message.topic())
+                    {
                         grant.place = adopt(&shared, &message.publication(), &session, &grant);
                     }
                     match inner.state.deliver(&mut fanout, grant, &shared.config.limits) {

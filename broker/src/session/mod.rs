@@ -60,6 +60,8 @@ pub(crate) struct SessionInner {
     pub(crate) link: Option<Link>,
     /// Who is connected.
     pub(crate) client: Option<Arc<Publisher>>,
+    /// The user whose it is, connected or not; `None`: nobody's.
+    pub(crate) owner: Option<Arc<str>>,
     pub(crate) subscriptions: CompactSet<SessionSubscription>,
     pub(crate) will: Option<Box<WillMessage>>,
     /// Seconds that the session outlives its connection; `u32::MAX`: for ever.
@@ -132,32 +134,35 @@ pub(crate) struct WillMessage {
     pub(crate) expiry_interval_s: Option<u32>,
     /// Its place in the store's queue of wills; 0: it isn't there.
     pub(crate) place: u64,
+    /// Whose it is, as the store keeps it.
+    pub(crate) author: Arc<[u8]>,
 }
 
 /// The store's queue of wills.
 pub(crate) const WILLS: QueueKey<'_> = QueueKey::Wills { namespace: 0 };
 
 impl WillMessage {
-    /// The will as the store keeps it; `message` is its own.
+    /// The will as the store keeps it; `message` and `author` are its own.
     pub(crate) fn record<'a>(
         &self,
         session: SessionKey<'a>,
         message: &'a Message,
+        author: &'a [u8],
         now_ms: u64,
     ) -> Record<'a> {
         Record::Will {
             session,
             delay_s: self.delay_s,
             retain: message.publication().retain,
-            message: self.message_record(message, now_ms),
+            message: self.message_record(message, author, now_ms),
         }
     }
 
-    /// The will in the queue of those that are published whatever becomes of the session; `message` is its own.
-    pub(crate) fn queued<'a>(&self, message: &'a Message, now_ms: u64) -> [Record<'a>; 2] {
+    /// The will in the queue of those that are published whatever becomes of the session; `message` and `author` are its own.
+    pub(crate) fn queued<'a>(&self, message: &'a Message, author: &'a [u8], now_ms: u64) -> [Record<'a>; 2] {
         let publication = message.publication();
         [
-            Record::Message(self.message_record(message, now_ms)),
+            Record::Message(self.message_record(message, author, now_ms)),
             Record::Queued {
                 queue: WILLS,
                 id: Some(publication.id),
@@ -166,8 +171,9 @@ impl WillMessage {
         ]
     }
 
-    fn message_record<'a>(&self, message: &'a Message, now_ms: u64) -> MessageRecord<'a> {
+    fn message_record<'a>(&self, message: &'a Message, author: &'a [u8], now_ms: u64) -> MessageRecord<'a> {
         MessageRecord {
+            author,
             expires_after_ms: self.expiry_interval_s.map(|seconds| u64::from(seconds) * 1_000),
             ..message_record(&message.publication(), now_ms)
         }
@@ -200,6 +206,7 @@ impl Session {
                 state: SessionState::new(memory),
                 link: None,
                 client: None,
+                owner: None,
                 subscriptions: CompactSet::default(),
                 will: None,
                 expiry_interval_s,

@@ -8,17 +8,18 @@ use super::Services;
 use super::counters::CountersParams;
 use super::dead_letters::{ListParams, ShowParams, Verb};
 use super::protocol::{Code, Refusal, Request};
+use super::reload::ReloadParams;
 
 impl Services {
     pub(super) async fn carry_out(self: &Arc<Self>, request: Request) -> Result<Value, Refusal> {
         match request.command.as_str() {
             "dead_letters.list" => {
                 let params: ListParams = request.params()?;
-                self.blocking(move |services| services.list_letters(params)).await
+                self.list(params).await
             }
             "dead_letters.show" => {
                 let params: ShowParams = request.params()?;
-                self.blocking(move |services| services.show_letter(&params)).await
+                self.show(params).await
             }
             "dead_letters.redrive" => self.change_letters(Verb::Redrive, request.params()?).await,
             "dead_letters.drop" => self.change_letters(Verb::Drop, request.params()?).await,
@@ -26,9 +27,13 @@ impl Services {
                 let params: CountersParams = request.params()?;
                 self.blocking(move |services| services.counters(&params)).await
             }
+            "config.reload" => {
+                let params: ReloadParams = request.params()?;
+                self.blocking(move |services| services.reload(&params)).await
+            }
             _ => Err(Refusal::new(
                 Code::UnknownCommand,
-                "expected dead_letters.list, dead_letters.show, dead_letters.redrive, dead_letters.drop or rules.counters",
+                "expected config.reload, dead_letters.list, dead_letters.show, dead_letters.redrive, dead_letters.drop or rules.counters",
             )),
         }
     }

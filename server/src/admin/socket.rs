@@ -75,8 +75,8 @@ impl Listener {
                 }
             };
             match self.admit(&stream, connections.len()) {
-                Ok(()) => {
-                    connections.spawn(serve(stream, Arc::clone(&services)));
+                Ok(uid) => {
+                    connections.spawn(serve(stream, uid, Arc::clone(&services)));
                 }
                 // Its buffer is empty, so a short answer fits; who doesn't take it has lost nothing else.
                 Err(refusal) => drop(stream.try_write(&answer(Err(refusal)))),
@@ -85,24 +85,30 @@ impl Listener {
         connections.shutdown().await;
     }
 
-    fn admit(&self, stream: &UnixStream, connections: usize) -> Result<(), Refusal> {
+    /// Says which user is at the other end, if it may come in.
+    fn admit(&self, stream: &UnixStream, connections: usize) -> Result<u32, Refusal> {
         let peer = stream.peer_cred().map(|peer| peer.uid());
         // The system's administrator reads every file here anyway.
-        if !peer.is_ok_and(|uid| uid == self.owner || uid == 0) {
+        let Some(uid) = peer.ok().filter(|uid| *uid == self.owner || *uid == 0) else {
             return Err(Refusal::new(Code::Peer, "only the gateway's owner may administer it"));
-        }
+        };
         if connections >= CONNECTIONS_MAX {
             let message = format!("{CONNECTIONS_MAX} connections are open, which is the limit");
             return Err(Refusal::new(Code::Busy, message));
         }
-        Ok(())
+        Ok(uid)
     }
 }
 
-/// Answers one connection's requests until it ends.
-async fn serve(stream: UnixStream, services: Arc<Services>) {
+/// Answers one connection's requests until it ends: HTTP, or lines of JSON, as the first byte says.
+async fn serve(stream: UnixStream, uid: u32, services: Arc<Services>) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
+    let first = timeout(IDLE_TIMEOUT, reader.fill_buf()).await;
+    let is_http = matches!(first, Ok(Ok(bytes)) if bytes.first().is_some_and(u8::is_ascii_uppercase));
+    if let Some(door) = services.door.clone().filter(|_| is_http) {
+        return door.serve(tokio::io::join(reader, writer), uid).await;
+    }
     loop {
         let (line, is_last) = match timeout(IDLE_TIMEOUT, read_line(&mut reader)).await {
             Ok(Ok(Line::Request(line))) => (services.answer(&line).await, false),

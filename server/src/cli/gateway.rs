@@ -2,12 +2,12 @@
 //!
 //! The gateway is found by its data directory, as `serve` finds it, and asked over its administration socket.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, Failure, chain, serve};
-use crate::admin::{AdminClient, AdminClientError};
+use super::{ConfigArgs, Exit, Failure, chain};
+use crate::admin::{AdminClient, AdminClientError, ApiClient};
 use crate::config::{self, Durability, Environment};
 
 /// Which gateway is asked.
@@ -29,13 +29,17 @@ impl GatewayArgs {
         Ok(AdminClient::connect(&self.data_dir(outer, environment)?)?)
     }
 
+    /// The HTTP interface of the gateway, over its socket.
+    pub(super) fn api(&self, outer: &ConfigArgs, environment: &Environment) -> Result<ApiClient, Failure> {
+        Ok(ApiClient::connect(&self.data_dir(outer, environment)?)?)
+    }
+
     /// The data directory that is named, else the one that `serve` would use.
     fn data_dir(&self, outer: &ConfigArgs, environment: &Environment) -> Result<PathBuf, Failure> {
         if let Some(data_dir) = &self.data_dir {
             return Ok(data_dir.clone());
         }
-        let path = self.config.path(environment).or_else(|| outer.path(environment));
-        let config = serve::load(path.as_deref().map(Path::new), environment)?.config;
+        let config = self.config.clone().or(outer).load(environment)?.config;
         if config.store.durability == Durability::Memory {
             return Err(Failure::new(
                 Exit::Failed,

@@ -13,8 +13,9 @@ use actions::config::ConnectorConfig;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::admin::Admin;
 use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
-use super::listeners::{ListenerTls, ListenerWebSocket};
+use super::listeners::{ClientIdRule, ListenerTls, ListenerWebSocket, SessionTakeover};
 use super::units::{ByteSize, Period};
 
 /// The whole configuration.
@@ -117,6 +118,12 @@ pub struct Listener {
     /// is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Vec<String>>,
+    /// Which Client Identifiers clients may have. Default: `any`.
+    #[serde(default)]
+    pub client_id: ClientIdRule,
+    /// Who may take over the session of a user: `same_user` or `anyone`. Default: `same_user`.
+    #[serde(default)]
+    pub session_takeover: SessionTakeover,
     /// Connections open at one time. Default 100,000, range 1 to 10,000,000.
     #[serde(default = "Listener::default_max_connections")]
     pub max_connections: u32,
@@ -139,6 +146,8 @@ impl Listener {
             websocket: None,
             allow_anonymous: true,
             authentication: None,
+            client_id: ClientIdRule::default(),
+            session_takeover: SessionTakeover::default(),
             max_connections: Self::default_max_connections(),
             limits: ListenerLimits::default(),
         }
@@ -409,21 +418,6 @@ pub enum Durability {
     Memory,
 }
 
-/// The administration listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// IP address and port. Default 127.0.0.1:7080.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080) }
-    }
-}
-
 /// What the actions of all rules may do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -479,7 +473,7 @@ fn some_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Soc
 }
 
 /// Reads an IP address with a port; host names are refused, since what they mean may change between two starts.
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     struct AddressVisitor;
     impl Visitor<'_> for AddressVisitor {
         type Value = SocketAddr;

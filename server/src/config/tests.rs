@@ -44,7 +44,7 @@ fn assert_refused(text: &str, environment: &Environment, expected: &str) {
 #[test]
 fn an_empty_file_is_the_default() {
     assert_eq!(accepted("", &none()), Config::default());
-    let Loaded { config, warnings, path } = load(None, &none()).unwrap();
+    let Loaded { config, warnings, path, .. } = load(None, &none()).unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(path, None);
     assert_eq!(warnings, Vec::<String>::new());
@@ -240,7 +240,7 @@ error: /etc/tidegate/tidegate.toml:1:12: environment variable "NOWHERE" is not s
         "data_dir = '/srv/${env:SITE}'\n",
         &env(&[("SITE", "a")]),
         r#"
-error: /etc/tidegate/tidegate.toml:1:12: `${env:…}` and `${file:…}` stand only as a whole value
+error: /etc/tidegate/tidegate.toml:1:12: `${env:…}`, `${file:…}` and `${credential:…}` stand only as a whole value
   |
 1 | data_dir = '/srv/${env:SITE}'
   |            ^^^^^^^^^^^^^^^^^^
@@ -304,6 +304,20 @@ error: /etc/tidegate/tidegate.toml:1:2: unknown key `listener` in the top level
 fn sections_to_come_are_refused_as_such() {
     let text = refused("[tls]\nx = 1\n", &none());
     assert!(text.contains("[tls] is not available yet in this version"), "{text}");
+}
+
+#[test]
+fn a_listener_says_whose_client_identifiers_and_sessions_are() {
+    let listener = |keys: &str| format!("[[listeners]]\nname='a'\naddress='127.0.0.1:1'\n{keys}");
+    let config = accepted(&listener(""), &none());
+    let found = &config.listeners[0];
+    assert_eq!((found.client_id, found.session_takeover), (ClientIdRule::Any, SessionTakeover::SameUser));
+    let config = accepted(&listener("client_id='username'\nsession_takeover='anyone'\n"), &none());
+    let found = &config.listeners[0];
+    assert_eq!((found.client_id, found.session_takeover), (ClientIdRule::Username, SessionTakeover::Anyone));
+    for keys in ["client_id='Username'", "client_id=true", "session_takeover='nobody'"] {
+        refused(&listener(keys), &none());
+    }
 }
 
 #[test]
@@ -618,6 +632,10 @@ fn what_is_hardly_meant_is_a_warning() {
     assert_eq!(local, Vec::<String>::new());
     let shut = warnings("[[listeners]]\nname='a'\naddress='127.0.0.1:1'\n");
     assert!(shut[0].contains("lets nobody in"), "{shut:?}");
+    let nameless =
+        "[[listeners]]\nname='a'\naddress='127.0.0.1:1'\nallow_anonymous=true\nclient_id='prefix'\n";
+    let shut = warnings(nameless);
+    assert!(shut[0].contains("lets nobody in: client_id holds"), "{shut:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use actions::Connectors;
 use actions::config::{AuthKind, ConnectorConfig};
 
 use super::authentication::AuthenticatorConfig;
-use super::listeners;
+use super::listeners::{self, ClientIdRule};
 use super::model::{AclConfig, Config, Limits, Listener, ListenerKind, ListenerLimits, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
@@ -223,7 +223,11 @@ impl Check {
                 "listener \"{name}\" has clients show their passwords to everybody on the way to {place}: it has no TLS"
             )));
         }
-        if !listener.allow_anonymous && methods.is_empty() {
+        if listener.client_id != ClientIdRule::Any && methods.is_empty() {
+            self.findings.push(Finding::Warning(format!(
+                "listener \"{name}\" lets nobody in: client_id holds Client Identifiers to user names, and no authentication proves one"
+            )));
+        } else if !listener.allow_anonymous && methods.is_empty() {
             self.findings.push(Finding::Warning(format!(
                 "listener \"{name}\" lets nobody in: allow_anonymous is false, and it has no authentication"
             )));
@@ -413,9 +417,12 @@ impl Check {
 
     fn admin(&mut self, config: &Config) {
         let address = config.admin.address;
-        if !address.ip().is_loopback() {
+        for (key, fault) in config.admin.faults() {
+            self.error(Path::keys(&["admin", key]), fault, None);
+        }
+        if config.admin.enabled && config.admin.tls.is_none() && !address.ip().is_loopback() {
             self.findings.push(Finding::Warning(format!(
-                "the administration listener is to be reached from elsewhere at {address}"
+                "the administration interface is to be reached from elsewhere at {address}, and shows passwords and tokens to everybody on the way: it has no [admin.tls]"
             )));
         }
     }

@@ -1,6 +1,8 @@
 //! Rules: from files to what happens to a message.
 //!
-//! - `file.rs`: rule files into a [`RuleSet`], everything checked and compiled;
+//! - `file.rs`: rule files into a [`RuleSet`], everything checked and compiled; `source.rs`: where a fault stands;
+//! - `difference.rs`: what a change of rules changes;
+//! - `rulebook/`: [`RuleBook`], who owns which rule, versions, suspension;
 //! - `topic_index.rs`: which Topic Filters a topic fits;
 //! - `groups.rs`: the rules behind the same filters, and which of them a message is worth showing to;
 //! - `pipeline.rs`: [`RulePipeline`], the broker's hook: which rules a message is shown to, and how rules change;
@@ -8,6 +10,7 @@
 //! - `outboxes.rs`: the life of outboxes through starts and changes of the rules;
 //! - `render.rs`: an action's templates for one message;
 //! - `explain.rs`: why a rule does what it does with a message;
+//! - `explain_json.rs`: the same for programs;
 //! - `parameters.rs`: what an action would send, parameter by parameter;
 //! - `sample.rs`: a message that nobody sent;
 //! - `message.rs`: a message as rules and error documents see it;
@@ -21,9 +24,11 @@
 
 pub(crate) mod cases;
 mod counters;
+mod difference;
 mod error;
 mod error_action;
 mod explain;
+mod explain_json;
 mod file;
 mod groups;
 mod message;
@@ -33,18 +38,26 @@ mod parameters;
 mod pipeline;
 mod render;
 mod rule;
+mod rulebook;
 mod sample;
+mod source;
 #[cfg(test)]
 mod tests;
 mod topic_index;
 
 pub use counters::{ActionStats, RuleStats};
+pub use difference::RuleDifference;
 pub use error::RuleFileError;
 pub use error_action::Publisher;
 pub(crate) use explain::{ActionExplanation, HIDDEN, RuleExplanation, is_secret_name};
+pub(crate) use explain_json::explanation_line;
 pub use file::{ERROR_ACTION, LoadedRule, RuleSet, load_rules};
 pub(crate) use parameters::parameters;
 pub use pipeline::{PipelineError, PipelineSettings, RulePipeline};
-pub(crate) use render::Parameter;
+pub use rulebook::{
+    BookError, Changed, DEFINITION_BYTES_MAX, Expected, MemberChange, Owner, Prune, RuleBook, RuleChange,
+    RuleDelta, RuleEntry, STORED_RULES_MAX, Suspension, VERSION_BYTES_MAX, VERSIONS_MAX, Version,
+    member_changes,
+};
 pub(crate) use sample::{SampleMessage, SampleProperties};
 pub use topic_index::TopicIndex;

@@ -1,4 +1,4 @@
-//! The certificates of listeners: read, judged whole, and read again when their files change.
+//! The certificates of listeners and of the administration interface: read, judged whole, and read again when their files change.
 //!
 //! Files are looked at every few seconds, through symbolic links, so that a certificate manager needs to tell nobody. A
 //! change is taken when it has stayed the same from one look to the next, so that a key isn't read without its
@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use self::setup::{Made, make};
-use crate::config::{Listener, ListenerKind, ListenerTls};
+use crate::config::{Config, ListenerKind, ListenerTls};
 
 /// How often files are looked at for changes.
 const LOOK: Duration = Duration::from_secs(2);
@@ -32,10 +32,10 @@ const DAY_S: i64 = 24 * 3600;
 
 /// Why a listener's certificates can't be used. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("listener \"{listener}\": {key} \"{}\": {problem}", path.display())]
+#[error("{place}: {key} \"{}\": {problem}", path.display())]
 pub struct TlsError {
-    /// The listener.
-    pub listener: String,
+    /// Whose certificates: a listener, or `[admin]`.
+    pub place: String,
     /// The key of the configuration that names the file.
     pub key: &'static str,
     /// The file.
@@ -44,13 +44,21 @@ pub struct TlsError {
     pub problem: String,
 }
 
-/// The certificates of all listeners.
+/// The certificates of all listeners, and of the administration interface.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    listeners: BTreeMap<String, Watched>,
+    /// By place, as errors name it.
+    places: BTreeMap<String, Watched>,
 }
 
-/// The certificates of one listener.
+/// Whose certificates: the place of the administration interface.
+const ADMIN: &str = "[admin]";
+
+fn place_of(listener: &str) -> String {
+    format!("listener \"{listener}\"")
+}
+
+/// The certificates of one place.
 #[derive(Debug)]
 struct Watched {
     kind: ListenerKind,
@@ -86,43 +94,48 @@ fn stamps(config: &ListenerTls) -> Vec<Stamp> {
 }
 
 impl Certificates {
-    /// Reads and judges the certificates of every listener that has some.
+    /// Reads and judges the certificates of every place that has some.
     ///
     /// # Errors
     /// Every fault.
-    pub fn load(listeners: &[Listener]) -> Result<Self, Vec<TlsError>> {
-        let mut loaded = BTreeMap::new();
+    pub fn load(config: &Config) -> Result<Self, Vec<TlsError>> {
+        let of_listeners = config
+            .listeners
+            .iter()
+            .filter_map(|listener| Some((place_of(&listener.name), listener.kind, listener.tls.as_ref()?)));
+        // What is spoken inside is HTTP there, as it is for WebSocket.
+        let admin = config.admin.tls.as_ref().map(|tls| (ADMIN.to_owned(), ListenerKind::Wss, tls));
+        let mut places = BTreeMap::new();
         let mut faults = Vec::new();
-        for listener in listeners {
-            let Some(config) = &listener.tls else { continue };
+        for (place, kind, config) in of_listeners.chain(admin) {
             let seen = stamps(config);
-            match make(&listener.name, listener.kind, config, now_s()) {
+            match make(&place, kind, config, now_s()) {
                 Ok(made) => {
                     let seen = Seen { judged: seen.clone(), last: seen, warnings: 0 };
                     let setup = TlsSetup::new(made.config, Some(made.expires_at_s));
-                    let watched = Watched {
-                        kind: listener.kind,
-                        config: config.clone(),
-                        setup,
-                        seen: Mutex::new(seen),
-                    };
-                    watched.warn_of_end(&listener.name, now_s());
-                    loaded.insert(listener.name.clone(), watched);
+                    let watched = Watched { kind, config: config.clone(), setup, seen: Mutex::new(seen) };
+                    watched.warn_of_end(&place, now_s());
+                    places.insert(place, watched);
                 }
                 Err(fault) => faults.push(fault),
             }
         }
-        if faults.is_empty() { Ok(Self { listeners: loaded }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Self { places }) } else { Err(faults) }
     }
 
     /// What a listener shows and trusts.
     pub fn setup(&self, listener: &str) -> Option<TlsSetup> {
-        self.listeners.get(listener).map(|watched| watched.setup.clone())
+        self.places.get(&place_of(listener)).map(|watched| watched.setup.clone())
+    }
+
+    /// What the administration interface shows and trusts.
+    pub fn admin(&self) -> Option<TlsSetup> {
+        self.places.get(ADMIN).map(|watched| watched.setup.clone())
     }
 
     /// Looks at the files from time to time, for as long as the certificates are kept.
     pub fn watch(self: &Arc<Self>) {
-        if self.listeners.is_empty() {
+        if self.places.is_empty() {
             return;
         }
         let this = Arc::downgrade(self);
@@ -143,7 +156,7 @@ impl Certificates {
 
     /// Looks once: takes what has changed and stayed so since the last look.
     fn look(&self) {
-        for (name, watched) in &self.listeners {
+        for (place, watched) in &self.places {
             let now = stamps(&watched.config);
             let is_settled = {
                 let mut seen = watched.seen.lock();
@@ -152,47 +165,43 @@ impl Certificates {
                 is_settled
             };
             if is_settled {
-                watched.take(name, now);
+                watched.take(place, now);
             }
-            watched.warn_of_end(name, now_s());
+            watched.warn_of_end(place, now_s());
         }
     }
 
     /// Reads every file again at once.
     pub fn reload(&self) {
-        for (name, watched) in &self.listeners {
-            watched.take(name, stamps(&watched.config));
+        for (place, watched) in &self.places {
+            watched.take(place, stamps(&watched.config));
         }
     }
 }
 
 impl Watched {
-    fn take(&self, name: &str, stamps: Vec<Stamp>) {
+    fn take(&self, place: &str, stamps: Vec<Stamp>) {
         self.seen.lock().judged = stamps;
-        match make(name, self.kind, &self.config, now_s()) {
+        match make(place, self.kind, &self.config, now_s()) {
             Ok(Made { config, expires_at_s }) => {
                 self.setup.replace(config, Some(expires_at_s));
                 self.seen.lock().warnings = 0;
-                info!(
-                    listener = name,
-                    expires_in_days = (expires_at_s - now_s()) / DAY_S,
-                    "certificates reloaded"
-                );
+                info!(place, expires_in_days = (expires_at_s - now_s()) / DAY_S, "certificates reloaded");
             }
             Err(fault) => error!(%fault, "certificates are refused; those that were there stay"),
         }
     }
 
-    fn warn_of_end(&self, listener: &str, now_s: i64) {
+    fn warn_of_end(&self, place: &str, now_s: i64) {
         let Some(left_s) = self.setup.expires_at_s().map(|end| end - now_s) else { return };
         let due = due_warnings(left_s);
         let mut seen = self.seen.lock();
         if due > seen.warnings {
             seen.warnings = due;
             if left_s <= 0 {
-                error!(listener, "the listener's certificate has expired: clients refuse it");
+                error!(place, "the certificate has expired: clients refuse it");
             } else {
-                warn!(listener, days_left = left_s / DAY_S, "the listener's certificate expires soon");
+                warn!(place, days_left = left_s / DAY_S, "the certificate expires soon");
             }
         }
     }

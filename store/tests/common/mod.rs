@@ -142,6 +142,7 @@ pub(crate) struct Model {
 pub(crate) struct ModelSession {
     pub(crate) expiry_interval_s: u32,
     pub(crate) detached_at_ms: Option<i64>,
+    pub(crate) owner: String,
     pub(crate) will: Option<u64>,
     pub(crate) subscriptions: BTreeMap<String, (u8, u32)>,
     pub(crate) received: BTreeSet<u16>,
@@ -157,6 +158,7 @@ impl Model {
             let session = ModelSession {
                 expiry_interval_s: found.expiry_interval_s,
                 detached_at_ms: found.detached_at_ms,
+                owner: found.owner,
                 will: found.will.map(|will| will.message.id.sequence),
                 subscriptions: found
                     .subscriptions
