@@ -13,6 +13,7 @@ pub mod config;
 mod demo;
 pub mod log;
 mod memory;
+pub mod reload;
 pub mod rules;
 pub mod server;
 pub mod storage;

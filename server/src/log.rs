@@ -1,13 +1,17 @@
 //! The program's own log: `tracing` events to standard error, for people or as JSON.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, Registry, reload};
 
 use crate::config::{Environment, Log, LogFormat};
+
+/// What changes the level of the log that runs, once there is one.
+static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// Why the log can't be started.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +51,7 @@ fn level(text: &str) -> Option<LevelFilter> {
 /// # Errors
 /// [`LogError::Level`].
 pub fn start(log: &Log, environment: &Environment) -> Result<(), LogError> {
-    let text = environment.get("TIDEGATE_LOG").unwrap_or(&log.level);
-    let level = levels(text).ok_or_else(|| LogError::Level { text: text.to_owned() })?;
+    let (level, handle) = reload::Layer::new(wanted(log, environment)?);
     let colours = std::io::stderr().is_terminal() && environment.get("NO_COLOR").is_none_or(str::is_empty);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let layer = match log.format {
@@ -58,8 +61,28 @@ pub fn start(log: &Log, environment: &Environment) -> Result<(), LogError> {
         }
     };
     // An error says that there is a log already, as in a test that starts two servers.
-    drop(tracing_subscriber::registry().with(layer.with_filter(level)).try_init());
+    if tracing_subscriber::registry().with(layer.with_filter(level)).try_init().is_ok() {
+        drop(LEVEL.set(handle));
+    }
     Ok(())
+}
+
+/// Changes the level of the log that runs; `TIDEGATE_LOG` goes on to win.
+///
+/// # Errors
+/// [`LogError::Level`].
+pub fn set_level(log: &Log, environment: &Environment) -> Result<(), LogError> {
+    let level = wanted(log, environment)?;
+    if let Some(handle) = LEVEL.get() {
+        // It fails only when the log is gone, and then nobody reads it.
+        drop(handle.reload(level));
+    }
+    Ok(())
+}
+
+fn wanted(log: &Log, environment: &Environment) -> Result<Targets, LogError> {
+    let text = environment.get("TIDEGATE_LOG").unwrap_or(&log.level);
+    levels(text).ok_or_else(|| LogError::Level { text: text.to_owned() })
 }
 
 #[cfg(test)]

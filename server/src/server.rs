@@ -15,10 +15,10 @@ use broker::{
 use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
-use crate::admin::{AdminSocket, Services};
+use crate::admin::{AdminSocket, Reload, ReloadSlot, Services};
 use crate::api::{ApiError, ApiServer, Gateway};
 use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
-use crate::rules::{PipelineError, PipelineSettings, RuleFileError, RulePipeline, RuleSet};
+use crate::rules::{BookError, PipelineSettings, RuleBook, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
 use crate::tls::{Certificates, TlsError};
 
@@ -46,7 +46,7 @@ pub enum StartError {
     },
     /// The rules can't be run.
     #[error("the rules can't be run")]
-    Rules(#[source] PipelineError),
+    Rules(#[source] BookError),
     /// The connectors can't be used.
     #[error("{}", sentences(.0))]
     Connectors(Vec<ConnectorError>),
@@ -83,14 +83,15 @@ pub enum RulesError {
 #[derive(Debug)]
 pub struct Server {
     broker: Broker,
-    pipeline: RulePipeline,
+    book: RuleBook,
     access: Arc<Access>,
     certificates: Arc<Certificates>,
     listeners: Vec<BoundListener>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
-    /// Open as long as the server runs, where its address can be had.
+    /// Open as long as the server runs.
     api: Mutex<Option<ApiServer>>,
+    reload: Option<ReloadSlot>,
 }
 
 impl Server {
@@ -107,7 +108,10 @@ impl Server {
         };
         let certificates = Certificates::load(config).map_err(StartError::Certificates)?;
         let certificates = Arc::new(certificates);
-        let pipeline = RulePipeline::new(rules, &settings).map_err(StartError::Rules)?;
+        let limits = rule_limits(&config.limits.rules);
+        let book = RuleBook::start(rules.clone(), storage.data_dir(), &limits, &settings)
+            .map_err(StartError::Rules)?;
+        let pipeline = book.pipeline().clone();
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         access.watch();
         let hook = Arc::new(pipeline.clone());
@@ -126,14 +130,10 @@ impl Server {
         }
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
-        let gateway = Gateway::new(
-            broker.clone(),
-            pipeline.clone(),
-            rule_limits(&config.limits.rules),
-            storage.durable(),
-        );
+        let gateway =
+            Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable());
         let api = api_server(config, storage, &certificates, gateway).await;
-        let admin = admin_socket(storage, &pipeline, api.as_ref());
+        let (admin, reload) = admin_socket(storage, &pipeline, api.as_ref()).unzip();
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             let bound = match listener_config(listener, config, &certificates) {
@@ -159,7 +159,7 @@ impl Server {
         }
         certificates.watch();
         let (admin, api) = (Mutex::new(admin), Mutex::new(api));
-        Ok(Self { broker, pipeline, access, certificates, listeners, admin, api })
+        Ok(Self { broker, book, access, certificates, listeners, admin, api, reload })
     }
 
     /// The broker.
@@ -169,17 +169,29 @@ impl Server {
 
     /// The rules that run.
     pub fn rules(&self) -> &RulePipeline {
-        &self.pipeline
+        self.book.pipeline()
+    }
+
+    /// Who owns which rule, and how they change.
+    pub fn rule_book(&self) -> &RuleBook {
+        &self.book
     }
 
     /// Who may come in and what they may do.
-    pub fn access(&self) -> &Access {
+    pub fn access(&self) -> &Arc<Access> {
         &self.access
     }
 
     /// The certificates of the listeners.
-    pub fn certificates(&self) -> &Certificates {
+    pub fn certificates(&self) -> &Arc<Certificates> {
         &self.certificates
+    }
+
+    /// Lets the administration read the configuration again. What was said first holds.
+    pub fn set_reload(&self, reload: Arc<dyn Reload>) {
+        if let Some(slot) = &self.reload {
+            drop(slot.set(reload));
+        }
     }
 
     /// The listeners with their real addresses, in the order of the configuration.
@@ -222,19 +234,23 @@ impl Server {
             api.close().await;
         }
         self.broker.shutdown(grace).await;
-        self.pipeline.shutdown(grace).await;
+        self.rules().shutdown(grace).await;
     }
 }
 
 /// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
-fn admin_socket(storage: &Storage, pipeline: &RulePipeline, api: Option<&ApiServer>) -> Option<AdminSocket> {
+fn admin_socket(
+    storage: &Storage,
+    pipeline: &RulePipeline,
+    api: Option<&ApiServer>,
+) -> Option<(AdminSocket, ReloadSlot)> {
     let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
-    let services = Services::new(store, Arc::new(pipeline.clone()));
-    let services = services.with_api(api);
+    let services = Services::new(store, Arc::new(pipeline.clone())).with_api(api);
+    let reload = services.reload_slot();
     match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
-            Some(admin)
+            Some((admin, reload))
         }
         Err(error) => {
             let error = crate::cli::chain(&error);

@@ -8,6 +8,7 @@ use super::Services;
 use super::counters::CountersParams;
 use super::dead_letters::{ListParams, ShowParams, Verb};
 use super::protocol::{Code, Refusal, Request};
+use super::reload::ReloadParams;
 
 impl Services {
     pub(super) async fn carry_out(self: &Arc<Self>, request: Request) -> Result<Value, Refusal> {
@@ -26,9 +27,13 @@ impl Services {
                 let params: CountersParams = request.params()?;
                 self.blocking(move |services| services.counters(&params)).await
             }
+            "config.reload" => {
+                let params: ReloadParams = request.params()?;
+                self.blocking(move |services| services.reload(&params)).await
+            }
             _ => Err(Refusal::new(
                 Code::UnknownCommand,
-                "expected dead_letters.list, dead_letters.show, dead_letters.redrive, dead_letters.drop or rules.counters",
+                "expected config.reload, dead_letters.list, dead_letters.show, dead_letters.redrive, dead_letters.drop or rules.counters",
             )),
         }
     }

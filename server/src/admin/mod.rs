@@ -3,7 +3,7 @@
 //! Whoever may open the socket may do everything that it offers, so its file mode is 0600, its directory is the owner's
 //! alone, and a peer that runs as somebody else is turned away. Requests and answers are lines of JSON
 //! (docs/admin-socket.md); `protocol` has their form and limits, `socket` the connections, `commands` says
-//! which there are, `dead_letters` and `counters` carry them out, `view` is what is shown of a letter, `client` the other end.
+//! which there are, `dead_letters`, `counters` and `reload` carry them out, `view` is what is shown of a letter, `client` the other end.
 //!
 //! Nothing here holds up the broker: commands that read the disk run where blocking is allowed, as many at a time as there are
 //! connections.
@@ -14,6 +14,7 @@ mod counters;
 mod dead_letters;
 mod http;
 mod protocol;
+mod reload;
 mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -39,6 +40,7 @@ pub(crate) use dead_letters::{ChangeParams, ListParams, ShowParams, Verb};
 pub use http::ApiClient;
 pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
 pub(crate) use protocol::{Code, Refusal};
+pub use reload::{Reload, ReloadSlot};
 pub use socket::{CONNECTIONS_MAX, IDLE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
 pub(crate) use view::Shown;
 
@@ -88,6 +90,7 @@ pub struct Services {
     store: Arc<DurableStore>,
     letters: DeadLetters,
     rules: Arc<dyn RunningRules>,
+    reload: ReloadSlot,
     /// Wall clock when the gateway started, milliseconds since the epoch.
     since_ms: i64,
     /// Where HTTP comes in.
@@ -119,13 +122,26 @@ impl Services {
     /// The dead letters of a store, and the rules that run: their actions can send letters again.
     pub fn new(store: &Arc<DurableStore>, rules: Arc<dyn RunningRules>) -> Self {
         let letters = DeadLetters::new(Arc::clone(store));
-        Self { store: Arc::clone(store), letters, rules, since_ms: now_ms(), door: None }
+        Self {
+            store: Arc::clone(store),
+            letters,
+            rules,
+            reload: ReloadSlot::default(),
+            since_ms: now_ms(),
+            door: None,
+        }
     }
 
     /// Adds the HTTP interface, which is served beside the lines of JSON.
     #[must_use]
     pub fn with_api(self, api: Option<&ApiServer>) -> Self {
         Self { door: api.map(ApiServer::owners_door), ..self }
+    }
+
+    /// Where to put what reads the configuration again; until then nothing can.
+    #[must_use]
+    pub fn reload_slot(&self) -> ReloadSlot {
+        Arc::clone(&self.reload)
     }
 }
 

@@ -96,7 +96,8 @@ impl Gateway {
         let folder = tempfile::tempdir().unwrap();
         let store = DurableStore::open_on(Arc::new(disk.clone()), StoreOptions::default()).unwrap().0;
         let (store, actions) = (Arc::new(store), Arc::new(actions));
-        let api = ApiServer::open(&crate::config::Admin::default(), None, crate::api::tests::gateway()).unwrap();
+        let api =
+            ApiServer::open(&crate::config::Admin::default(), None, crate::api::tests::gateway()).unwrap();
         let services = Services::new(&store, Arc::<Actions>::clone(&actions)).with_api(Some(&api));
         let socket = AdminSocket::open(folder.path(), services).unwrap();
         Self { folder, store, actions, socket, _api: api }

@@ -8,7 +8,7 @@ use super::exit::chain;
 use super::output::{Output, notice};
 use super::{ConfigArgs, Exit, Failure, serve};
 use crate::access::Access;
-use crate::config::{self, ConfigError, ConfigErrors, Environment};
+use crate::config::{ConfigError, ConfigErrors, Environment, Inputs, Loaded, MissingSecrets, Setting};
 use crate::rules::RuleFileError;
 use crate::server::{self, RulesError};
 use crate::tls::Certificates;
@@ -17,8 +17,8 @@ use crate::tls::Certificates;
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Print the configuration that results, defaults and overrides included.
-    #[arg(long, conflicts_with = "json")]
+    /// Print the configuration that results, with the origin of every value.
+    #[arg(long)]
     effective: bool,
     /// Print the result as one JSON object.
     #[arg(long)]
@@ -26,12 +26,15 @@ pub(super) struct CheckArgs {
     /// Take warnings for errors.
     #[arg(long)]
     deny_warnings: bool,
+    /// Let references to secrets pass that aren't there, `${env:…}` and the like, on a machine that has none.
+    #[arg(long)]
+    allow_missing_secrets: bool,
 }
 
 impl CheckArgs {
     /// The arguments, with what was said before the subcommand where nothing is said after it.
     pub(super) fn or(self, outer: &ConfigArgs) -> Self {
-        Self { config: ConfigArgs { config: self.config.config.or_else(|| outer.config.clone()) }, ..self }
+        Self { config: self.config.or(outer), ..self }
     }
 }
 
@@ -43,7 +46,11 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         out.json(&json!({ "ok": false, "config": name, "errors": errors, "warnings": warnings }))?;
         Ok(Exit::Refused)
     };
-    let loaded = match config::load(path.as_deref(), environment) {
+    let missing_secrets =
+        if args.allow_missing_secrets { MissingSecrets::Allow } else { MissingSecrets::Refuse };
+    let inputs =
+        Inputs { flags: &args.config.set, missing_secrets, ..Inputs::new(path.as_deref(), environment) };
+    let mut loaded = match inputs.load() {
         Ok(loaded) => loaded,
         Err(errors) if args.json => return refused(config_errors(&errors), Vec::new()),
         Err(errors) => return Err(Failure::rendered(Exit::Refused, errors.render())),
@@ -53,6 +60,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         Err(error) if args.json => return refused(rules_errors(&error), Vec::new()),
         Err(error) => return Err(Failure::rendered(Exit::Refused, serve::render(&error))),
     };
+    let unchecked = leave_out_unknown(&mut loaded);
     let connectors = match server::connectors(&loaded.config, &Connectors::default()) {
         Ok(connectors) => connectors,
         Err(errors) if args.json => {
@@ -81,7 +89,10 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         let text = faults.iter().map(|fault| format!("error: {fault}\n")).collect::<String>();
         return Err(Failure::rendered(Exit::Refused, text));
     }
-    let unconnected = rules.unconnected(&connectors);
+    let mut unconnected = rules.unconnected(&connectors);
+    if unchecked {
+        unconnected.clear();
+    }
     if !unconnected.is_empty() {
         if args.json {
             return refused(unconnected.iter().map(rule_finding).collect(), Vec::new());
@@ -97,13 +108,21 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         if denied {
             return refused(Vec::new(), warnings);
         }
-        out.json(&json!({
+        let mut answer = json!({
             "ok": true,
             "config": name,
             "errors": [],
             "warnings": warnings,
             "rules": rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
-        }))?;
+            "missing_secrets": loaded.missing_secrets,
+        });
+        if args.effective
+            && let Some(answer) = answer.as_object_mut()
+        {
+            let settings = loaded.effective.settings().iter().map(Setting::to_json).collect();
+            answer.insert("effective".to_owned(), settings);
+        }
+        out.json(&answer)?;
         return Ok(Exit::Success);
     }
     for warning in &loaded.warnings {
@@ -117,15 +136,24 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         return Err(Failure::new(Exit::Refused, format!("{warnings}, and --deny-warnings lets none pass")));
     }
     if args.effective {
-        let text = toml::to_string(&loaded.config).map_err(|error| {
-            Failure::new(Exit::Failed, format!("the configuration can't be printed: {error}"))
-        })?;
-        out.bytes(text.as_bytes())?;
+        out.bytes(loaded.effective.to_toml().as_bytes())?;
     } else {
         let name = name.as_deref().unwrap_or("built-in defaults");
         out.line(&format!("ok: {name}, {} rules", rules.len()))?;
     }
     Ok(Exit::Success)
+}
+
+/// Takes out connectors that are known in part only, because a secret isn't there. Says whether there were any: then it isn't
+/// known either whether every action has its connector.
+fn leave_out_unknown(loaded: &mut Loaded) -> bool {
+    let before = loaded.config.connectors.len();
+    let missing = &loaded.missing_secrets;
+    loaded.config.connectors.retain(|name, _| {
+        let keys = format!("connectors.{name}.");
+        !missing.iter().any(|key| key.starts_with(&keys))
+    });
+    loaded.config.connectors.len() < before
 }
 
 fn config_errors(errors: &ConfigErrors) -> Vec<Value> {

@@ -2,11 +2,11 @@
 //!
 //! The gateway is found by its data directory, as `serve` finds it, and asked over its administration socket.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, Failure, chain, serve};
+use super::{ConfigArgs, Exit, Failure, chain};
 use crate::admin::{AdminClient, AdminClientError, ApiClient};
 use crate::config::{self, Durability, Environment};
 
@@ -39,8 +39,7 @@ impl GatewayArgs {
         if let Some(data_dir) = &self.data_dir {
             return Ok(data_dir.clone());
         }
-        let path = self.config.path(environment).or_else(|| outer.path(environment));
-        let config = serve::load(path.as_deref().map(Path::new), environment)?.config;
+        let config = self.config.clone().or(outer).load(environment)?.config;
         if config.store.durability == Durability::Memory {
             return Err(Failure::new(
                 Exit::Failed,

@@ -15,6 +15,7 @@ mod mqtt_flags;
 mod output;
 mod passwd;
 mod publish;
+mod reload;
 mod rules;
 mod serve;
 mod setup_token;
@@ -36,7 +37,7 @@ pub(crate) use self::output::Output;
 pub(crate) use self::serve::cannot_start;
 pub(crate) use self::signals::stop_signal;
 pub(crate) use self::subscribe::without_control_characters;
-use crate::config::Environment;
+use crate::config::{Assignment, Environment, Inputs, Loaded};
 
 /// An MQTT broker with SQL rules, in one process.
 #[derive(Debug, Parser)]
@@ -54,9 +55,28 @@ struct ConfigArgs {
     /// Configuration file; without it, the file named by TIDEGATE_CONFIG, else defaults.
     #[arg(short = 'f', long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Set one key of the configuration, as in limits.max_packet_size=2MiB; wins over file and environment.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<Assignment>,
 }
 
 impl ConfigArgs {
+    /// The arguments, with what was said before the subcommand where nothing is said after it. Keys are set in the order in
+    /// which they were named.
+    fn or(self, outer: &Self) -> Self {
+        Self {
+            config: self.config.or_else(|| outer.config.clone()),
+            set: outer.set.iter().cloned().chain(self.set).collect(),
+        }
+    }
+
+    /// Reads the configuration; what is wrong with it is printed as it should be read.
+    fn load(&self, environment: &Environment) -> Result<Loaded, Failure> {
+        let path = self.path(environment);
+        let inputs = Inputs { flags: &self.set, ..Inputs::new(path.as_deref(), environment) };
+        inputs.load().map_err(|errors| Failure::rendered(Exit::Refused, errors.render()))
+    }
+
     fn path(&self, environment: &Environment) -> Option<PathBuf> {
         self.config.clone().or_else(|| environment.get("TIDEGATE_CONFIG").map(PathBuf::from))
     }
@@ -72,6 +92,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Work on rules: try them, test them, see what they have done.
     Rules(rules::RulesArgs),
+    /// Have a running gateway read its configuration and its rules again.
+    Reload(reload::ReloadArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Make certificates for development.
@@ -107,6 +129,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Demo(args)) => crate::demo::run(&args, environment),
         Some(Command::Check(args)) => check::run(&args.or(&cli.config), environment),
         Some(Command::Rules(args)) => rules::run(args, &cli.config, environment),
+        Some(Command::Reload(args)) => reload::run(&args, &cli.config, environment),
         Some(Command::DeadLetters(args)) => dead_letters::run(&args, &cli.config, environment),
         Some(Command::Certs(args)) => certs::run(&args),
         Some(Command::Sql(args)) => sql::run(&args),

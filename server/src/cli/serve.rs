@@ -3,16 +3,18 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::exit::chain;
 use super::output::notice;
 use super::signals::{reload_signal, stop_signal};
 use super::{ConfigArgs, Exit, Failure, Threads, block_on};
-use crate::config::{self, Config, Environment, Loaded};
+use crate::config::{self, Assignment, Environment, Loaded};
+use crate::reload::Reloader;
 use crate::rules::{RuleFileError, RuleSet};
 use crate::server::{self, RulesError, Server, StartError};
 use crate::storage::{Storage, StorageError};
@@ -32,23 +34,18 @@ pub(super) struct ServeArgs {
 impl ServeArgs {
     /// The arguments, with what was said before the subcommand where nothing is said after it.
     pub(super) fn or(self, outer: &ConfigArgs) -> Self {
-        Self { config: ConfigArgs { config: self.config.config.or_else(|| outer.config.clone()) }, ..self }
+        Self { config: self.config.or(outer), ..self }
     }
 }
 
 pub(super) fn run(args: &ServeArgs, environment: &Environment) -> Result<Exit, Failure> {
-    let mut loaded = load(args.config.path(environment).as_deref(), environment)?;
+    let mut loaded = args.config.load(environment)?;
     let addresses = loaded.config.listeners.iter_mut().find_map(|listener| listener.address.as_mut());
     if let (Some(port), Some(address)) = (args.port, addresses) {
         address.set_port(port);
     }
     crate::log::start(&loaded.config.log, environment).map_err(|error| Failure::new(Exit::Refused, error))?;
-    block_on(Threads::PerCore, serve(&loaded, environment))
-}
-
-/// Reads the configuration; what is wrong with it is printed as it should be read.
-pub(super) fn load(path: Option<&Path>, environment: &Environment) -> Result<Loaded, Failure> {
-    config::load(path, environment).map_err(|errors| Failure::rendered(Exit::Refused, errors.render()))
+    block_on(Threads::PerCore, serve(&loaded, &args.config.set, environment))
 }
 
 /// The folder that `rules.d` is looked for in: the configuration file's, else the one of the state.
@@ -81,7 +78,7 @@ pub(super) fn render_finding(word: &str, finding: &RuleFileError) -> String {
     }
 }
 
-async fn serve(loaded: &Loaded, environment: &Environment) -> Result<Exit, Failure> {
+async fn serve(loaded: &Loaded, flags: &[Assignment], environment: &Environment) -> Result<Exit, Failure> {
     let config = &loaded.config;
     let mut stop = stop_signal()?;
     let mut reload = reload_signal()?;
@@ -99,6 +96,8 @@ async fn serve(loaded: &Loaded, environment: &Environment) -> Result<Exit, Failu
     }
     let storage = Storage::open(config, environment).map_err(cannot_open)?;
     let server = Server::start(config, &rules, &storage).await.map_err(cannot_start)?;
+    let reloader = Arc::new(Reloader::new(&server, loaded, flags, environment));
+    server.set_reload(Arc::<Reloader>::clone(&reloader));
     info!(rules = rules.len(), "rules loaded");
     if storage.durable().is_none() {
         warn!("sessions and retained messages are kept in memory (store.durability): a restart loses them");
@@ -119,9 +118,10 @@ async fn serve(loaded: &Loaded, environment: &Environment) -> Result<Exit, Failu
     let signal = loop {
         tokio::select! {
             signal = stop.received() => break signal,
+            // It reads files, which may take a while. What it comes to is told in the log.
             _ = reload.recv() => {
-                server.certificates().reload();
-                reload_rules(&server, loaded, environment);
+                let reloader = Arc::clone(&reloader);
+                drop(tokio::task::spawn_blocking(move || drop(reloader.apply_and_log())));
             }
         }
     };
@@ -135,62 +135,6 @@ async fn serve(loaded: &Loaded, environment: &Environment) -> Result<Exit, Failu
         signal = stop.received() => warn!(signal, "stopped at once: a second signal came"),
     }
     Ok(Exit::Success)
-}
-
-/// Reads the rules again, with connectors and allowed addresses, and puts them in place of those that run: all or none.
-fn reload_rules(server: &Server, loaded: &Loaded, environment: &Environment) {
-    let fresh = match config::load(loaded.path.as_deref(), environment) {
-        Ok(fresh) => fresh.config,
-        Err(errors) => {
-            for fault in errors.faults() {
-                error!(%fault, "the configuration is refused");
-            }
-            error!(error = chain(&errors), "the rules that ran go on, with the connectors that they had");
-            return;
-        }
-    };
-    let access = match server.access().prepare(&fresh) {
-        Ok(access) => access,
-        Err(error) => {
-            error!(error = chain(&error), "authentication and rules go on as they were");
-            return;
-        }
-    };
-    let config = Config { actions: fresh.actions, connectors: fresh.connectors, ..loaded.config.clone() };
-    let connectors = match server::connectors(&config, &server.rules().connectors()) {
-        Ok(connectors) => connectors,
-        Err(faults) => {
-            for fault in &faults {
-                error!(%fault, "a connector is refused");
-            }
-            error!("the rules that ran go on, with the connectors that they had");
-            return;
-        }
-    };
-    let rules = match server::load_rules(&loaded.config, &home(loaded, environment)) {
-        Ok(rules) => rules,
-        Err(RulesError::Faults { faults }) => {
-            for fault in &faults {
-                error!(%fault, "a rule is refused");
-            }
-            error!(faults = faults.len(), "the rules that ran go on: the new ones are refused");
-            return;
-        }
-        Err(error) => {
-            error!(error = chain(&error), "the rules that ran go on");
-            return;
-        }
-    };
-    for warning in rules.warnings() {
-        warn!("{warning}");
-    }
-    match server.rules().replace_all(&rules, &server::targets(&config), &connectors) {
-        Ok(()) => {
-            server.access().apply(access);
-            info!(rules = rules.len(), "authentication and rules reloaded");
-        }
-        Err(error) => error!(error = chain(&error), "the rules that ran go on"),
-    }
 }
 
 /// Says why the store doesn't open. A newer format is refused like a configuration that isn't understood.

@@ -73,17 +73,18 @@ impl ConfigError {
         self.help.as_deref()
     }
 
-    /// Line and column in the file, from 1; `None` when an environment variable is to blame.
+    /// Line and column in a file, from 1; `None` when a variable or a flag is to blame.
     pub fn line_column(&self) -> Option<(usize, usize)> {
         let place = self.place.as_ref()?;
         matches!(place.origin, Origin::File(_)).then_some((place.line, place.column))
     }
 
-    /// The file or variable, as it is printed.
+    /// The file, variable or flag, as it is printed.
     pub fn origin(&self) -> Option<String> {
         self.place.as_ref().map(|place| match &place.origin {
             Origin::File(path) => path.display().to_string(),
             Origin::Variable(name) => format!("environment variable {name}"),
+            Origin::Flag(key) => format!("flag --set {key}"),
             Origin::Defaults => "built-in defaults".to_owned(),
         })
     }

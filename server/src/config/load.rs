@@ -7,7 +7,9 @@ use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::overrides::{self, Override};
+use super::effective::Effective;
+use super::layers::{self, Layer};
+use super::overrides::{self, Assignment, Override};
 use super::secrets::{self, Secret};
 use super::source::{Origin, Place, Sources};
 use super::tree::{self, Path};
@@ -32,23 +34,63 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Where it came from; `None`: defaults and environment only.
     pub path: Option<PathBuf>,
+    /// Every value with its origin.
+    pub effective: Effective,
+    /// Keys whose values have a part from outside that wasn't there, with [`MissingSecrets::Allow`].
+    pub missing_secrets: Vec<String>,
 }
 
-/// Reads the configuration from a file, or from defaults when there is none, and from the environment.
+/// What becomes of a reference with nothing behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MissingSecrets {
+    /// It is a fault.
+    #[default]
+    Refuse,
+    /// Something stands for it, and what depends on it isn't checked: for a check on a machine that hasn't got the secrets.
+    Allow,
+}
+
+/// What a configuration is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'i> {
+    /// The file; without one, defaults.
+    pub path: Option<&'i FsPath>,
+    /// The variables.
+    pub environment: &'i Environment,
+    /// What the command line sets; it wins over everything else.
+    pub flags: &'i [Assignment],
+    /// What becomes of a reference with nothing behind it.
+    pub missing_secrets: MissingSecrets,
+}
+
+impl<'i> Inputs<'i> {
+    /// A file and the environment.
+    pub fn new(path: Option<&'i FsPath>, environment: &'i Environment) -> Self {
+        Self { path, environment, flags: &[], missing_secrets: MissingSecrets::Refuse }
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigErrors::Read`] when a file can't be read, [`ConfigErrors::Faults`] when anything in one, or in a variable
+    /// or flag meant for us, is wrong.
+    pub fn load(&self) -> Result<Loaded, ConfigErrors> {
+        let layers = self.path.map(layers::read).transpose()?.unwrap_or_default();
+        of_layers(&layers, self)
+    }
+}
+
+/// Reads the configuration from a file, with those of `conf.d` beside it, or from defaults when there is none, and from the
+/// environment.
 ///
 /// # Errors
-/// [`ConfigErrors::Read`] when the file can't be read, [`ConfigErrors::Faults`] when anything in it, or in a variable
-/// meant for us, is wrong.
+/// As [`Inputs::load`].
 pub fn load(path: Option<&FsPath>, environment: &Environment) -> Result<Loaded, ConfigErrors> {
-    let text = match path {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|source| ConfigErrors::Read { path: path.to_owned(), source })?,
-        None => String::new(),
-    };
-    load_text(&text, path, environment)
+    Inputs::new(path, environment).load()
 }
 
-/// Reads the configuration from text; `path` names it in messages and is what relative paths relate to.
+/// Reads the configuration from text; `path` names it in messages and is what relative paths relate to. No other file is
+/// read.
 ///
 /// # Errors
 /// [`ConfigErrors::Faults`] when anything in it, or in a variable meant for us, is wrong.
@@ -57,21 +99,44 @@ pub fn load_text(
     path: Option<&FsPath>,
     environment: &Environment,
 ) -> Result<Loaded, ConfigErrors> {
+    let layer = Layer { path: path.unwrap_or(FsPath::new("")).to_owned(), text: text.to_owned() };
+    of_layers(&[layer], &Inputs::new(path, environment))
+}
+
+fn of_layers(layers: &[Layer], inputs: &Inputs<'_>) -> Result<Loaded, ConfigErrors> {
+    let Inputs { path, environment, flags, .. } = *inputs;
     let mut sources = Sources::default();
-    let origin = path.map_or(Origin::Defaults, |path| Origin::File(path.to_owned()));
-    sources.add(origin, text);
-    let parsed = DeTable::parse(text).map_err(|error| {
-        let mut place = error.span().and_then(|span| sources.place(&span));
-        // Where the fault lies isn't known, and a connector's lines may hold secrets.
-        if text.contains("connectors") || text.contains("authentication") {
-            hide_text(&mut place);
+    let mut parsed = DeTable::new();
+    let mut broken = Vec::new();
+    for Layer { path, text } in layers {
+        // What has no path stands for no file.
+        let origin = if path.as_os_str().is_empty() { Origin::Defaults } else { Origin::File(path.clone()) };
+        let range = sources.add(origin, text);
+        match DeTable::parse(text) {
+            Ok(layer) => tree::lay_over(&mut parsed, tree::shifted(layer.into_inner(), range.start)),
+            Err(error) => {
+                let span = error.span().map(|span| span.start + range.start..span.end + range.start);
+                let mut place = span.and_then(|span| sources.place(&span));
+                // Where the fault lies isn't known, and a connector's lines may hold secrets.
+                if text.contains("connectors") || text.contains("authentication") {
+                    hide_text(&mut place);
+                }
+                broken.push(ConfigError {
+                    place,
+                    message: format!("not TOML: {}", error.message()),
+                    help: None,
+                });
+            }
         }
-        one(ConfigError { place, message: format!("not TOML: {}", error.message()), help: None })
-    })?;
-    let mut reader =
-        Reader { overrides: overrides::collect(environment, &mut sources), sources, environment };
+    }
+    if !broken.is_empty() {
+        broken.truncate(MAX_ERRORS);
+        return Err(ConfigErrors::Faults { faults: broken });
+    }
+    let overrides = overrides::collect(environment, flags, &mut sources);
+    let mut reader = Reader { overrides, sources, environment, missing: inputs.missing_secrets };
     let defaults = reader.sources.add(Origin::Defaults, DEFAULT_LISTENERS);
-    let root = with_default_listeners(parsed, &defaults);
+    let root = with_default_listeners(Spanned::new(0..0, parsed), &defaults);
     let Reading { config, tree, secrets, mut errors } = reader.read(&root);
     let mut warnings = Vec::new();
     if let Some(config) = &config {
@@ -86,11 +151,11 @@ pub fn load_text(
                     if may_hold_secrets(&at) {
                         hide_text(&mut place);
                     }
-                    let secret = secrets.iter().find(|secret| Some(&secret.span) == span.as_ref());
-                    errors.push(match secret {
-                        Some(secret) => redacted(place, &at, secret),
-                        None => ConfigError { place, message, help },
-                    });
+                    match secrets.iter().find(|secret| Some(&secret.span) == span.as_ref()) {
+                        Some(secret) if secret.is_missing => {}
+                        Some(secret) => errors.push(redacted(place, &at, secret)),
+                        None => errors.push(ConfigError { place, message, help }),
+                    }
                 }
                 // What is missing may have been taken out for its fault.
                 Finding::Missing { .. } if !errors.is_empty() => {}
@@ -105,11 +170,29 @@ pub fn load_text(
     match config {
         Some(mut config) if errors.is_empty() => {
             make_paths_relative_to(&mut config, path.and_then(FsPath::parent));
-            Ok(Loaded { config, warnings, path: path.map(FsPath::to_owned) })
+            let effective = Effective::of(&config, &tree, &reader.sources, &secrets, environment);
+            let effective = effective.map_err(|error| {
+                one(ConfigError {
+                    place: None,
+                    message: format!("the configuration can't be shown: {error}"),
+                    help: None,
+                })
+            })?;
+            let missing = secrets.iter().filter(|secret| secret.is_missing);
+            let missing = missing.filter_map(|secret| tree::locate(&tree, &secret.span, None));
+            Ok(Loaded {
+                config,
+                warnings,
+                path: path.map(FsPath::to_owned),
+                effective,
+                missing_secrets: missing.map(|path| path.to_string()).collect(),
+            })
         }
         _ => {
             errors.truncate(MAX_ERRORS);
-            errors.sort_by_key(|error| error.place.as_ref().map(|place| (place.line, place.column)));
+            errors.sort_by_key(|error| {
+                error.place.as_ref().map(|place| (place.text_number, place.line, place.column))
+            });
             Err(ConfigErrors::Faults { faults: errors })
         }
     }
@@ -145,6 +228,7 @@ struct Reader<'i> {
     sources: Sources,
     overrides: Vec<Override<'i>>,
     environment: &'i Environment,
+    missing: MissingSecrets,
 }
 
 impl<'i> Reader<'i> {
@@ -171,7 +255,8 @@ impl<'i> Reader<'i> {
             // After a key was taken out for its fault, its absence is no second fault.
             let follows = fault.message().starts_with("missing field")
                 && removed.iter().any(|gone| gone.parent().as_ref() == Some(&path));
-            if !follows {
+            let is_missing = secrets.iter().any(|secret| secret.is_missing && secret.span == span);
+            if !follows && !is_missing {
                 errors.push(self.explain(&fault, &span, &path, &secrets));
             }
             if errors.len() >= MAX_ERRORS || !tree::remove(root.get_mut(), &path) {
@@ -195,7 +280,8 @@ impl<'i> Reader<'i> {
                 errors.push(error);
             }
         }
-        let (secrets, faults) = secrets::resolve(root.get_mut(), self.environment, &self.sources);
+        let (secrets, faults) =
+            secrets::resolve(root.get_mut(), self.environment, &self.sources, self.missing);
         errors.extend(faults);
         (root, secrets, errors)
     }

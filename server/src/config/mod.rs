@@ -1,11 +1,12 @@
-//! The configuration: one TOML file, overridden by environment variables, checked as a whole.
+//! The configuration: TOML files, overridden by environment variables and flags, checked as a whole.
 //!
 //! How a value comes about:
-//! 1. the file is parsed, with the place of every key and value;
+//! 1. the file and those of `conf.d` beside it are parsed, with the place of every key and value, and laid one over the other;
 //! 2. `TIDEGATE_SECTION__KEY` variables replace or add values; entries of a list are matched by their name, as in
 //!    `TIDEGATE_LISTENERS__TCP__ADDRESS`;
-//! 3. a value that is exactly `${env:NAME}` or `${file:path}` is replaced by what it names;
-//! 4. the result is read into [`Config`], where an unknown key is an error, and its ranges are checked.
+//! 3. flags, `--set section.key=value`, do the same;
+//! 4. a value that is exactly `${env:NAME}`, `${file:path}` or `${credential:NAME}` is replaced by what it names;
+//! 5. the result is read into [`Config`], where an unknown key is an error, and its ranges are checked.
 //!
 //! Every fault is reported with its place (file, line and column, or the variable), what was expected and, for a
 //! misspelt name, the nearest right one; all faults in one go, up to [`MAX_ERRORS`]. A configuration with any fault
@@ -13,7 +14,9 @@
 
 mod admin;
 mod authentication;
+mod effective;
 mod error;
+mod layers;
 mod listeners;
 mod load;
 mod model;
@@ -37,17 +40,19 @@ pub use self::authentication::{
     AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, JwtAlgorithm,
     JwtPlace, LockoutConfig,
 };
+pub use self::effective::{Change, Effective, Setting, changes};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub use self::listeners::{
     ClientCertificates, ClientIdRule, ListenerTls, ListenerWebSocket, NamedCertificate, SessionTakeover,
     TlsVersion,
 };
 pub(crate) use self::load::suggest;
-pub use self::load::{Loaded, load, load_text};
+pub use self::load::{Inputs, Loaded, MissingSecrets, load, load_text};
 pub use self::model::{
     AclConfig, Actions, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy,
     RuleLimits, Store, Sys,
 };
+pub use self::overrides::{Assignment, AssignmentError};
 pub use self::units::{ByteSize, Period, UnitError};
 
 /// The environment variables that a configuration may use, taken once.

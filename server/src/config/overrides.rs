@@ -1,6 +1,6 @@
-//! `TIDEGATE_SECTION__KEY`: environment variables that replace or add single values.
+//! `TIDEGATE_SECTION__KEY` and `--set SECTION.KEY=VALUE`: variables and flags that replace or add single values.
 //!
-//! Two underscores part the names. A variable without them counts only when it names a key of the top level
+//! In a variable two underscores part the names. A variable without them counts only when it names a key of the top level
 //! (`TIDEGATE_DATA_DIR`): others are somebody else's, such as `TIDEGATE_PORT`, which Kubernetes sets in every container
 //! beside a service of that name. With them, a name that leads nowhere is an error, since it was meant for us.
 //!
@@ -9,13 +9,38 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::str::FromStr;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::source::{Origin, Sources};
-use super::tree::{Node, with_span};
+use super::tree::{Node, name_of, with_span};
 use super::{ConfigError, Environment};
+
+/// One `--set KEY=VALUE` of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    key: String,
+    value: String,
+}
+
+/// A text that sets nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write SECTION.KEY=VALUE")]
+pub struct AssignmentError;
+
+impl FromStr for Assignment {
+    type Err = AssignmentError;
+
+    fn from_str(text: &str) -> Result<Self, AssignmentError> {
+        let (key, value) = text.split_once('=').ok_or(AssignmentError)?;
+        if key.split('.').any(str::is_empty) {
+            return Err(AssignmentError);
+        }
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+    }
+}
 
 /// What all our variables begin with.
 pub(super) const PREFIX: &str = "TIDEGATE_";
@@ -23,10 +48,10 @@ pub(super) const PREFIX: &str = "TIDEGATE_";
 /// Keys of the top level that a variable without two underscores may set.
 const TOP_LEVEL: [&str; 2] = ["data_dir", "rules_dir"];
 
-/// One variable that sets a value.
+/// One variable or flag that sets a value.
 #[derive(Debug, Clone)]
 pub(super) struct Override<'i> {
-    /// The names between the double underscores, lower case.
+    /// The names of the sections and of the key; of a variable in lower case.
     keys: Vec<String>,
     text: &'i str,
     /// Its place among the sources.
@@ -53,18 +78,28 @@ impl<'i> Override<'i> {
     }
 }
 
-/// The overrides in the environment, each added to the sources.
-pub(super) fn collect<'i>(environment: &'i Environment, sources: &mut Sources) -> Vec<Override<'i>> {
+/// The overrides in the environment and then those of flags, each added to the sources.
+pub(super) fn collect<'i>(
+    environment: &'i Environment,
+    flags: &'i [Assignment],
+    sources: &mut Sources,
+) -> Vec<Override<'i>> {
     let ours = environment.iter().filter_map(|(name, text)| {
         let rest = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
         let keys: Vec<String> = rest.split("__").map(str::to_owned).collect();
         (keys.len() > 1 || TOP_LEVEL.contains(&rest.as_str())).then_some((name, text, keys))
     });
-    ours.map(|(name, text, keys)| {
-        let span = sources.add(Origin::Variable(name.to_owned()), text);
-        Override { keys, text, span, typed: false }
-    })
-    .collect()
+    let variables = ours.map(|(name, text, keys)| (Origin::Variable(name.to_owned()), text, keys));
+    let flags = flags.iter().map(|Assignment { key, value }| {
+        (Origin::Flag(key.clone()), value.as_str(), key.split('.').map(str::to_owned).collect())
+    });
+    variables
+        .chain(flags)
+        .map(|(origin, text, keys)| {
+            let span = sources.add(origin, text);
+            Override { keys, text, span, typed: false }
+        })
+        .collect()
 }
 
 /// Puts one override into the tree.
@@ -90,7 +125,7 @@ pub(super) fn apply<'i>(
     let mut names = sections.iter();
     while let Some(section) = names.next() {
         // Tables that are named by whoever wrote the file are found as entries of a list are.
-        let written = table.keys().find(|key| canonical(key.get_ref()) == *section);
+        let written = table.keys().find(|key| canonical(key.get_ref()) == canonical(section));
         let name = written.map_or_else(|| section.clone(), |key| key.get_ref().to_string());
         let node = table
             .entry(Spanned::new(over.span.clone(), Cow::Owned(name)))
@@ -102,11 +137,15 @@ pub(super) fn apply<'i>(
                 let Some(wanted) = names.next() else {
                     return Err(fault(
                         format!("an entry of [[{section}]] must be named"),
-                        Some(format!("write {PREFIX}{}__NAME__KEY", section.to_ascii_uppercase())),
+                        Some(format!(
+                            "write {PREFIX}{}__NAME__KEY, or --set {section}.NAME.KEY=VALUE",
+                            section.to_ascii_uppercase()
+                        )),
                     ));
                 };
-                let found =
-                    items.iter_mut().find(|item| name_of(item).is_some_and(|n| canonical(&n) == *wanted));
+                let found = items
+                    .iter_mut()
+                    .find(|item| name_of(item).is_some_and(|n| canonical(&n) == canonical(wanted)));
                 match found.map(Spanned::get_mut) {
                     Some(DeValue::Table(inner)) => inner,
                     _ => {
@@ -126,10 +165,6 @@ pub(super) fn apply<'i>(
     table.remove(last.as_str());
     table.insert(Spanned::new(over.span.clone(), Cow::Owned(last.clone())), over.value());
     Ok(())
-}
-
-fn name_of(item: &Node<'_>) -> Option<String> {
-    item.get_ref().as_table()?.get("name")?.get_ref().as_str().map(str::to_owned)
 }
 
 /// A name as a variable can spell it: lower case, `_` for `-`.

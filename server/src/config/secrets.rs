@@ -1,4 +1,7 @@
-//! `${env:NAME}` and `${file:path}`: values kept out of the file.
+//! `${env:NAME}`, `${file:path}` and `${credential:NAME}`: values kept out of the file.
+//!
+//! A credential is a file that systemd puts into a folder of the service's own (`LoadCredential=`), and names by
+//! `$CREDENTIALS_DIRECTORY`.
 //!
 //! Only a whole value can be one; inside a longer text it is an error, so that no secret ends up in the middle of
 //! something that is printed. A literal `${` in a configuration value isn't needed anywhere and is refused with
@@ -14,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::source::Sources;
 use super::tree::for_each_leaf;
-use super::{ConfigError, Environment};
+use super::{ConfigError, Environment, MissingSecrets};
 
 /// Largest file behind `${file:…}`, in bytes: a certificate chain fits, a mistake doesn't.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -26,13 +29,19 @@ pub(super) struct Secret {
     pub(super) span: Range<usize>,
     /// The reference, `${env:NAME}`.
     pub(super) reference: String,
+    /// Whether nothing is behind it, and [`PLACEHOLDER`] stands for it.
+    pub(super) is_missing: bool,
 }
+
+/// What stands for a value that isn't there.
+const PLACEHOLDER: &str = "missing";
 
 /// Replaces every reference in the tree.
 pub(super) fn resolve(
     root: &mut DeTable<'_>,
     environment: &Environment,
     sources: &Sources,
+    missing: MissingSecrets,
 ) -> (Vec<Secret>, Vec<ConfigError>) {
     let mut secrets = Vec::new();
     let mut errors = Vec::new();
@@ -42,13 +51,16 @@ pub(super) fn resolve(
         match value_of(text, environment, sources.folder()) {
             Ok(None) => {}
             Ok(Some(value)) => {
-                secrets.push(Secret { span, reference: text.to_string() });
+                secrets.push(Secret { span, reference: text.to_string(), is_missing: false });
                 *text = Cow::Owned(value);
             }
-            Err(SecretError { message, help }) => {
-                errors.push(ConfigError { place: sources.place(&span), message, help });
-                // The reference itself must not be read as a value.
-                *text = Cow::Borrowed("");
+            Err(SecretError { message, help, is_missing }) => {
+                if !is_missing || missing == MissingSecrets::Refuse {
+                    errors.push(ConfigError { place: sources.place(&span), message, help });
+                }
+                // The reference itself must not be read as a value; what stands for it is not to be judged.
+                secrets.push(Secret { span, reference: text.to_string(), is_missing: true });
+                *text = Cow::Borrowed(PLACEHOLDER);
             }
         }
     });
@@ -58,6 +70,8 @@ pub(super) fn resolve(
 struct SecretError {
     message: String,
     help: Option<String>,
+    /// Whether the reference is sound and nothing is behind it.
+    is_missing: bool,
 }
 
 /// What a text stands for; `None` when it is no reference.
@@ -66,29 +80,45 @@ fn value_of(
     environment: &Environment,
     folder: Option<&Path>,
 ) -> Result<Option<String>, SecretError> {
-    if !text.contains("${env:") && !text.contains("${file:") {
+    if !["${env:", "${file:", "${credential:"].iter().any(|start| text.contains(start)) {
         return Ok(None);
     }
-    let fail =
-        |message: String, help: Option<&str>| Err(SecretError { message, help: help.map(str::to_owned) });
+    let broken =
+        |message: String, help: &str| SecretError { message, help: Some(help.to_owned()), is_missing: false };
+    let missing = |message: String| SecretError { message, help: None, is_missing: true };
     let inner =
         text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(|rest| !rest.contains('}'));
-    let reference = inner.and_then(|inner| inner.split_once(':'));
-    match reference {
+    let value = match inner.and_then(|inner| inner.split_once(':')) {
         Some(("env", name)) => match environment.get(name) {
-            Some(value) => Ok(Some(value.to_owned())),
-            None => fail(format!("environment variable \"{name}\" is not set"), None),
+            Some(value) => Ok(value.to_owned()),
+            None => Err(missing(format!("environment variable \"{name}\" is not set"))),
         },
-        Some(("file", path)) => match read(&folder.unwrap_or(Path::new("")).join(path)) {
-            Ok(value) => Ok(Some(value)),
-            Err(why) => fail(format!("\"{path}\" can't be read: {why}"), None),
-        },
-        _ => fail(
-            "`${env:…}` and `${file:…}` stand only as a whole value".to_owned(),
-            Some("put the whole text into the variable or the file"),
-        ),
-    }
+        Some(("file", path)) => read(&folder.unwrap_or(Path::new("")).join(path))
+            .map_err(|why| missing(format!("\"{path}\" can't be read: {why}"))),
+        Some(("credential", name)) => {
+            let is_name = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
+            match environment.get(CREDENTIALS).filter(|folder| !folder.is_empty()) {
+                _ if !is_name => Err(broken(
+                    format!("\"{name}\" can't be the name of a credential"),
+                    "write the name that LoadCredential= gives it, without a path",
+                )),
+                Some(folder) => read(&Path::new(folder).join(name))
+                    .map_err(|why| missing(format!("credential \"{name}\" can't be read: {why}"))),
+                None => Err(missing(format!(
+                    "credential \"{name}\": {CREDENTIALS} is not set, so systemd gave this service none"
+                ))),
+            }
+        }
+        _ => Err(broken(
+            "`${env:…}`, `${file:…}` and `${credential:…}` stand only as a whole value".to_owned(),
+            "put the whole text into the variable or the file",
+        )),
+    };
+    value.map(Some)
 }
+
+/// The variable by which systemd says where the service's credentials are.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// The text of a file without the newline at its end.
 fn read(path: &Path) -> Result<String, String> {

@@ -1,7 +1,7 @@
-//! Where a value was written: in the file, or in an environment variable.
+//! Where a value was written: in a file, in an environment variable or on the command line.
 //!
-//! The parser knows byte offsets. The file takes the first ones; each environment variable gets a range of its own
-//! behind it, so that one offset tells both apart and errors can quote the right text.
+//! The parser knows byte offsets. Every text gets a range of offsets of its own, the file first, so that one offset tells
+//! all of them apart and errors can quote the right text.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ pub(crate) enum Origin {
     File(PathBuf),
     /// An environment variable.
     Variable(String),
+    /// A flag of the command line, with the key that it sets.
+    Flag(String),
     /// The program itself, where the file says nothing.
     Defaults,
 }
@@ -35,6 +37,8 @@ pub(crate) struct Sources {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) origin: Origin,
+    /// Which of the texts, in the order in which they count.
+    pub(crate) text_number: usize,
     /// 1 for the first line.
     pub(crate) line: usize,
     /// 1 for the first character of the line.
@@ -54,17 +58,18 @@ impl Sources {
         start..start + text.len()
     }
 
-    /// The file's folder, to which relative paths relate.
+    /// The folder of the first file, to which relative paths relate.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.segments.iter().find_map(|segment| match &segment.origin {
             Origin::File(path) => path.parent(),
-            Origin::Variable(_) | Origin::Defaults => None,
+            Origin::Variable(_) | Origin::Flag(_) | Origin::Defaults => None,
         })
     }
 
     /// The place of a range of offsets.
     pub(crate) fn place(&self, span: &Range<usize>) -> Option<Box<Place>> {
-        let segment = self.segments.iter().rev().find(|segment| segment.start <= span.start)?;
+        let (text_number, segment) =
+            self.segments.iter().enumerate().rev().find(|(_, segment)| segment.start <= span.start)?;
         let at = span.start - segment.start;
         let before = segment.text.get(..at)?;
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -75,6 +80,7 @@ impl Sources {
         let width = segment.text.get(at..end).map_or(0, |part| part.chars().count()).max(1);
         Some(Box::new(Place {
             origin: segment.origin.clone(),
+            text_number,
             line: before.matches('\n').count() + 1,
             column,
             text: text.to_owned(),

@@ -44,7 +44,7 @@ fn assert_refused(text: &str, environment: &Environment, expected: &str) {
 #[test]
 fn an_empty_file_is_the_default() {
     assert_eq!(accepted("", &none()), Config::default());
-    let Loaded { config, warnings, path } = load(None, &none()).unwrap();
+    let Loaded { config, warnings, path, .. } = load(None, &none()).unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(path, None);
     assert_eq!(warnings, Vec::<String>::new());
@@ -240,7 +240,7 @@ error: /etc/tidegate/tidegate.toml:1:12: environment variable "NOWHERE" is not s
         "data_dir = '/srv/${env:SITE}'\n",
         &env(&[("SITE", "a")]),
         r#"
-error: /etc/tidegate/tidegate.toml:1:12: `${env:…}` and `${file:…}` stand only as a whole value
+error: /etc/tidegate/tidegate.toml:1:12: `${env:…}`, `${file:…}` and `${credential:…}` stand only as a whole value
   |
 1 | data_dir = '/srv/${env:SITE}'
   |            ^^^^^^^^^^^^^^^^^^

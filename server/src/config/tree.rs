@@ -4,13 +4,15 @@ use std::fmt;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::overrides::canonical;
 
 /// A node with its place.
 pub(super) type Node<'i> = Spanned<DeValue<'i>>;
 
 /// One step from a table or an array to a node in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
     /// A key of a table.
     Key(String),
@@ -171,6 +173,93 @@ pub(super) fn for_each_leaf<'i>(table: &mut DeTable<'i>, visit: &mut impl FnMut(
         }
     }
     table.iter_mut().for_each(|(_, node)| walk(node, visit));
+}
+
+/// The value at `path`, if it is there.
+pub(super) fn get<'t, 'i>(root: &'t DeTable<'i>, path: &Path) -> Option<&'t Node<'i>> {
+    let (first, rest) = path.0.split_first()?;
+    let Step::Key(first) = first else { return None };
+    rest.iter().try_fold(root.get(first.as_str())?, |node, step| match (step, node.get_ref()) {
+        (Step::Key(key), DeValue::Table(table)) => table.get(key.as_str()),
+        (Step::Index(index), DeValue::Array(items)) => items.get(*index),
+        _ => None,
+    })
+}
+
+/// The value of `name` in an entry of a list.
+pub(super) fn name_of(item: &Node<'_>) -> Option<String> {
+    item.get_ref().as_table()?.get("name")?.get_ref().as_str().map(str::to_owned)
+}
+
+/// The same table with every place in it moved by `offset`.
+pub(super) fn shifted<'i>(table: DeTable<'i>, offset: usize) -> DeTable<'i> {
+    let moved = |span: Range<usize>| span.start + offset..span.end + offset;
+    let mut shifted_table = DeTable::new();
+    for (key, node) in table {
+        let key = Spanned::new(moved(key.span()), key.into_inner());
+        shifted_table.insert(key, shifted_node(node, offset));
+    }
+    shifted_table
+}
+
+fn shifted_node<'i>(node: Node<'i>, offset: usize) -> Node<'i> {
+    let span = node.span().start + offset..node.span().end + offset;
+    let value = match node.into_inner() {
+        DeValue::Array(items) => {
+            DeValue::Array(items.into_iter().map(|item| shifted_node(item, offset)).collect())
+        }
+        DeValue::Table(table) => DeValue::Table(shifted(table, offset)),
+        scalar => scalar,
+    };
+    Spanned::new(span, value)
+}
+
+/// Lays a table over another: tables are merged, and so are lists whose entries all have names, by name and with new entries
+/// behind those that are there; any other value takes the place of the one below.
+pub(super) fn lay_over<'i>(below: &mut DeTable<'i>, above: DeTable<'i>) {
+    for (key, mut node) in above {
+        match (below.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut), node.get_mut()) {
+            (Some(DeValue::Table(below)), DeValue::Table(above)) => {
+                lay_over(below, std::mem::take(above));
+                continue;
+            }
+            (Some(DeValue::Array(below)), DeValue::Array(above)) if all_named(below) && all_named(above) => {
+                lay_list_over(below, std::mem::replace(above, DeArray::new()));
+                continue;
+            }
+            _ => {}
+        }
+        // The key goes too: a fault of it is one of the text that wrote it last.
+        below.remove(key.get_ref().as_ref());
+        below.insert(key, node);
+    }
+}
+
+fn all_named(items: &DeArray<'_>) -> bool {
+    !items.is_empty() && items.iter().all(|item| name_of(item).is_some())
+}
+
+/// Each entry below is met once at most, so that two of one name in the text above stay two, which is a fault.
+fn lay_list_over<'i>(below: &mut DeArray<'i>, above: DeArray<'i>) {
+    let mut merged: Vec<Node<'i>> = std::mem::replace(below, DeArray::new()).into_iter().collect();
+    let mut is_met = vec![false; merged.len()];
+    for mut entry in above {
+        let name = name_of(&entry).map(|name| canonical(&name));
+        let found = merged
+            .iter_mut()
+            .zip(&mut is_met)
+            .find(|(other, is_met)| !**is_met && name_of(other).map(|name| canonical(&name)) == name);
+        if let Some((other, is_met)) = found
+            && let DeValue::Table(other) = other.get_mut()
+            && let DeValue::Table(entry) = entry.get_mut()
+        {
+            lay_over(other, std::mem::take(entry));
+            *is_met = true;
+        } else {
+            merged.push(entry);
+        }
+    }
+    *below = merged.into_iter().collect();
 }
 
 /// The same value with every place in it set to `span`.

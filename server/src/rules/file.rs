@@ -3,7 +3,7 @@
 //! A file holds any number of `[rules.<name>]` tables. Every fault of every file is reported in one go, each with its
 //! file, line, rule and action. A rule that is not enabled is checked all the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::RuleFileError;
+use super::source::Source;
 
 /// Largest rule file in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -34,6 +35,8 @@ pub const ERROR_ACTION: &str = "error_action";
 #[derive(Debug, Clone, Default)]
 pub struct RuleSet {
     pub(super) rules: Vec<Arc<LoadedRule>>,
+    /// Names of those that don't run, whatever they say.
+    pub(super) suspended: Arc<HashSet<String>>,
 }
 
 /// One rule that was read, checked and compiled.
@@ -45,6 +48,8 @@ pub struct LoadedRule {
     pub file: PathBuf,
     /// The SQL as written.
     pub sql: String,
+    /// Everything that its author said of it, as JSON with its members in order: what two versions are compared by.
+    pub definition: Box<str>,
     /// Whether it is to run.
     pub enabled: bool,
     /// What it is for, in its author's words.
@@ -121,6 +126,11 @@ impl RuleSet {
         faults
     }
 
+    /// Whether a rule of these is to run.
+    pub(super) fn runs(&self, rule: &LoadedRule) -> bool {
+        rule.enabled && !self.suspended.contains(&rule.name)
+    }
+
     /// Returns how many rules there are, those that are not enabled included.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -135,6 +145,12 @@ impl RuleSet {
 }
 
 impl LoadedRule {
+    /// The definition as a value.
+    pub(super) fn definition_value(&self) -> serde_json::Value {
+        // It was printed from a value.
+        serde_json::from_str(&self.definition).unwrap_or_default()
+    }
+
     /// Returns the Topic Filters of the rule's FROM.
     #[must_use]
     pub fn filters(&self) -> &[String] {
@@ -285,6 +301,10 @@ impl<'l> Loader<'l> {
             self.errors.push(fault(&span, "expected a table".to_owned()));
             return;
         };
+        let definition = match definition_of(&span, &table) {
+            Ok(definition) => definition,
+            Err(error) => return self.errors.push(source.toml_in(&error, &place).in_rule(name)),
+        };
         let mut head = DeTable::new();
         let mut actions = None;
         let mut error_action = None;
@@ -350,6 +370,7 @@ impl<'l> Loader<'l> {
             name: name.to_owned(),
             file: source.file.to_owned(),
             sql,
+            definition,
             enabled: head.enabled,
             description: head.description,
             tags: head.tags,
@@ -364,13 +385,18 @@ impl<'l> Loader<'l> {
     }
 
     fn finish(self) -> Result<RuleSet, Vec<RuleFileError>> {
-        if self.errors.is_empty() { Ok(RuleSet { rules: self.rules }) } else { Err(self.errors) }
+        if self.errors.is_empty() {
+            Ok(RuleSet { rules: self.rules, ..RuleSet::default() })
+        } else {
+            Err(self.errors)
+        }
     }
 }
 
-fn compile_message(error: &CompileError) -> String {
-    let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    format!("[{}] {}{hint}", error.code, error.message)
+/// A rule's table as JSON.
+fn definition_of(span: &Range<usize>, table: &DeTable<'_>) -> Result<Box<str>, toml::de::Error> {
+    let deserializer = Spanned::new(span.clone(), table.clone()).into_deserializer();
+    Ok(serde_json::Value::deserialize(deserializer)?.to_string().into())
 }
 
 /// Makes the actions of one rule.
@@ -576,8 +602,8 @@ impl ActionMaker<'_> {
 }
 
 /// Why a rule may not say `${env:…}`.
-const NO_SECRETS: &str = "`${env:…}` and `${file:…}` stand only in the configuration; a rule reads no secrets, since it \
-     could put them into an output";
+const NO_SECRETS: &str = "`${env:…}`, `${file:…}` and `${credential:…}` stand only in the configuration; a rule reads no \
+     secrets, since it could put them into an output";
 
 /// How a text writes a literal `${`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -588,13 +614,14 @@ enum Escapes {
     DoubledDollar,
 }
 
-/// Where the first `${env:` or `${file:` of a text begins, in bytes. Spaces around the word make no difference.
+/// Where the first `${env:`, `${file:` or `${credential:` of a text begins, in bytes. Spaces around the word make no
+/// difference.
 fn find_secret(text: &str, escapes: Escapes) -> Option<usize> {
     let mut rest = text;
     while let Some((before, inner)) = rest.split_once("${") {
         let is_escaped = escapes == Escapes::DoubledDollar && before.ends_with('$');
         let word = inner.trim_start();
-        let after = word.strip_prefix("env").or_else(|| word.strip_prefix("file"));
+        let after = ["env", "file", "credential"].iter().find_map(|name| word.strip_prefix(name));
         if !is_escaped && after.is_some_and(|after| after.trim_start().starts_with(':')) {
             return Some(text.len() - inner.len() - "${".len());
         }
@@ -627,74 +654,5 @@ fn find(table: &DeTable<'_>, field: &str) -> Option<Range<usize>> {
     match outer.get_ref() {
         DeValue::Table(table) => Some(find(table, inner).unwrap_or_else(|| outer.span())),
         _ => Some(outer.span()),
-    }
-}
-
-/// A text with its path, to say where something stands.
-struct Source<'a> {
-    file: &'a Path,
-    text: &'a str,
-}
-
-impl Source<'_> {
-    fn fault(&self, span: &Range<usize>, message: impl Into<String>) -> RuleFileError {
-        RuleFileError::of_file(self.file, message).at(self.place(span.start))
-    }
-
-    fn toml(&self, error: &toml::de::Error) -> RuleFileError {
-        self.toml_in(error, &(0..0))
-    }
-
-    fn toml_in(&self, error: &toml::de::Error, within: &Range<usize>) -> RuleFileError {
-        self.fault(&error.span().unwrap_or_else(|| within.clone()), error.message())
-    }
-
-    /// A fault, or a doubt, of SQL that is the string value at `span`; `prefix` says which.
-    fn compile_fault(
-        &self,
-        span: &Range<usize>,
-        prefix: &str,
-        error: &CompileError,
-        rendered: String,
-    ) -> RuleFileError {
-        let mut fault = self.fault(span, format!("{prefix}{}", compile_message(error)));
-        fault = fault.at(self.inside(span, error.line, error.column));
-        fault.code = Some(error.code);
-        // Its first line says what the message says.
-        fault.detail = rendered.split_once('\n').map(|(_, marked)| marked.to_owned());
-        fault
-    }
-
-    /// Line and column, from 1, of a byte offset.
-    fn place(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let column = before.get(line_start..).map_or(0, |line| line.chars().count());
-        (before.matches('\n').count() + 1, column + 1)
-    }
-
-    /// Line and column in the file of a byte offset into the string value at `span`; exact where [`Self::inside`] is.
-    fn inside_at(&self, span: &Range<usize>, value: &str, offset: usize) -> (usize, usize) {
-        let (line, column) = Source { file: self.file, text: value }.place(offset);
-        self.inside(span, line, column)
-    }
-
-    /// Line and column in the file of a line and column inside the string value at `span`.
-    ///
-    /// Exact for literal strings and for those without escapes. Escapes shorten what they stand for, so that the column
-    /// can be too small by some characters on their line.
-    fn inside(&self, span: &Range<usize>, line: usize, column: usize) -> (usize, usize) {
-        let raw = self.text.get(span.clone()).unwrap_or_default();
-        let (first_line, first_column) = self.place(span.start);
-        let quotes = if raw.starts_with("'''") || raw.starts_with("\"\"\"") { 3 } else { 1 };
-        let body = raw.get(quotes..).unwrap_or_default();
-        // A line break right behind the opening quotes isn't part of the value.
-        if quotes == 3 && (body.starts_with('\n') || body.starts_with("\r\n")) {
-            return (first_line + line, column);
-        }
-        match line {
-            0 | 1 => (first_line, first_column + quotes + column.saturating_sub(1)),
-            _ => (first_line + line - 1, column),
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! Rules: from files to what happens to a message.
 //!
-//! - `file.rs`: rule files into a [`RuleSet`], everything checked and compiled;
+//! - `file.rs`: rule files into a [`RuleSet`], everything checked and compiled; `source.rs`: where a fault stands;
+//! - `difference.rs`: what a change of rules changes;
+//! - `rulebook/`: [`RuleBook`], who owns which rule, versions, suspension;
 //! - `topic_index.rs`: which Topic Filters a topic fits;
 //! - `groups.rs`: the rules behind the same filters, and which of them a message is worth showing to;
 //! - `pipeline.rs`: [`RulePipeline`], the broker's hook: which rules a message is shown to, and how rules change;
@@ -22,6 +24,7 @@
 
 pub(crate) mod cases;
 mod counters;
+mod difference;
 mod error;
 mod error_action;
 mod explain;
@@ -35,12 +38,15 @@ mod parameters;
 mod pipeline;
 mod render;
 mod rule;
+mod rulebook;
 mod sample;
+mod source;
 #[cfg(test)]
 mod tests;
 mod topic_index;
 
 pub use counters::{ActionStats, RuleStats};
+pub use difference::RuleDifference;
 pub use error::RuleFileError;
 pub use error_action::Publisher;
 pub(crate) use explain::{ActionExplanation, HIDDEN, RuleExplanation, is_secret_name};
@@ -48,5 +54,10 @@ pub(crate) use explain_json::explanation_line;
 pub use file::{ERROR_ACTION, LoadedRule, RuleSet, load_rules};
 pub(crate) use parameters::parameters;
 pub use pipeline::{PipelineError, PipelineSettings, RulePipeline};
+pub use rulebook::{
+    BookError, Changed, DEFINITION_BYTES_MAX, Expected, MemberChange, Owner, Prune, RuleBook, RuleChange,
+    RuleDelta, RuleEntry, STORED_RULES_MAX, Suspension, VERSION_BYTES_MAX, VERSIONS_MAX, Version,
+    member_changes,
+};
 pub(crate) use sample::{SampleMessage, SampleProperties};
 pub use topic_index::TopicIndex;

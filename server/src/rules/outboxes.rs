@@ -203,7 +203,7 @@ impl Shared {
     /// rule that doesn't run keeps no other from running.
     pub(super) fn drain_disabled(&self, rules: &RuleSet, registry: &mut Registry, before: &OutletSettings) {
         let Some(store) = &self.store else { return };
-        for rule in rules.rules.iter().filter(|rule| !rule.enabled) {
+        for rule in rules.rules.iter().filter(|rule| !rules.runs(rule)) {
             for (name, action) in rule.outboxes() {
                 let queue = QueueKey::Outbox { namespace: 0, name: &name };
                 let settings = &registry.outlet_settings;

@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use actions::config::OnRemove;
 use actions::dead_letters::Outlets;
 use actions::{ActionConfigError, Connectors, Outlet, OutletSettings, TargetPolicy};
 use arc_swap::ArcSwap;
@@ -27,6 +28,7 @@ use store::{DurableStore, Position};
 use tokio::task::JoinSet;
 
 use super::counters::{Counter, RuleCounters, RuleStats};
+use super::difference::RuleDifference;
 use super::error_action::{self, ErrorJobs, Hearing, Publisher};
 use super::file::{LoadedAction, LoadedRule, RuleSet};
 use super::groups::{self, Candidates, Group, Line};
@@ -220,17 +222,48 @@ impl RulePipeline {
         outcome
     }
 
-    fn swap(
+    /// Finds out whether [`RulePipeline::replace_all`] would do it, without doing it.
+    ///
+    /// # Errors
+    /// As [`RulePipeline::replace`].
+    pub fn check(
+        &self,
+        rules: &RuleSet,
+        targets: &TargetPolicy,
+        connectors: &Connectors,
+    ) -> Result<(), PipelineError> {
+        let mut registry = self.shared.registry.lock();
+        let mut settings = registry.outlet_settings.clone();
+        settings.targets = Arc::new(targets.clone());
+        settings.connectors = Arc::new(connectors.clone());
+        self.verify(rules, &mut registry, &settings).map(drop)
+    }
+
+    /// The same with the connectors and addresses that there are.
+    ///
+    /// # Errors
+    /// As [`RulePipeline::replace`].
+    pub fn check_rules(&self, rules: &RuleSet) -> Result<(), PipelineError> {
+        let mut registry = self.shared.registry.lock();
+        let settings = registry.outlet_settings.clone();
+        self.verify(rules, &mut registry, &settings).map(drop)
+    }
+
+    /// What other rules would change, by their names.
+    #[must_use]
+    pub fn difference(&self, rules: &RuleSet) -> RuleDifference {
+        RuleDifference::between(&self.shared.registry.lock().loaded, &rules.rules)
+    }
+
+    /// Checks everything that can be told without touching what runs. Returns what is to become of outboxes whose actions
+    /// are gone.
+    fn verify(
         &self,
         rules: &RuleSet,
         registry: &mut Registry,
-        settings: OutletSettings,
-    ) -> Result<(), PipelineError> {
-        let shared = &self.shared;
-        let old = shared.active.load_full();
-        let old_rules: HashMap<&str, &Arc<Rule>> = old.rules.iter().map(|rule| (rule.name(), rule)).collect();
-        // First everything that can fail, without touching what runs.
-        for rule in rules.rules.iter().filter(|rule| rule.enabled) {
+        settings: &OutletSettings,
+    ) -> Result<Vec<(String, OnRemove)>, PipelineError> {
+        for rule in rules.rules.iter().filter(|rule| rules.runs(rule)) {
             for action in rule.actions.iter().chain(&rule.error_action) {
                 Outlet::check(&action.config, &settings.connectors)
                     .and_then(|()| Outlet::check_store(&action.config, settings.store.as_ref()))
@@ -240,10 +273,22 @@ impl RulePipeline {
         registry.retired.retain(|_, retired| !retired.is_finished());
         let wanted: HashSet<String> =
             rules.rules.iter().flat_map(|rule| rule.outboxes().map(|(name, _)| name)).collect();
-        let gone = shared.gone(registry, rules, &wanted)?;
+        self.shared.gone(registry, rules, &wanted)
+    }
+
+    fn swap(
+        &self,
+        rules: &RuleSet,
+        registry: &mut Registry,
+        settings: OutletSettings,
+    ) -> Result<(), PipelineError> {
+        let shared = &self.shared;
+        let old = shared.active.load_full();
+        let old_rules: HashMap<&str, &Arc<Rule>> = old.rules.iter().map(|rule| (rule.name(), rule)).collect();
+        let gone = self.verify(rules, registry, &settings)?;
         let before = std::mem::replace(&mut registry.outlet_settings, settings);
         let mut running = Vec::new();
-        for loaded in rules.rules.iter().filter(|rule| rule.enabled) {
+        for loaded in rules.rules.iter().filter(|rule| rules.runs(rule)) {
             running.push(Arc::new(shared.start(
                 loaded,
                 old_rules.get(loaded.name.as_str()).copied(),

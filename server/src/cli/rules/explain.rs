@@ -38,8 +38,10 @@ pub(super) struct ExplainArgs {
 impl ExplainArgs {
     /// The arguments, with what was said before the subcommand where nothing is said after it.
     pub(super) fn or(self, outer: &ConfigArgs) -> Self {
-        let config = if self.sql.is_some() { None } else { outer.config.clone() };
-        Self { config: ConfigArgs { config: self.config.config.or(config) }, ..self }
+        if self.sql.is_some() {
+            return self;
+        }
+        Self { config: self.config.or(outer), ..self }
     }
 }
 
@@ -95,11 +97,11 @@ pub(super) fn run(args: &ExplainArgs, environment: &Environment) -> Result<Exit,
 /// The rules that are asked about.
 fn shelf(args: &ExplainArgs, environment: &Environment) -> Result<Shelf, Failure> {
     if args.rules.is_empty() {
-        let loaded = serve::load(args.config.path(environment).as_deref(), environment)?;
+        let loaded = args.config.load(environment)?;
         return Ok(Shelf::of(serve::load_rules(&loaded, environment)?));
     }
     let limits = match args.config.path(environment) {
-        Some(path) => server::rule_limits(&serve::load(Some(&path), environment)?.config.limits.rules),
+        Some(_) => server::rule_limits(&args.config.load(environment)?.config.limits.rules),
         None => server::rule_limits(&config::Config::default().limits.rules),
     };
     let mut shelf = Shelf::default();

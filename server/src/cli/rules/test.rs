@@ -45,7 +45,7 @@ pub(super) struct TestArgs {
 impl TestArgs {
     /// The arguments, with what was said before the subcommand where nothing is said after it.
     pub(super) fn or(self, outer: &ConfigArgs) -> Self {
-        Self { config: ConfigArgs { config: self.config.config.or_else(|| outer.config.clone()) }, ..self }
+        Self { config: self.config.or(outer), ..self }
     }
 }
 
@@ -58,8 +58,8 @@ pub(super) struct Report {
 pub(super) fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Failure> {
     let mut limits = Limits::default();
     let mut configured = Shelf::default();
-    if let Some(path) = args.config.path(environment) {
-        let loaded = serve::load(Some(&path), environment)?;
+    if args.config.path(environment).is_some() {
+        let loaded = args.config.load(environment)?;
         limits = server::rule_limits(&loaded.config.limits.rules);
         configured = Shelf::of(serve::load_rules(&loaded, environment)?);
     }

@@ -140,6 +140,10 @@ fn references_to_secrets_are_refused_anywhere_in_a_rule() {
         ),
         (rule(select, "type = 'http'\nurl = '${env:URL}'"), "test.toml:6:8: rule \"r\", action \"a\": url"),
         (
+            rule(select, "type = 'http'\nurl = '${credential:url}'"),
+            "test.toml:6:8: rule \"r\", action \"a\": url",
+        ),
+        (
             format!(
                 "{}[rules.r.error_action]\ntype = 'log'\nmessage = '${{file:x}}'\n",
                 rule(select, republish)
@@ -151,7 +155,9 @@ fn references_to_secrets_are_refused_anywhere_in_a_rule() {
             RuleSet::from_texts([(Path::new("rules.d/test.toml"), text.as_str())], &Limits::default())
                 .expect_err(&text);
         let [error] = errors.as_slice() else { panic!("{text}\n{errors:?}") };
-        let expected = format!("{place}: `${{env:…}}` and `${{file:…}}` stand only in the configuration");
+        let expected = format!(
+            "{place}: `${{env:…}}`, `${{file:…}}` and `${{credential:…}}` stand only in the configuration"
+        );
         assert!(error.to_string().contains(&expected), "{text}\n{error}\n{expected}");
     }
 }

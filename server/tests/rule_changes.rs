@@ -1,0 +1,148 @@
+//! Ten thousand changes of rules while clients publish and subscribe: nobody is dropped, nothing is missed, memory stays.
+//!
+//! Alone in its file, so that the memory of the process is that of this one test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that can't go on fails, in its helpers too"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mqtt_protocol::{QoS, SubscriptionOptions};
+use serde_json::json;
+use tidegate::client::{Client, Event, Message, Options};
+use tidegate::config::{Config, Listener};
+use tidegate::rules::{Expected, RuleChange, RuleSet};
+use tidegate::server::Server;
+use tidegate::storage::Storage;
+
+/// Longest wait for something that must happen; only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(300);
+const CHANGES: usize = 10_000;
+/// Changes after which the process has all the memory that it needs.
+const WARM_UP: usize = 2_000;
+/// What the memory may still grow by, for pages that the allocator holds on to.
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
+/// Rules that come and go.
+const NAMES: usize = 16;
+
+const STEADY: &str = "
+[rules.steady]
+sql = \"SELECT * FROM 'in/#'\"
+[[rules.steady.actions]]
+name = 'out'
+type = 'republish'
+topic = 'out/steady'
+qos = 1
+";
+
+fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+fn change(number: usize) -> RuleChange {
+    let name = format!("r{}", number % NAMES);
+    match number / NAMES % 3 {
+        2 => RuleChange::Remove { name, expected: Expected::Any },
+        _ => RuleChange::Put {
+            name,
+            definition: json!({
+                "sql": format!("SELECT * FROM 'in/#' WHERE n = {}", -1 - i64::try_from(number).unwrap()),
+                "actions": [{ "name": "out", "type": "republish", "topic": format!("out/{number}") }],
+            }),
+            expected: Expected::Any,
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_changes_drop_no_client_miss_no_message_and_leak_no_memory() {
+    let listener = Listener { address: "127.0.0.1:0".parse().ok(), ..Config::default().listeners[0].clone() };
+    let config = Config { listeners: vec![listener], ..Config::default() };
+    let rules = RuleSet::from_texts([(Path::new("steady.toml"), STEADY)], &rules_sql::Limits::default());
+    let server = Server::start(&config, &rules.unwrap(), &Storage::memory()).await.unwrap();
+    let address = server.address().unwrap();
+    let options = |name: &str| Options {
+        host: address.ip().to_string(),
+        port: address.port(),
+        client_id: name.to_owned(),
+        ..Options::default()
+    };
+
+    let mut subscriber = Client::connect(&options("subscriber")).await.unwrap();
+    subscriber.subscribe([("out/#", SubscriptionOptions::from_qos(QoS::AtLeastOnce))]).unwrap();
+    assert!(matches!(subscriber.next().await.unwrap(), Event::Subscribed { .. }));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let published = tokio::spawn({
+        let (is_over, mut publisher) =
+            (Arc::clone(&is_over), Client::connect(&options("publisher")).await.unwrap());
+        async move {
+            let mut published = 0u64;
+            while !is_over.load(Ordering::Relaxed) {
+                let text = format!("{{\"n\":{published}}}");
+                publisher.publish(&Message::new("in/a", text).with_qos(QoS::AtLeastOnce)).unwrap();
+                published += 1;
+                while publisher.unsettled() > 0 {
+                    publisher.next().await.unwrap();
+                }
+            }
+            published
+        }
+    });
+    let received = tokio::spawn(async move {
+        let mut next = 0u64;
+        loop {
+            match subscriber.next().await.unwrap() {
+                Event::Message(received) if received.message.topic == "out/end" => return next,
+                Event::Message(received) => {
+                    let payload: serde_json::Value =
+                        serde_json::from_slice(&received.message.payload).unwrap();
+                    assert_eq!(
+                        (received.message.topic.as_str(), payload["n"].as_u64()),
+                        ("out/steady", Some(next))
+                    );
+                    next += 1;
+                }
+                _ => {}
+            }
+        }
+    });
+
+    let book = server.rule_book().clone();
+    let resident = tokio::task::spawn_blocking(move || {
+        let mut resident = 0;
+        for number in 0..CHANGES {
+            let changed = book.change(&[change(number)], "test").unwrap();
+            assert_eq!(changed.rules.len(), 1, "{number}");
+            if number + 1 == WARM_UP {
+                resident = resident_bytes();
+            }
+        }
+        resident
+    });
+    let before = tokio::time::timeout(PATIENCE, resident).await.unwrap().unwrap();
+    let after = resident_bytes();
+    is_over.store(true, Ordering::Relaxed);
+    let published = published.await.unwrap();
+    let mut last = Client::connect(&options("last")).await.unwrap();
+    last.publish(&Message::new("out/end", "").with_qos(QoS::AtLeastOnce)).unwrap();
+    last.flush().await.unwrap();
+    let received = tokio::time::timeout(PATIENCE, received).await.unwrap().unwrap();
+
+    assert!(published > 0);
+    assert_eq!(received, published, "every message went through the rule that was there all along");
+    let steady = server.rules().stats().into_iter().find(|stats| stats.name == "steady").unwrap();
+    assert_eq!((steady.matched, steady.passed), (published, published));
+    assert!(
+        after.saturating_sub(before) < GROWTH_BYTES_MAX,
+        "{before} bytes after {WARM_UP} changes, {after} after {CHANGES}, under {published} messages"
+    );
+    server.stop(Duration::ZERO).await;
+}
