@@ -17,6 +17,7 @@ use store::{
 use crate::author;
 use crate::broker::{Broker, Shared};
 use crate::clock::Now;
+use crate::handlers::{OWES_RETAINED, RetainedDelivery};
 use crate::message::{Publication, Publisher, Trail};
 use crate::records::Before;
 use crate::session::{
@@ -138,10 +139,18 @@ impl Shared {
         let will_delay_s = stored.will.as_ref().map(|will| will.delay_s);
         drop(inner);
         self.sessions.change(&session.client_id, |_| (Some(Arc::clone(&session)), ()));
+        let mut retained = Vec::new();
         for subscription in &stored.subscriptions {
-            let Ok(options) = SubscriptionOptions::from_byte(subscription.options) else { continue };
-            self.restore_subscription(&session, &subscription.filter, options, subscription.identifier);
+            let is_owed_retained = subscription.options & OWES_RETAINED != 0;
+            let options = subscription.options & !OWES_RETAINED;
+            let Ok(options) = SubscriptionOptions::from_byte(options) else { continue };
+            let (filter, identifier) = (&*subscription.filter, subscription.identifier);
+            self.restore_subscription(&session, filter, options, identifier);
+            if is_owed_retained {
+                retained.push(RetainedDelivery::restored(filter, options, identifier));
+            }
         }
+        session.lock().retained = retained.into();
         if let Some(delay_s) = will_delay_s {
             // Its client gets time to come back, and not all wills go out at once.
             let least_ms = u64::try_from(self.config.limits.will_after_crash.as_millis()).unwrap_or(u64::MAX);

@@ -529,3 +529,63 @@ async fn a_takeover_leaves_the_old_will_to_be_published_and_the_new_one_to_wait(
     watcher.expect_nothing().await;
     nothing_more(machine).await;
 }
+
+#[tokio::test]
+async fn retained_messages_that_a_new_subscription_still_waits_for_come_after_the_start() {
+    const MESSAGES: usize = 1000;
+    let is_owed = |machine: &Machine| {
+        let mut is_owed = false;
+        machine.store.for_each_session(|session| {
+            is_owed |= session.subscriptions.iter().any(|subscription| subscription.options & 1 << 6 != 0);
+        });
+        is_owed
+    };
+    let mut machine = Machine::start().await;
+    for number in 0..MESSAGES {
+        let publish = broker::InternalPublish {
+            topic: format!("r/{number}"),
+            payload: number.to_string().into_bytes(),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: Vec::new(),
+            message_expiry_interval_s: None,
+            run_as: None,
+            trail: broker::Trail::default(),
+        };
+        machine.harness.broker.publish(publish).await.unwrap();
+    }
+    let mut connect = durable("c");
+    connect.properties.receive_maximum = 5;
+    let (mut client, _) = machine.harness.connect(&connect).await;
+    client.subscribe_with("r/#", SubscriptionOptions::from_qos(QoS::AtLeastOnce), None).await;
+    let mut got: HashSet<String> = take(&mut client, 20).await.into_iter().collect();
+    assert!(is_owed(&machine), "on record with the Subscription");
+    machine = machine.cut_power(5).await;
+    let (mut client, present) = machine.harness.connect(&connect).await;
+    assert!(present);
+    while got.len() < MESSAGES {
+        got.extend(take(&mut client, 1).await);
+    }
+    // The one that came last had not been sent before: now all have been.
+    let is_noted = async {
+        while is_owed(&machine) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(FOR_EVER, is_noted).await.unwrap();
+    let store = Arc::clone(&machine.store);
+    assert!(tokio::task::spawn_blocking(move || store.wait_for_all()).await.unwrap());
+    machine = machine.cut_power(6).await;
+    let (mut client, _) = machine.harness.connect(&connect).await;
+    // What the window held when the power went comes again, and nothing else.
+    let mut again = 0;
+    client.send(&Packet::PingReq).await;
+    loop {
+        match client.receive().await {
+            Got::Publish { .. } => again += 1,
+            Got::PingResp => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(again <= 5, "{again}");
+}

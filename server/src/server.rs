@@ -130,12 +130,8 @@ impl Server {
         }
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
-        let gateway = Gateway::new(
-            broker.clone(),
-            pipeline.clone(),
-            rule_limits(&config.limits.rules),
-            storage.durable(),
-        );
+        let gateway =
+            Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable());
         let api = api_server(config, storage, &certificates, gateway).await;
         let (admin, reload) = admin_socket(storage, &pipeline, api.as_ref()).unzip();
         let mut listeners = Vec::with_capacity(config.listeners.len());

@@ -7,7 +7,7 @@
 use crate::bytes::{Malformed, Reader};
 
 /// The version that this program writes, and the newest that it reads. Version 1 had no queues of wills; version 2 no
-/// owners of sessions and no authors.
+/// owners of sessions, no authors, and no Subscriptions that are owed Retained Messages.
 pub(crate) const VERSION: u16 = 3;
 
 /// Every file of the store begins with this.

@@ -137,7 +137,8 @@ pub enum Record<'a> {
         /// Whose.
         session: SessionKey<'a>,
     },
-    /// A Subscription was made or replaced. `options` is the options byte of MQTT 5.0 §3.8.3.1.
+    /// A Subscription was made or replaced. `options` is the options byte of MQTT 5.0 §3.8.3.1; its reserved bits are the
+    /// caller's.
     Subscribed {
         /// Whose.
         session: SessionKey<'a>,

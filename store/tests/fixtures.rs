@@ -42,7 +42,9 @@ fn example(version: u32) -> FaultDisk {
         common::wait_for(&store, store.append(&due).unwrap());
     }
     if version >= 3 {
-        common::wait_for(&store, store.append(&[Record::SessionOwner { session, owner: "user" }]).unwrap());
+        let owing = Record::Subscribed { session, filter: "b/#", options: 1 | 1 << 6, identifier: 0 };
+        let owner = Record::SessionOwner { session, owner: "user" };
+        common::wait_for(&store, store.append(&[owner, owing]).unwrap());
     }
     // The first part stands in a checkpoint, what comes now in the log alone.
     drop(store);
@@ -87,6 +89,8 @@ fn is_read(version: u32) {
     let found = Model::of(&store);
     assert_eq!(found, Model::of(&open(&example(version)).0), "as a store of now would have it");
     assert_eq!(found.sessions["client"].inflight[&4].1, 1);
+    let owing = found.sessions["client"].subscriptions.get("b/#");
+    assert_eq!(owing, (version >= 3).then_some(&(0b100_0001, 0)));
     let mut reader = store.reader(common::queue("client"));
     let debts = reader.read(store::Position(0), 10, 1 << 20).unwrap();
     assert_eq!(debts[0].identifiers, [300, 1]);

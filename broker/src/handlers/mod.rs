@@ -40,7 +40,7 @@ use authenticate::Authentication;
 pub(crate) use authenticate::{Authenticating, Decided, Known};
 pub(crate) use connect::{Connecting, Refusal, refuse_undecodable};
 pub(crate) use run::Position;
-pub(crate) use subscribe::RetainedDelivery;
+pub(crate) use subscribe::{OWES_RETAINED, RetainedDelivery};
 
 /// Subscriptions whose Retained Messages are still to be sent; further packets are handled when there are fewer.
 const RETAINED_PENDING_MAX: usize = 1024;

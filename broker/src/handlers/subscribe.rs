@@ -1,5 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the Retained Messages that a new Subscription brings.
 
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,17 +27,41 @@ use crate::subscriptions::{Group, Subscriber};
 /// Filters in one SUBSCRIBE at most: each is answered, and each may bring Retained Messages.
 const FILTERS_MAX: usize = 50_000;
 
+/// Set in the options of a Subscription's record: Retained Messages are still to be sent to it.
+pub(crate) const OWES_RETAINED: u8 = 1 << 6;
+
 /// Retained Messages on their way to one new Subscription.
+///
+/// What is sent becomes a debt of the session. Of the rest its record says only that there is some: after a crash all of them
+/// are sent again, for who subscribes to everything isn't owed everything at once.
 pub(crate) struct RetainedDelivery {
     filter: Box<str>,
     qos: QoS,
     identifier: u32,
     cursor: Cursor,
+    /// The record of the Subscription says so: its options and identifier, to be written without that at the end.
+    on_record: Option<(SubscriptionOptions, u32)>,
     /// A message of the shard is being published; the search goes on after it.
     waiting: Option<Pin<Box<dyn Future<Output = TurnGuard> + Send>>>,
 }
 
 impl RetainedDelivery {
+    /// To a Subscription on whose record it was found.
+    pub(crate) fn restored(filter: &str, options: SubscriptionOptions, identifier: u32) -> Self {
+        Self { on_record: Some((options, identifier)), ..Self::new(filter, options.qos, identifier) }
+    }
+
+    fn new(filter: &str, qos: QoS, identifier: u32) -> Self {
+        Self {
+            filter: filter.into(),
+            qos,
+            identifier,
+            cursor: Cursor::default(),
+            on_record: None,
+            waiting: None,
+        }
+    }
+
     /// Whether it is held up by a message that is being published.
     pub(super) fn waits_for_turn(&self) -> bool {
         self.waiting.is_some()
@@ -72,17 +97,12 @@ impl Client {
         let mut retained = Vec::new();
         let session = Arc::clone(&self.session);
         let is_recorded = session.is_on_record();
-        let mut records = Vec::new();
+        let mut made = Vec::new();
         for entry in subscribe.filters.iter() {
             let code = match self.subscribe_one(entry.filter, entry.options, identifier, &mut retained) {
                 Ok(options) => {
                     if is_recorded {
-                        records.push(Record::Subscribed {
-                            session: session.key(),
-                            filter: entry.filter,
-                            options: options.to_byte(),
-                            identifier,
-                        });
+                        made.push((entry.filter, options));
                     }
                     entry.options.qos as u8
                 }
@@ -92,6 +112,20 @@ impl Client {
             };
             codes.push(code);
         }
+        let mut repeated = HashSet::new();
+        retained.retain(|delivery| repeated.insert(delivery.filter.clone()));
+        self.retained.retain(|pending| !repeated.contains(&pending.filter));
+        self.retained.extend(retained);
+        let owing = self.note_owing(&made, identifier);
+        let records: SmallVec<[Record<'_>; 1]> = made
+            .iter()
+            .map(|(filter, options)| Record::Subscribed {
+                session: session.key(),
+                filter,
+                options: options.to_byte() | if owing.contains(*filter) { OWES_RETAINED } else { 0 },
+                identifier,
+            })
+            .collect();
         let token = shared.append(&records).map_err(cannot_record)?;
         let refused = codes.iter().any(|code| *code >= 0x80);
         let mut suback = SubAck::new(subscribe.packet_id, &codes);
@@ -102,13 +136,50 @@ impl Client {
             );
         }
         self.reply(&Packet::SubAck(suback), token)?;
-        let mut repeated = std::collections::HashSet::new();
-        retained.retain(|delivery| repeated.insert(delivery.filter.clone()));
-        self.retained.retain(|pending| !repeated.contains(&pending.filter));
-        self.retained.extend(retained);
         self.deliver_retained(cx, now);
         self.pump_groups(now);
         Ok(Flow::GoOn)
+    }
+
+    /// Which of these Subscriptions Retained Messages are on their way to that have to come whatever happens; those will
+    /// say so on the record.
+    fn note_owing<'a>(
+        &mut self,
+        made: &[(&'a str, SubscriptionOptions)],
+        identifier: u32,
+    ) -> HashSet<&'a str> {
+        let mut owing = HashSet::new();
+        if made.is_empty() || self.retained.is_empty() {
+            return owing;
+        }
+        // Of a filter that is there twice the last counts.
+        let made: HashMap<&'a str, SubscriptionOptions> = made.iter().copied().collect();
+        for pending in self.retained.iter_mut().filter(|pending| pending.qos > QoS::AtMostOnce) {
+            if let Some((filter, options)) = made.get_key_value(&*pending.filter) {
+                pending.on_record = Some((*options, identifier));
+                owing.insert(*filter);
+            }
+        }
+        owing
+    }
+
+    /// All Retained Messages have been sent to a Subscription.
+    fn note_sent(&self, delivery: &RetainedDelivery) {
+        let Some((options, identifier)) = delivery.on_record else { return };
+        let inner = self.session.lock();
+        // Not after its end: there may be another one of this name.
+        if inner.ended || inner.generation != self.generation {
+            return;
+        }
+        let sent = Record::Subscribed {
+            session: self.session.key(),
+            filter: &delivery.filter,
+            options: options.to_byte(),
+            identifier,
+        };
+        if let Err(reason) = self.shared.append(&[sent]) {
+            tracing::debug!(?reason, "Retained Messages that were sent will be sent again after a restart");
+        }
     }
 
     fn check_user_properties(&self, properties: &UserProperties<'_>) -> Result<(), Close> {
@@ -214,13 +285,7 @@ impl Client {
                 RetainHandling::DoNotSend => false,
             };
         if wanted && shared.retained.totals().0 > 0 {
-            retained.push(RetainedDelivery {
-                filter: filter.into(),
-                qos: options.qos,
-                identifier,
-                cursor: Cursor::default(),
-                waiting: None,
-            });
+            retained.push(RetainedDelivery::new(filter, options.qos, identifier));
         }
         Ok(options)
     }
@@ -308,7 +373,9 @@ impl Client {
             );
             match step {
                 Step::Finished => {
-                    self.retained.pop_front();
+                    if let Some(delivery) = self.retained.pop_front() {
+                        self.note_sent(&delivery);
+                    }
                 }
                 Step::More => {
                     wake_after_this_turn(cx.waker());

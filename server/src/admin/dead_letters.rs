@@ -6,13 +6,14 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use actions::DropReason;
 use actions::dead_letters::{Filter, LetterName, Outlets, RedriveError, Step};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use store::{CommitToken, Store as _};
+use store::{CommitToken, Store as _, StoreError};
 use tokio::time::timeout;
 
 use super::protocol::{Code, Refusal, from_object};
@@ -156,18 +157,23 @@ impl Services {
         step.map_err(|error| refusal(&error))
     }
 
-    /// Waits until what was appended is on disk.
+    /// Waits until what was appended is on disk, or never will be.
     async fn safe(&self, token: CommitToken) -> Result<(), Refusal> {
         let committed = std::future::poll_fn(|context| {
-            if self.store.committed() >= token {
-                return std::task::Poll::Ready(());
-            }
+            // First, so that a failure wakes: a store that has failed before wakes nobody.
             self.store.wake_when_committed(token, context.waker());
-            std::task::Poll::Pending
+            if self.store.committed() >= token {
+                Poll::Ready(Ok(()))
+            } else if self.store.has_failed() {
+                Poll::Ready(Err(refusal(&RedriveError::Store(StoreError::Failed))))
+            } else {
+                Poll::Pending
+            }
         });
-        timeout(COMMIT_TIMEOUT, committed).await.map_err(|_| {
+        timeout(COMMIT_TIMEOUT, committed).await.unwrap_or_else(|_| {
             let seconds = COMMIT_TIMEOUT.as_secs();
-            Refusal::new(Code::Store, format!("the store has not confirmed it within {seconds} seconds"))
+            let message = format!("the store has not confirmed it within {seconds} seconds");
+            Err(Refusal::new(Code::Store, message))
         })
     }
 }

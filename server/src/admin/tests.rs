@@ -263,6 +263,30 @@ async fn letters_are_listed_in_pages_shown_sent_again_and_dropped() {
 }
 
 #[tokio::test]
+async fn a_store_that_fails_is_told_of_at_once() {
+    for command in ["dead_letters.drop", "dead_letters.redrive"] {
+        let disk = FaultDisk::default();
+        let gateway = Gateway::start_on(&disk);
+        for number in 1..=2 {
+            gateway.keep("hot/ops", number, &plain_request());
+        }
+        assert!(gateway.store.wait_for_all());
+        disk.fail_sync_after(0);
+        let mut guest = gateway.connect().await;
+        // What is done to the first is on its way when the store fails, to the second it comes after.
+        for number in 1..=2 {
+            let params = format!(r#"{{"name":"hot/ops:{number}"}}"#);
+            let line = format!(r#"{{"version":1,"command":"{command}","params":{params}}}"#);
+            let answer = guest.ask(&line).await;
+            assert_eq!(answer["error"]["code"], "store", "{answer}");
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(!message.contains("seconds"), "it waited for the whole time: {message}");
+        }
+        assert!(gateway.store.has_failed());
+    }
+}
+
+#[tokio::test]
 async fn counters_are_told_by_rule_in_parts_that_fit_an_answer() {
     let gateway = Gateway::start_with(&FaultDisk::default(), Actions { per_rule: 1, ..Actions::default() });
     let mut guest = gateway.connect().await;

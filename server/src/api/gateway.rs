@@ -10,13 +10,13 @@ use store::DurableStore;
 use super::auth::now_ms;
 use super::problem::{Kind, Problem};
 use crate::admin::Services;
-use crate::rules::RulePipeline;
+use crate::rules::{RuleBook, RulePipeline};
 
 /// The gateway that is administered.
 #[derive(Clone)]
 pub struct Gateway {
     pub(super) broker: Broker,
-    pub(super) rules: RulePipeline,
+    pub(super) book: RuleBook,
     /// What a rule may use.
     pub(super) rule_limits: rules_sql::Limits,
     /// Dead letters; `None`: there is no store on disk to keep any.
@@ -37,13 +37,18 @@ impl Gateway {
     #[must_use]
     pub fn new(
         broker: Broker,
-        rules: RulePipeline,
+        book: RuleBook,
         rule_limits: rules_sql::Limits,
         store: Option<&Arc<DurableStore>>,
     ) -> Self {
-        let letters = store.map(|store| Arc::new(Services::new(store, Arc::new(rules.clone()))));
+        let letters = store.map(|store| Arc::new(Services::new(store, Arc::new(book.pipeline().clone()))));
         let started_at_ms = now_ms();
-        Self { broker, rules, rule_limits, letters, started_at_ms, listeners: Arc::default() }
+        Self { broker, book, rule_limits, letters, started_at_ms, listeners: Arc::default() }
+    }
+
+    /// What runs the rules.
+    pub(super) fn rules(&self) -> &RulePipeline {
+        self.book.pipeline()
     }
 
     /// The dead letters.

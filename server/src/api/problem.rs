@@ -56,6 +56,8 @@ kinds! {
     Missing = "missing", NOT_FOUND, "There is none of this name";
     /// Things are not so that it can be done.
     Conflict = "conflict", CONFLICT, "It can't be done as things are";
+    /// It isn't what the caller expects it to be.
+    Precondition = "precondition", PRECONDITION_FAILED, "Somebody has changed it meanwhile";
     /// There is no such path.
     NoPath = "no_path", NOT_FOUND, "There is no such path";
     /// The path is there, but not for this method.

@@ -19,7 +19,9 @@ use super::audit::{self, Asked, Change};
 use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
-use super::{Api, clients, dead_letters, document, guard, health, messages, rules, server_info};
+use super::{
+    Api, clients, dead_letters, document, guard, health, messages, rule_changes, rules, server_info,
+};
 
 /// Who may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,6 +237,15 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(reads(Viewer, "rules"), routes!(rules::get_rule))
         .add(reads(Operator, "rules"), routes!(rules::validate))
         .add(reads(Operator, "rules"), routes!(rules::explain))
+        .add(writes(Operator, "rules"), routes!(rule_changes::put_rule, rule_changes::remove_rule))
+        .add(writes(Operator, "rules"), routes!(rule_changes::suspend_rule))
+        .add(writes(Operator, "rules"), routes!(rule_changes::resume_rule))
+        .add(writes(Operator, "rules"), routes!(rule_changes::enable_rule))
+        .add(writes(Operator, "rules"), routes!(rule_changes::disable_rule))
+        .add(reads(Operator, "rules"), routes!(rule_changes::list_versions))
+        .add(writes(Operator, "rules"), routes!(rule_changes::roll_back_rule))
+        .add(writes(Operator, "rules"), routes!(rule_changes::apply_rules))
+        .add(reads(Operator, "rules"), routes!(rule_changes::export_rules))
 }
 
 /// The router, guarded.

@@ -1,9 +1,11 @@
-//! Rules: those that are there, and trying others out. Nothing here changes or sends anything.
+//! Rules: those that are there, and trying others out. Nothing here changes or sends anything; `rule_changes` does.
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use mqtt_protocol::QoS;
@@ -14,14 +16,16 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::auth::now_ms;
+use super::auth::{Caller, Role, now_ms};
 use super::extract::{Json, Path, Query};
 use super::gateway::Gateway;
 use super::messages::UserProperty;
 use super::paging::{cursor, limit, place};
 use super::problem::{Kind, Problem};
+use super::rule_changes::etag;
 use crate::rules::{
-    LoadedRule, RuleExplanation, RuleFileError, RuleSet, SampleMessage, SampleProperties, explanation_line,
+    HIDDEN, LoadedRule, Owner, RuleEntry, RuleExplanation, RuleFileError, RuleSet, SampleMessage,
+    SampleProperties, Suspension, explanation_line, is_secret_name,
 };
 use crate::server::random;
 
@@ -29,6 +33,9 @@ use crate::server::random;
 const REQUEST_FILE: &str = "request.toml";
 /// Most rules that are explained in one request.
 pub const EXPLAINED_MAX: usize = 100;
+
+/// Rules that are looked at in one go.
+const LOOKED_AT_ONCE: usize = 5_000;
 
 /// Which rules are wanted.
 #[derive(Deserialize, IntoParams)]
@@ -40,7 +47,7 @@ pub(super) struct RulesQuery {
     /// Those with this tag.
     tag: Option<String>,
     /// Those that run, or those that don't.
-    enabled: Option<bool>,
+    runs: Option<bool>,
     /// Most entries, 1 to 1,000; 100 where nothing is said.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -59,26 +66,44 @@ pub(super) struct RulePage {
 #[derive(Serialize, ToSchema)]
 pub(super) struct RuleSummary {
     name: String,
+    /// `file` or `store`.
+    owner: Owner,
     /// Whether it runs.
+    runs: bool,
+    /// Whether its definition says that it is to run.
     enabled: bool,
+    /// That it doesn't run though its file says so; null: it wasn't suspended.
+    suspended: Option<SuspensionInfo>,
+    /// Of a rule of the store: its version, counted from 1.
+    version: Option<u32>,
+    /// Of a rule of the store: who changed it last.
+    author: Option<String>,
+    /// Of a rule of the store: when it was changed last, milliseconds since 1970.
+    changed_at_ms: Option<i64>,
     description: String,
     tags: Vec<String>,
-    /// The Topic Filters of FROM.
-    filters: Vec<String>,
-    /// Names of its actions.
-    actions: Vec<String>,
     /// The file that it stands in.
     file: String,
     /// How many warnings there are about it.
     warnings: usize,
 }
 
+/// Who stopped a rule of a file.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SuspensionInfo {
+    by: String,
+    /// Milliseconds since 1970.
+    at_ms: i64,
+}
+
 /// A rule.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Rule {
     summary: RuleSummary,
-    sql: String,
-    warnings: Vec<Finding>,
+    /// What it says: the keys of `[rules.<name>]`. A viewer isn't shown the values of secret names.
+    #[schema(value_type = Object)]
+    definition: Value,
+    warnings: Vec<String>,
     /// What became of every message and every request, as `rules.counters` of docs/admin-socket.md; null: the rule doesn't run.
     #[schema(value_type = Option<Object>)]
     counters: Option<Value>,
@@ -173,18 +198,48 @@ pub(super) struct Explained {
     explanations: Vec<Box<RawValue>>,
 }
 
-impl From<&LoadedRule> for RuleSummary {
-    fn from(rule: &LoadedRule) -> Self {
+impl From<&RuleEntry> for RuleSummary {
+    fn from(rule: &RuleEntry) -> Self {
+        let suspended = rule.suspended.clone();
         Self {
             name: rule.name.clone(),
+            owner: rule.owner,
+            runs: rule.runs,
             enabled: rule.enabled,
+            suspended: suspended.map(|Suspension { by, at_ms }| SuspensionInfo { by, at_ms }),
+            version: rule.version,
+            author: rule.author.clone(),
+            changed_at_ms: rule.changed_at_ms,
             description: rule.description.clone(),
             tags: rule.tags.clone(),
-            filters: rule.filters().to_vec(),
-            actions: rule.action_names().map(str::to_owned).collect(),
             file: rule.file.display().to_string(),
             warnings: rule.warnings.len(),
         }
+    }
+}
+
+impl RulesQuery {
+    fn fits(&self, rule: &RuleEntry) -> bool {
+        self.search.as_ref().is_none_or(|part| rule.name.contains(part))
+            && self.tag.as_ref().is_none_or(|tag| rule.tags.contains(tag))
+            && self.runs.is_none_or(|runs| rule.runs == runs)
+    }
+}
+
+/// A definition without the values of secret names.
+fn without_secrets(definition: &mut Value) {
+    match definition {
+        Value::Object(members) => {
+            for (name, value) in members {
+                if value.is_string() && is_secret_name(name) {
+                    *value = HIDDEN.into();
+                } else {
+                    without_secrets(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_secrets),
+        _ => {}
     }
 }
 
@@ -212,25 +267,27 @@ pub(super) async fn list_rules(
     let limit = limit(query.limit)?;
     let after: Option<String> = place(query.after.as_deref())?;
     api.blocking(move |api| {
-        let mut rules = api.gateway.rules.loaded();
-        rules.retain(|rule| {
-            after.as_ref().is_none_or(|after| rule.name > *after)
-                && query.search.as_ref().is_none_or(|part| rule.name.contains(part))
-                && query.tag.as_ref().is_none_or(|tag| rule.tags.contains(tag))
-                && query.enabled.is_none_or(|enabled| rule.enabled == enabled)
-        });
-        rules.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let mut rules: Vec<RuleSummary> = Vec::new();
+        let mut behind = after;
+        loop {
+            let (entries, next) = api.gateway.book.list(behind.as_deref(), LOOKED_AT_ONCE);
+            let missing = (limit + 1).saturating_sub(rules.len());
+            rules.extend(entries.iter().filter(|rule| query.fits(rule)).take(missing).map(RuleSummary::from));
+            behind = next;
+            if behind.is_none() || rules.len() > limit {
+                break;
+            }
+        }
         let has_more = rules.len() > limit;
         rules.truncate(limit);
         let next = rules.last().filter(|_| has_more).map(|last| cursor(&last.name));
-        let rules = rules.iter().map(|rule| RuleSummary::from(&**rule)).collect();
         Ok::<_, Problem>(Json(RulePage { rules, next }))
     })
     .await
 }
 
 fn find(gateway: &Gateway, name: &str) -> Result<Arc<LoadedRule>, Problem> {
-    let found = gateway.rules.loaded().into_iter().find(|rule| rule.name == name);
+    let found = gateway.rules().loaded().into_iter().find(|rule| rule.name == name);
     found.ok_or_else(|| Problem::new(Kind::Missing, format!("there is no rule {name:?}")))
 }
 
@@ -240,16 +297,23 @@ fn find(gateway: &Gateway, name: &str) -> Result<Arc<LoadedRule>, Problem> {
     responses((status = 200, description = "The rule", body = Rule)))]
 pub(super) async fn get_rule(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-) -> Result<Json<Rule>, Problem> {
+) -> Result<Response, Problem> {
     api.blocking(move |api| {
-        let rule = find(&api.gateway, &name)?;
-        Ok::<_, Problem>(Json(Rule {
-            summary: RuleSummary::from(&*rule),
-            sql: rule.sql.clone(),
-            warnings: rule.warnings.iter().map(Finding::from).collect(),
-            counters: api.gateway.rules.stats_of(&name).map(|stats| crate::admin::counters_of(&stats)),
-        }))
+        let rule = api.gateway.book.rule(&name);
+        let mut rule =
+            rule.ok_or_else(|| Problem::new(Kind::Missing, format!("there is no rule {name:?}")))?;
+        if caller.role < Role::Operator {
+            without_secrets(&mut rule.definition);
+        }
+        let shown = Rule {
+            summary: RuleSummary::from(&rule),
+            definition: rule.definition,
+            warnings: rule.warnings,
+            counters: api.gateway.rules().stats_of(&name).map(|stats| crate::admin::counters_of(&stats)),
+        };
+        Ok::<_, Problem>((etag(rule.version), Json(shown)).into_response())
     })
     .await
 }
@@ -284,7 +348,7 @@ pub(super) async fn validate(
 /// Reads a rule file as it would be read from the folder, its actions' connectors too.
 fn read(gateway: &Gateway, text: &str) -> Result<RuleSet, Vec<RuleFileError>> {
     let rules = RuleSet::from_texts([(FilePath::new(REQUEST_FILE), text)], &gateway.rule_limits)?;
-    let faults = rules.unconnected(&gateway.rules.connectors());
+    let faults = rules.unconnected(&gateway.rules().connectors());
     if faults.is_empty() { Ok(rules) } else { Err(faults) }
 }
 

@@ -6,10 +6,11 @@ use tokio::net::TcpStream;
 use broker::{Broker, BrokerConfig};
 
 use super::*;
-use crate::rules::{PipelineSettings, RulePipeline, RuleSet};
+use crate::rules::{PipelineSettings, RuleBook, RuleSet};
 use crate::storage::Storage;
 
 mod doors;
+mod rule_changes;
 mod running;
 mod security;
 
@@ -70,11 +71,13 @@ pub(crate) fn gateway() -> Gateway {
 
 pub(super) fn gateway_of(rules: &RuleSet, storage: &Storage) -> Gateway {
     let settings = PipelineSettings { store: storage.durable().cloned(), ..PipelineSettings::default() };
-    let pipeline = RulePipeline::new(rules, &settings).unwrap();
+    let limits = rules_sql::Limits::default();
+    let book = RuleBook::start(rules.clone(), storage.data_dir(), &limits, &settings).unwrap();
+    let pipeline = book.pipeline().clone();
     let config = BrokerConfig { sys_interval: std::time::Duration::ZERO, ..BrokerConfig::default() };
     let broker = Broker::new(config, storage.store(), Some(Arc::new(pipeline.clone())));
     pipeline.attach(Arc::new(broker.clone()));
-    Gateway::new(broker, pipeline, rules_sql::Limits::default(), storage.durable())
+    Gateway::new(broker, book, limits, storage.durable())
 }
 
 /// An interface that listens nowhere.

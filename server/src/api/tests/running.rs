@@ -7,9 +7,9 @@ use super::*;
 use crate::admin::tests::{keep_letter, plain_request};
 
 /// An interface of its own, and the gateway behind it.
-struct Running {
-    api: ApiServer,
-    gateway: Gateway,
+pub(super) struct Running {
+    pub(super) api: ApiServer,
+    pub(super) gateway: Gateway,
     _folder: tempfile::TempDir,
 }
 
@@ -18,11 +18,11 @@ const RULES: &str = "[rules.hot]\nsql = \"SELECT t FROM 's/+' WHERE t > 60\"\nta
     [rules.off]\nsql = \"SELECT * FROM 'x'\"\nenabled = false\n\
     [[rules.off.actions]]\nname = 'log'\ntype = 'log'\n";
 
-async fn start() -> Running {
+pub(super) async fn start() -> Running {
     start_with(with_tokens(), Storage::memory()).await
 }
 
-async fn start_with(config: Admin, storage: Storage) -> Running {
+pub(super) async fn start_with(config: Admin, storage: Storage) -> Running {
     let limits = rules_sql::Limits::default();
     let rules = RuleSet::from_texts([(Path::new("r.toml"), RULES)], &limits).unwrap();
     let gateway = gateway_of(&rules, &storage);
@@ -36,18 +36,18 @@ async fn start_with(config: Admin, storage: Storage) -> Running {
 }
 
 impl Running {
-    async fn ask(&self, token: &str, method: &str, path: &str, body: &Value) -> Answer {
+    pub(super) async fn ask(&self, token: &str, method: &str, path: &str, body: &Value) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         ask(&self.api, method, path, &[("Authorization", &bearer(token))], &body).await
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         let answer = self.ask("viewer", "GET", path, &Value::Null).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()
     }
 
-    async fn change(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub(super) async fn change(&self, method: &str, path: &str, body: Value) -> Answer {
         self.ask("operator", method, path, &body).await
     }
 
@@ -127,7 +127,7 @@ async fn what_is_published_goes_to_rules_and_is_retained_shown_and_cleared() {
     let body = json!({ "topic": "s/1", "payload": "{\"t\":61}", "qos": 1, "retain": true, "content_type": "application/json",
                        "user_properties": [{ "name": "api-key", "value": "canary" }, { "name": "site", "value": "x" }] });
     assert_eq!(running.change("POST", "/api/v1/publish", body).await.status, 204);
-    assert_eq!(running.gateway.rules.stats_of("hot").unwrap().passed, 1, "the rule saw it");
+    assert_eq!(running.gateway.rules().stats_of("hot").unwrap().passed, 1, "the rule saw it");
     let binary =
         json!({ "topic": "b", "payload_base64": "AP8=", "retain": true, "message_expiry_interval_s": 100 });
     assert_eq!(running.change("POST", "/api/v1/publish", binary).await.status, 204);
@@ -195,7 +195,7 @@ async fn queries_that_do_not_fit_are_refused() {
         "/api/v1/subscriptions?after=WzFd",
         "/api/v1/retained?filter=a%23",
         "/api/v1/retained?filter=%24share/g/a",
-        "/api/v1/rules?enabled=1",
+        "/api/v1/rules?runs=1",
         "/api/v1/audit?limit=0",
     ] {
         let answer = running.ask("admin", "GET", path, &Value::Null).await;
@@ -253,7 +253,7 @@ async fn the_gateway_says_what_it_is_and_what_it_counts() {
 #[tokio::test]
 async fn rules_are_listed_shown_checked_and_explained_and_nothing_is_sent() {
     let running = start().await;
-    let listed = running.get("/api/v1/rules?enabled=true&tag=heat").await;
+    let listed = running.get("/api/v1/rules?runs=true&tag=heat").await;
     assert_eq!(listed["rules"][0]["name"], "hot");
     assert_eq!(listed["rules"].as_array().unwrap().len(), 1);
     let shown = running.get("/api/v1/rules/hot").await;
@@ -292,7 +292,7 @@ async fn rules_are_listed_shown_checked_and_explained_and_nothing_is_sent() {
         assert_eq!(explain(refused.clone()).await.problem().0, 422, "{refused}");
     }
     assert_eq!(explain(json!({ "rule": "none", "message": message })).await.problem().0, 404);
-    let stats = running.gateway.rules.stats_of("hot").unwrap();
+    let stats = running.gateway.rules().stats_of("hot").unwrap();
     assert_eq!((stats.matched, stats.passed), (0, 0), "nothing was counted");
 }
 

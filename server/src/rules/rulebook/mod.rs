@@ -54,8 +54,9 @@ pub const DEFINITION_BYTES_MAX: usize = 1 << 20;
 const AUTHOR_CHARS_MAX: usize = 256;
 
 /// Who owns a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = RuleOwner)]
 pub enum Owner {
     /// A file of the rules folder.
     File,
