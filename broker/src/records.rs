@@ -76,7 +76,7 @@ impl Shared {
         if wills.is_empty() || !self.store.keeps_records() {
             return self.append(&records);
         }
-        let kept: SmallVec<[(Arc<Message>, Arc<[u8]>); 2]> =
+        let kept: SmallVec<[_; 2]> =
             wills.iter().map(|will| (Arc::clone(&will.message), Arc::clone(&will.author))).collect();
         let now_ms = self.clock.now().mono_ms;
         let without = records.len();

@@ -1,5 +1,7 @@
 //! How many Retained Messages come to a new Subscription, over connections that break too.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic where they can't go on")]
+
 mod common;
 
 use broker::{BrokerConfig, InternalPublish};

@@ -255,7 +255,7 @@ impl Run {
         let number = self.next;
         self.next += 1;
         // Every second time it is somebody's.
-        let owner = if number % 2 == 0 { format!("user {number}") } else { String::new() };
+        let owner = if number.is_multiple_of(2) { format!("user {number}") } else { String::new() };
         let mut records = vec![
             Record::SessionStarted { session: session(name), expiry_interval_s },
             Record::SessionOwner { session: session(name), owner: &owner },
