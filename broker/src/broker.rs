@@ -8,7 +8,7 @@ use std::time::Duration;
 use mqtt_protocol::topic::{self, TopicError};
 use mqtt_protocol::{QoS, ReasonCode};
 use parking_lot::Mutex;
-use store::{MessageId, QueueKey, Record, SessionKey, Store};
+use store::{CommitToken, MessageId, QueueKey, Record, SessionKey, Store};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::access::{AccessControl, OpenAccess};
@@ -236,6 +236,12 @@ impl Broker {
         listeners::open(Arc::clone(&self.shared), config).await
     }
 
+    /// Has a listener take no more connections; those that it has stay. Returns whether there was one of the name. Its address
+    /// is free a moment later.
+    pub fn close_listener(&self, name: &str) -> bool {
+        listeners::close(&self.shared, name)
+    }
+
     /// Publishes a message as the broker itself; returns when every receiver has it in its queue and every debt is safe.
     ///
     /// # Errors
@@ -303,17 +309,7 @@ impl Broker {
 /// Runs a message through admission and fan-out, turn by turn.
 pub(crate) async fn publish_message(shared: &Arc<Shared>, dispatch: Dispatch) -> Result<(), ReasonCode> {
     let outcome = dispatch.finish(shared).await?;
-    std::future::poll_fn(|cx| {
-        if shared.store.committed() >= outcome.token {
-            return std::task::Poll::Ready(Ok(()));
-        }
-        shared.store.wake_when_committed(outcome.token, cx.waker());
-        if shared.store.committed() < outcome.token && shared.store.has_failed() {
-            return std::task::Poll::Ready(Err(ReasonCode::ImplementationSpecificError));
-        }
-        std::task::Poll::Pending
-    })
-    .await
+    shared.safe(outcome.token).await
 }
 
 impl Shared {
@@ -495,39 +491,49 @@ impl Shared {
 
     /// The session is over: nothing finds it any more and nothing is delivered to it.
     fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
-        self.take_out(session, |_| true);
+        // Whoever has ended it before has said so, too.
+        let _ended = self.take_out(session, |_| true);
         self.retire(session);
     }
 
-    /// Takes a session out of the registry if it is still there and `is_over` says so. Its end is on record before
-    /// anybody can make another one of the same Client Identifier.
-    fn take_out(&self, session: &Arc<Session>, is_over: impl FnOnce(&SessionInner) -> bool) -> bool {
+    /// Takes a session out of the registry if it is still there and `is_over` says so; the token says when that is safe. Its end
+    /// is on record before anybody can make another one of the same Client Identifier.
+    pub(crate) fn take_out(
+        &self,
+        session: &Arc<Session>,
+        is_over: impl FnOnce(&mut SessionInner) -> bool,
+    ) -> Option<Result<CommitToken, ReasonCode>> {
         self.sessions.change(&session.client_id, |found| {
             let is_this = found.is_some_and(|found| Arc::ptr_eq(found, session));
             let mut inner = session.lock();
-            if !is_this || !is_over(&inner) {
-                return (found.cloned(), false);
+            if !is_this || !is_over(&mut inner) {
+                return (found.cloned(), None);
             }
             inner.ended = true;
-            self.record_end(session, &mut inner);
-            (None, true)
+            (None, Some(self.record_end(session, &mut inner)))
         })
     }
 
-    /// Tells the store of a session's end, once.
-    pub(crate) fn record_end(&self, session: &Session, inner: &mut SessionInner) {
+    /// Tells the store of a session's end, once. The token says when that is safe.
+    ///
+    /// An error, which is told to the log as well: the store doesn't take it.
+    pub(crate) fn record_end(
+        &self,
+        session: &Session,
+        inner: &mut SessionInner,
+    ) -> Result<CommitToken, ReasonCode> {
         inner.state.settle_shared();
         self.record(session, inner);
         if !session.take_off_record(inner) {
-            return;
+            return Ok(CommitToken::NOTHING_OWED);
         }
         let cold = inner.cold.take().unwrap_or_default();
         let mut records = vec![Record::SessionEnded { session: session.key() }];
         records.extend(cold.iter().filter_map(settled_for_group));
         // Its will is due now, and no record of the session's any more.
-        if let Err(reason) = self.append_with_wills(records, inner.will.as_deref_mut()) {
+        self.append_with_wills(records, inner.will.as_deref_mut()).inspect_err(|reason| {
             tracing::warn!(?reason, "the end of a session could not be recorded");
-        }
+        })
     }
 
     /// Gives back what a session held that the registry no longer has, once.
@@ -662,7 +668,7 @@ fn fire(shared: &Arc<Shared>, session: &Arc<Session>, generation: u32, deadline:
 impl Shared {
     /// Ends a session whose time is over, unless a connection has taken it on meanwhile.
     fn expire(self: &Arc<Self>, session: &Arc<Session>, generation: u32) {
-        if self.take_out(session, |inner| inner.generation == generation) {
+        if self.take_out(session, |inner| inner.generation == generation).is_some() {
             self.retire(session);
         }
     }

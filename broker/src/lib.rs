@@ -6,13 +6,14 @@
 //! Where to look: `connection` turns bytes into packets and back; `handlers` has one file for each kind of packet a
 //! client sends; `session` is the state machine that outlives connections; `subscriptions` says whom a topic concerns;
 //! `dispatch` takes one message from admission to its receivers; `records` tells the store
-//! what sessions owe and reads it back, `restore` does so at a start.
+//! what sessions owe and reads it back, `restore` does so at a start; `inspect` shows what there is, `administer` does what an administrator asks for.
 //!
 //! Invariants: no lock is held across an await; a publisher's thread never waits for a receiver's socket; an
 //! acknowledgement is written after the store has said that its debts are safe; every buffer and queue has a limit in
 //! [`Limits`].
 
 mod access;
+mod administer;
 mod authorise;
 mod broker;
 mod clock;
@@ -21,6 +22,7 @@ mod connection;
 mod dispatch;
 mod handlers;
 mod hook;
+mod inspect;
 mod limits;
 mod listeners;
 mod message;
@@ -42,6 +44,7 @@ pub use hook::{
     ActionQueue, Admitted, HookEffects, MessageHandler, MessageHook, OwedToAction, Placed, Progress,
     Republish,
 };
+pub use inspect::{ClientFilter, ClientInfo, ConnectionInfo, RetainedPlace, SubscriptionInfo};
 pub use limits::ListenerLimits;
 pub use listeners::{
     Endpoint, ListenerConfig, PROXY_PREFIX_BYTES, PeerAddress, Proxies, ProxyError, ProxyPrefix, Speaks,

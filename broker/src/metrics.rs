@@ -30,6 +30,22 @@ macro_rules! counters {
             pub queued_memory_bytes: u64,
         }
 
+        impl Stats {
+            /// Names and values: counters first, then how many of what there is.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![
+                    $((stringify!($name), self.$name),)*
+                    ("connections", self.connections),
+                    ("sessions", self.sessions),
+                    ("subscriptions", self.subscriptions),
+                    ("retained_messages", self.retained_messages),
+                    ("retained_bytes", self.retained_bytes),
+                    ("queued_memory_bytes", self.queued_memory_bytes),
+                ]
+            }
+        }
+
         impl Metrics {
             /// Names and values of the counters of limits, as `$SYS/broker/limits/NAME`.
             pub(crate) fn limits(&self) -> Vec<(&'static str, u64)> {

@@ -6,14 +6,17 @@
 
 pub mod access;
 pub mod admin;
+pub mod api;
 pub mod cli;
 pub mod client;
 pub mod config;
 mod demo;
+pub mod listeners;
 pub mod log;
 mod memory;
 pub mod reload;
 pub mod rules;
 pub mod server;
+mod stamp;
 pub mod storage;
 pub mod tls;

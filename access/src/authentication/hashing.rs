@@ -5,14 +5,14 @@
 //! the verifier that it fitted; so a changed file makes what was remembered void by itself. After a broker's restart
 //! thousands of devices come back at once, often several times: that is whom it is for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::cache::Cache;
-use super::verifier::{HashError, Verifier};
+use super::verifier::{HashError, Verifier, random};
 
 /// What hashing may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,9 @@ impl Default for HashingLimits {
 }
 
 /// Too many passwords wait already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Overloaded;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords wait to be checked")]
+pub struct Overloaded;
 
 /// See the module.
 pub struct Hashing {
@@ -121,6 +122,36 @@ impl Hashing {
         Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Overloaded)
     }
 
+    /// Whether the password fits what is kept of the user's, as [`argon2id`](super::argon2id) makes it; `None`: there is no such
+    /// user, which costs the same.
+    ///
+    /// # Errors
+    /// [`Overloaded`].
+    pub async fn check(&self, user: &str, password: &[u8], kept: Option<&str>) -> Result<bool, Overloaded> {
+        let usual = match USUAL.get() {
+            Some(usual) => Arc::clone(usual),
+            None => {
+                let permit = self.permit().await?;
+                self.run(permit, usual).await?.0?
+            }
+        };
+        match kept.map(Verifier::parse) {
+            Some(Ok(verifier)) => self.verify(user, password, &Arc::new(verifier), &usual).await,
+            Some(Err(_)) | None => self.pretend(password, &usual).await.map(|()| false),
+        }
+    }
+
+    /// What is to be kept of a password, by Argon2id.
+    ///
+    /// # Errors
+    /// [`Overloaded`]; a hash that can't be made counts as one.
+    pub async fn hash(&self, password: &[u8]) -> Result<String, Overloaded> {
+        let password: Box<[u8]> = password.into();
+        let permit = self.permit().await?;
+        let (hash, _permit) = self.run(permit, move || super::argon2id(&password)).await?;
+        hash.map_err(|_| Overloaded)
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         permit: OwnedSemaphorePermit,
@@ -131,6 +162,16 @@ impl Hashing {
         let work = tokio::task::spawn_blocking(move || (work(), permit));
         work.await.map_err(|_| Overloaded)
     }
+}
+
+/// A verifier of the costs that new ones have, of a password that nobody knows.
+static USUAL: OnceLock<Arc<Verifier>> = OnceLock::new();
+
+fn usual() -> Result<Arc<Verifier>, Overloaded> {
+    let password = random::<32>().map_err(|_| Overloaded)?;
+    let text = super::argon2id(&password).map_err(|_| Overloaded)?;
+    let verifier = Verifier::parse(&text).map_err(|_| Overloaded)?;
+    Ok(Arc::clone(USUAL.get_or_init(|| Arc::new(verifier))))
 }
 
 /// A place among those that wait; given back when dropped.

@@ -94,7 +94,7 @@ impl Lockout {
     }
 
     /// How long this attempt would have to wait.
-    pub(crate) fn wait(&self, address: Option<IpAddr>, user: Option<&str>) -> Option<Duration> {
+    pub fn wait(&self, address: Option<IpAddr>, user: Option<&str>) -> Option<Duration> {
         let now = Instant::now();
         let by_address = counted(address).and_then(|address| self.addresses.lock().wait(&address, now));
         let by_user = user.map(short).filter(|user| !self.knows(user, address, now));
@@ -107,7 +107,7 @@ impl Lockout {
     }
 
     /// Notes that an attempt failed.
-    pub(crate) fn failed(&self, address: Option<IpAddr>, user: Option<&str>) {
+    pub fn failed(&self, address: Option<IpAddr>, user: Option<&str>) {
         let now = Instant::now();
         let limits = &self.limits;
         if let Some(address) = counted(address) {
@@ -138,7 +138,7 @@ impl Lockout {
     }
 
     /// Notes that an attempt succeeded: the name's failures are forgotten for this address, those of the address are not.
-    pub(crate) fn succeeded(&self, address: Option<IpAddr>, user: Option<&str>) {
+    pub fn succeeded(&self, address: Option<IpAddr>, user: Option<&str>) {
         let Some(user) = user.map(short) else { return };
         let now = Instant::now();
         let entry = Entry { failures: 0, until: now, touched: now };

@@ -28,14 +28,14 @@ use mqtt_protocol::ProtocolVersion;
 pub use certificate::{Certificate, CertificateName};
 pub use chain::{Chain, Counters, CountersSnapshot, Exchange, Method, Named, Verdict};
 pub use fetch::{EndpointError, EndpointSettings};
-pub use hashing::{Hashing, HashingLimits};
+pub use hashing::{Hashing, HashingLimits, Overloaded};
 pub use http::{Http, HttpError, HttpSettings};
 pub use jwt::{Algorithm, Jwt, JwtError, JwtSettings, KeyError, KeySetSettings, KeySource, TokenPlace};
 pub use lockout::{Lockout, LockoutLimits};
 pub use password_file::PasswordFile;
 pub use scram::Scram;
 pub use users::{Change, LineFault, UsersError, UsersFile, edit, users_in};
-pub use verifier::{HashError, argon2id, scram_sha_256};
+pub use verifier::{HashError, argon2id, is_argon2id, scram_sha_256};
 
 /// What a client shows when it connects or authenticates again.
 #[derive(Clone)]

@@ -87,6 +87,12 @@ pub fn argon2id(password: &[u8]) -> Result<String, HashError> {
     Ok(format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${hash}"))
 }
 
+/// Whether the text is what [`argon2id`] makes, with costs that are accepted.
+#[must_use]
+pub fn is_argon2id(text: &str) -> bool {
+    matches!(Verifier::parse(text), Ok(Verifier::Argon2id { .. }))
+}
+
 /// The same for SCRAM-SHA-256.
 ///
 /// # Errors

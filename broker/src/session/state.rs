@@ -497,15 +497,23 @@ impl SessionState {
     }
 
     /// Messages waiting in the queue and their bytes.
-    #[cfg(test)]
     pub(crate) fn queued(&self) -> (usize, u64) {
         (self.queue.len(), self.queued_bytes.get())
     }
 
     /// Messages sent and not yet acknowledged.
-    #[cfg(test)]
     pub(crate) fn inflight(&self) -> usize {
         self.inflight.len()
+    }
+
+    /// Bytes of what was left to the disk, about.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.disk_bytes
+    }
+
+    /// Version of the protocol on the connection.
+    pub(crate) fn version(&self) -> ProtocolVersion {
+        self.version
     }
 
     /// Whether QoS 0 frames of this version, the longest of this length, can be handed on as they are.

@@ -134,6 +134,16 @@ impl<P: Place> FilterIndex<P> {
         result
     }
 
+    /// Looks at what is stored at `filter`, if anything is.
+    pub(crate) fn find<R>(&self, filter: &str, look: impl FnOnce(&P) -> R) -> Option<R> {
+        let (hash, shards) = match shape_of(filter) {
+            None => (hash_of(filter), &self.exact),
+            Some(shape) => (shape_hash(shape, &level_hashes(filter)), &self.wildcard),
+        };
+        let nodes = shard_of(shards, hash).nodes.read();
+        nodes.find(hash, |node| &*node.filter == filter).map(|node| look(&node.place))
+    }
+
     /// The state that [`FilterIndex::matching`] would answer from now. Take it before asking.
     pub(crate) fn stamp(&self, topic_hash: u64) -> IndexStamp {
         IndexStamp {

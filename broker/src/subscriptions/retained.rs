@@ -77,6 +77,18 @@ pub(crate) struct Cursor {
     from: Vec<u8>,
 }
 
+impl Cursor {
+    /// One that goes on where another one was.
+    pub(crate) fn at(shard: usize, from: Vec<u8>) -> Self {
+        Self { shard, from }
+    }
+
+    /// Where it is: the shard's number, and the topics in it that are done.
+    pub(crate) fn place(self) -> (usize, Vec<u8>) {
+        (self.shard, self.from)
+    }
+}
+
 /// How a step of a search ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {

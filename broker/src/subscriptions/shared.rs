@@ -152,6 +152,13 @@ impl Group {
         is_empty
     }
 
+    /// A member's options and Subscription Identifier.
+    pub(crate) fn options_of(&self, session: &Session) -> Option<(SubscriptionOptions, u32)> {
+        let inner = self.inner.lock();
+        let member = inner.members.iter().find(|member| member.session.number == session.number)?;
+        Some((member.options, member.identifier))
+    }
+
     /// Whether a member other than this one is connected.
     pub(crate) fn has_other_online(&self, session: &Session) -> bool {
         let inner = self.inner.lock();

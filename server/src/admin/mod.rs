@@ -3,7 +3,7 @@
 //! Whoever may open the socket may do everything that it offers, so its file mode is 0600, its directory is the owner's
 //! alone, and a peer that runs as somebody else is turned away. Requests and answers are lines of JSON
 //! (docs/admin-socket.md); `protocol` has their form and limits, `socket` the connections, `commands` says
-//! which there are, `dead_letters`, `counters` and `reload` carry them out, `view` is what is shown of a letter, `client` the other end.
+//! which there are, `dead_letters`, `counters`, `rules` and `reload` carry them out, `view` is what is shown of a letter, `client` the other end.
 //!
 //! Nothing here holds up the broker: commands that read the disk run where blocking is allowed, as many at a time as there are
 //! connections.
@@ -14,6 +14,7 @@ mod counters;
 mod dead_letters;
 mod protocol;
 mod reload;
+mod rules;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,8 @@ use store::DurableStore;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::rules::{RulePipeline, RuleStats};
+use crate::api::SetupTokens;
+use crate::rules::{RuleBook, RulePipeline, RuleStats};
 
 pub use client::{AdminClient, AdminClientError};
 pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
@@ -83,9 +85,12 @@ pub struct Services {
     store: Arc<DurableStore>,
     letters: DeadLetters,
     rules: Arc<dyn RunningRules>,
+    book: Option<RuleBook>,
     reload: ReloadSlot,
     /// Wall clock when the gateway started, milliseconds since the epoch.
     since_ms: i64,
+    /// Of the HTTP interface, if it is open.
+    setup_tokens: Option<SetupTokens>,
 }
 
 /// The rules that run, as the administration sees them.
@@ -113,13 +118,33 @@ impl Services {
     /// The dead letters of a store, and the rules that run: their actions can send letters again.
     pub fn new(store: &Arc<DurableStore>, rules: Arc<dyn RunningRules>) -> Self {
         let letters = DeadLetters::new(Arc::clone(store));
-        Self { store: Arc::clone(store), letters, rules, reload: ReloadSlot::default(), since_ms: now_ms() }
+        Self {
+            store: Arc::clone(store),
+            letters,
+            rules,
+            book: None,
+            reload: ReloadSlot::default(),
+            since_ms: now_ms(),
+            setup_tokens: None,
+        }
     }
 
-    /// Where to put what reads the configuration again; until then nothing can.
+    /// Adds who owns which rule: without it rules can't be changed.
     #[must_use]
-    pub fn reload_slot(&self) -> ReloadSlot {
-        Arc::clone(&self.reload)
+    pub fn with_book(self, book: RuleBook) -> Self {
+        Self { book: Some(book), ..self }
+    }
+
+    /// Adds where to find what reads the configuration again.
+    #[must_use]
+    pub fn with_reload(self, reload: ReloadSlot) -> Self {
+        Self { reload, ..self }
+    }
+
+    /// Adds those who make setup tokens.
+    #[must_use]
+    pub fn with_setup_tokens(self, setup_tokens: Option<SetupTokens>) -> Self {
+        Self { setup_tokens, ..self }
     }
 }
 

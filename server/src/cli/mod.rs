@@ -18,6 +18,7 @@ mod publish;
 mod reload;
 mod rules;
 mod serve;
+mod setup_token;
 mod signals;
 mod sql;
 mod subscribe;
@@ -107,6 +108,8 @@ enum Command {
     Acl(acl::AclArgs),
     /// Set or take out a user's password in a file of users.
     Passwd(passwd::PasswdArgs),
+    /// Print a token with which an administrator of a running gateway can be made; it is good once, for an hour.
+    SetupToken(setup_token::SetupTokenArgs),
     /// Print the version.
     Version,
 }
@@ -134,6 +137,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Sub(args)) => subscribe::run(&args),
         Some(Command::Acl(args)) => acl::run(&args, &cli.config, environment),
         Some(Command::Passwd(args)) => passwd::run(&args),
+        Some(Command::SetupToken(args)) => setup_token::run(&args, &cli.config, environment),
         Some(Command::Version) => version(),
         None if cli.config.path(environment).is_some() => {
             serve::run(&serve::ServeArgs::default().or(&cli.config), environment)

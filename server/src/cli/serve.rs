@@ -98,11 +98,20 @@ async fn serve(loaded: &Loaded, flags: &[Assignment], environment: &Environment)
     let server = Server::start(config, &rules, &storage).await.map_err(cannot_start)?;
     let reloader = Arc::new(Reloader::new(&server, loaded, flags, environment));
     server.set_reload(Arc::<Reloader>::clone(&reloader));
+    reloader.watch();
     info!(rules = rules.len(), "rules loaded");
     if storage.durable().is_none() {
         warn!("sessions and retained messages are kept in memory (store.durability): a restart loses them");
     }
-    info!(admin = %config.admin.address, "the administration interface is not available yet: nothing is open there");
+    if let Some((address, token)) = server.setup_token() {
+        if std::io::stderr().is_terminal() {
+            notice(&set_it_up(address, &token));
+        } else {
+            info!(
+                "nobody can administer the gateway over HTTP yet: `tidegate setup-token` prints a token for it"
+            );
+        }
+    }
     if let Some(address) = server.address().filter(|_| std::io::stderr().is_terminal()) {
         notice(&try_it(address));
     }
@@ -136,6 +145,14 @@ fn cannot_open(error: StorageError) -> Failure {
         _ => Exit::Failed,
     };
     Failure::new(exit, chain(&error))
+}
+
+/// How the first administrator is made.
+fn set_it_up(address: SocketAddr, token: &str) -> String {
+    format!(
+        "nobody can administer the gateway over HTTP yet; within an hour this makes an administrator:\n\
+         \x20 curl http://{address}/api/v1/setup --json '{{\"setup_token\":\"{token}\",\"name\":\"admin\",\"password\":\"…\"}}'"
+    )
 }
 
 /// Two commands that show that it works.

@@ -12,6 +12,7 @@
 //! misspelt name, the nearest right one; all faults in one go, up to [`MAX_ERRORS`]. A configuration with any fault
 //! is refused whole. Nothing here touches the process environment: callers pass an [`Environment`].
 
+mod admin;
 mod authentication;
 mod effective;
 mod error;
@@ -34,18 +35,20 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use self::admin::{Admin, AdminToken, AdminUser, HiddenText};
 pub use self::authentication::{
     AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, JwtAlgorithm,
     JwtPlace, LockoutConfig,
 };
 pub use self::effective::{Change, Effective, Setting, changes};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
+pub(crate) use self::layers::files;
 pub use self::listeners::{ClientCertificates, ListenerTls, ListenerWebSocket, NamedCertificate, TlsVersion};
 pub(crate) use self::load::suggest;
 pub use self::load::{Inputs, Loaded, MissingSecrets, load, load_text};
 pub use self::model::{
-    AclConfig, Actions, Admin, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat,
-    QueuePolicy, RuleLimits, Store, Sys,
+    AclConfig, Actions, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy,
+    Reload, RuleLimits, Store, Sys,
 };
 pub use self::overrides::{Assignment, AssignmentError};
 pub use self::units::{ByteSize, Period, UnitError};

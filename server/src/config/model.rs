@@ -13,6 +13,7 @@ use actions::config::ConnectorConfig;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::admin::Admin;
 use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
 use super::listeners::{ListenerTls, ListenerWebSocket};
 use super::units::{ByteSize, Period};
@@ -49,6 +50,8 @@ pub struct Config {
     pub log: Log,
     /// The `$SYS` topics.
     pub sys: Sys,
+    /// When the configuration is read again by itself.
+    pub reload: Reload,
 }
 
 impl Default for Config {
@@ -66,6 +69,7 @@ impl Default for Config {
             connectors: BTreeMap::new(),
             log: Log::default(),
             sys: Sys::default(),
+            reload: Reload::default(),
         }
     }
 }
@@ -409,21 +413,6 @@ pub enum Durability {
     Memory,
 }
 
-/// The administration listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// IP address and port. Default 127.0.0.1:7080.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080) }
-    }
-}
-
 /// What the actions of all rules may do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -473,13 +462,29 @@ impl Default for Sys {
     }
 }
 
+/// When the configuration is read again without being told to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reload {
+    /// Whether the files of the configuration and of the rules are read again when they change. Default: false.
+    pub watch: bool,
+    /// Time between two looks at the files. Default 2 s, range 100 ms to 1 hour.
+    pub interval: Period,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { watch: false, interval: Period::secs(2) }
+    }
+}
+
 /// Reads an address that may be left out.
 fn some_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     address(deserializer).map(Some)
 }
 
 /// Reads an IP address with a port; host names are refused, since what they mean may change between two starts.
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     struct AddressVisitor;
     impl Visitor<'_> for AddressVisitor {
         type Value = SocketAddr;

@@ -72,6 +72,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
             " (or 0s: off)",
         );
     }
+    check.range("reload", "interval", config.reload.interval, Period::millis(100), Period::secs(3_600), "");
     check.findings
 }
 
@@ -413,9 +414,12 @@ impl Check {
 
     fn admin(&mut self, config: &Config) {
         let address = config.admin.address;
-        if !address.ip().is_loopback() {
+        for (key, fault) in config.admin.faults() {
+            self.error(Path::keys(&["admin", key]), fault, None);
+        }
+        if config.admin.enabled && !address.ip().is_loopback() {
             self.findings.push(Finding::Warning(format!(
-                "the administration listener is to be reached from elsewhere at {address}"
+                "the administration interface is to be reached from elsewhere at {address}, and shows passwords and tokens to everybody on the way: it has no TLS"
             )));
         }
     }

@@ -12,8 +12,7 @@ mod validity;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +22,7 @@ use tracing::{error, info, warn};
 
 use self::setup::{Made, make};
 use crate::config::{Listener, ListenerKind, ListenerTls};
+use crate::stamp::Stamp;
 
 /// How often files are looked at for changes.
 const LOOK: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub struct TlsError {
 /// The certificates of all listeners.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    listeners: BTreeMap<String, Watched>,
+    listeners: Mutex<BTreeMap<String, Arc<Watched>>>,
 }
 
 /// The certificates of one listener.
@@ -59,26 +59,39 @@ struct Watched {
     seen: Mutex<Seen>,
 }
 
+/// Certificates that were read and found good, for listeners that there are to be.
+#[derive(Debug)]
+pub struct Prepared {
+    listeners: BTreeMap<String, Fresh>,
+}
+
+/// The same of one listener.
+#[derive(Debug)]
+struct Fresh {
+    watched: Arc<Watched>,
+    /// What it is to show and trust from then on, with the time at which it expires; where it is open already and something
+    /// has changed.
+    replaces: Option<(Arc<rustls::ServerConfig>, i64)>,
+}
+
+impl Prepared {
+    /// What a listener that isn't open yet is to show and trust.
+    pub fn setup(&self, listener: &str) -> Option<TlsSetup> {
+        self.listeners.get(listener).map(|fresh| fresh.watched.setup.clone())
+    }
+}
+
 /// What was seen of its files, and said of its certificate.
 #[derive(Debug)]
 struct Seen {
+    /// The files that are in use.
+    used: Vec<Stamp>,
     /// The files that are in use, or that were refused.
     judged: Vec<Stamp>,
     /// The files at the last look.
     last: Vec<Stamp>,
     /// How many of [`WARNING_DAYS`] have been warned of, the end itself included.
     warnings: usize,
-}
-
-/// What changes about a file when it is written, or another is put in its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp(Option<(u64, u64, i64, i64, u64)>);
-
-impl Stamp {
-    fn of(path: &Path) -> Self {
-        let file = std::fs::metadata(path).ok();
-        Self(file.map(|file| (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size())))
-    }
 }
 
 fn stamps(config: &ListenerTls) -> Vec<Stamp> {
@@ -91,40 +104,67 @@ impl Certificates {
     /// # Errors
     /// Every fault.
     pub fn load(listeners: &[Listener]) -> Result<Self, Vec<TlsError>> {
-        let mut loaded = BTreeMap::new();
+        let certificates = Self::default();
+        certificates.apply(certificates.prepare(listeners)?);
+        Ok(certificates)
+    }
+
+    /// Reads and judges the certificates of every listener that has some, without any effect yet.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn prepare(&self, listeners: &[Listener]) -> Result<Prepared, Vec<TlsError>> {
+        let mut prepared = BTreeMap::new();
         let mut faults = Vec::new();
         for listener in listeners {
             let Some(config) = &listener.tls else { continue };
-            let seen = stamps(config);
+            let files = stamps(config);
+            let open = self.listeners.lock().get(&listener.name).cloned();
+            if let Some(open) = open.as_ref().filter(|open| open.uses(listener.kind, config, &files)) {
+                let fresh = Fresh { watched: Arc::clone(open), replaces: None };
+                prepared.insert(listener.name.clone(), fresh);
+                continue;
+            }
             match make(&listener.name, listener.kind, config, now_s()) {
-                Ok(made) => {
-                    let seen = Seen { judged: seen.clone(), last: seen, warnings: 0 };
-                    let setup = TlsSetup::new(made.config, Some(made.expires_at_s));
-                    let watched = Watched {
+                Ok(Made { config: made, expires_at_s }) => {
+                    let replaces = open.is_some().then(|| (Arc::clone(&made), expires_at_s));
+                    let setup = open.map(|open| open.setup.clone());
+                    let seen = Seen { used: files.clone(), judged: files.clone(), last: files, warnings: 0 };
+                    let watched = Arc::new(Watched {
                         kind: listener.kind,
                         config: config.clone(),
-                        setup,
+                        setup: setup.unwrap_or_else(|| TlsSetup::new(made, Some(expires_at_s))),
                         seen: Mutex::new(seen),
-                    };
-                    watched.warn_of_end(&listener.name, now_s());
-                    loaded.insert(listener.name.clone(), watched);
+                    });
+                    prepared.insert(listener.name.clone(), Fresh { watched, replaces });
                 }
                 Err(fault) => faults.push(fault),
             }
         }
-        if faults.is_empty() { Ok(Self { listeners: loaded }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Prepared { listeners: prepared }) } else { Err(faults) }
+    }
+
+    /// Puts what was prepared in place of what is there. Connections that are open notice nothing.
+    pub fn apply(&self, prepared: Prepared) {
+        let mut listeners = BTreeMap::new();
+        for (name, Fresh { watched, replaces }) in prepared.listeners {
+            if let Some((config, expires_at_s)) = replaces {
+                watched.setup.replace(config, Some(expires_at_s));
+                told(&name, expires_at_s);
+            }
+            watched.warn_of_end(&name, now_s());
+            listeners.insert(name, watched);
+        }
+        *self.listeners.lock() = listeners;
     }
 
     /// What a listener shows and trusts.
     pub fn setup(&self, listener: &str) -> Option<TlsSetup> {
-        self.listeners.get(listener).map(|watched| watched.setup.clone())
+        self.listeners.lock().get(listener).map(|watched| watched.setup.clone())
     }
 
     /// Looks at the files from time to time, for as long as the certificates are kept.
     pub fn watch(self: &Arc<Self>) {
-        if self.listeners.is_empty() {
-            return;
-        }
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
             let mut looks = tokio::time::interval(LOOK);
@@ -143,7 +183,8 @@ impl Certificates {
 
     /// Looks once: takes what has changed and stayed so since the last look.
     fn look(&self) {
-        for (name, watched) in &self.listeners {
+        let listeners = self.listeners.lock().clone();
+        for (name, watched) in &listeners {
             let now = stamps(&watched.config);
             let is_settled = {
                 let mut seen = watched.seen.lock();
@@ -157,27 +198,24 @@ impl Certificates {
             watched.warn_of_end(name, now_s());
         }
     }
-
-    /// Reads every file again at once.
-    pub fn reload(&self) {
-        for (name, watched) in &self.listeners {
-            watched.take(name, stamps(&watched.config));
-        }
-    }
 }
 
 impl Watched {
+    /// Whether it is made of these files as they are.
+    fn uses(&self, kind: ListenerKind, config: &ListenerTls, files: &[Stamp]) -> bool {
+        self.kind == kind && self.config == *config && self.seen.lock().used == files
+    }
+
     fn take(&self, name: &str, stamps: Vec<Stamp>) {
-        self.seen.lock().judged = stamps;
+        self.seen.lock().judged.clone_from(&stamps);
         match make(name, self.kind, &self.config, now_s()) {
             Ok(Made { config, expires_at_s }) => {
                 self.setup.replace(config, Some(expires_at_s));
-                self.seen.lock().warnings = 0;
-                info!(
-                    listener = name,
-                    expires_in_days = (expires_at_s - now_s()) / DAY_S,
-                    "certificates reloaded"
-                );
+                let mut seen = self.seen.lock();
+                seen.used = stamps;
+                seen.warnings = 0;
+                drop(seen);
+                told(name, expires_at_s);
             }
             Err(fault) => error!(%fault, "certificates are refused; those that were there stay"),
         }
@@ -196,6 +234,10 @@ impl Watched {
             }
         }
     }
+}
+
+fn told(listener: &str, expires_at_s: i64) {
+    info!(listener, expires_in_days = (expires_at_s - now_s()) / DAY_S, "certificates reloaded");
 }
 
 /// How many warnings are due for a certificate with this much time left.

@@ -1,0 +1,90 @@
+//! What is taken from a request: the body as JSON, the query, the path. Each fault is a [`Problem`].
+//!
+//! Members that aren't known are refused by the types (`deny_unknown_fields`): a filter that was misspelt must not mean everything.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::problem::{Kind, Problem};
+use super::serve::BODY_TIMEOUT;
+
+/// Most bytes of a body.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// A body of JSON: of a request, or of an answer.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        if !is_json(&request) {
+            return Err(Problem::new(Kind::MediaType, "expected the Content-Type application/json"));
+        }
+        let body = read(request.into_body()).await?;
+        let value: serde_json::Value = serde_json::from_slice(&body)
+            .map_err(|error| Problem::new(Kind::Malformed, format!("the body is no JSON: {error}")))?;
+        // A list of values in the order of the members is another form of a struct for serde, not for us.
+        if !value.is_object() {
+            return Err(Problem::new(Kind::Invalid, "expected an object"));
+        }
+        serde_json::from_value(value)
+            .map(Self)
+            .map_err(|error| Problem::new(Kind::Invalid, error.to_string()))
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(json) => {
+                ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
+            }
+            Err(error) => {
+                tracing::error!(%error, "an answer of the administration interface can't be written");
+                Problem::new(Kind::Internal, "the answer can't be written").into_response()
+            }
+        }
+    }
+}
+
+fn is_json(request: &Request) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn read(body: Body) -> Result<hyper::body::Bytes, Problem> {
+    match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Problem::new(Kind::TooLarge, format!("a body may have {BODY_BYTES_MAX} bytes")))
+        }
+        Ok(Err(_)) => Err(Problem::new(Kind::Malformed, "the body broke off")),
+        Err(_) => {
+            let seconds = BODY_TIMEOUT.as_secs();
+            Err(Problem::new(Kind::Slow, format!("a body may take {seconds} seconds")))
+        }
+    }
+}
+
+/// The variable parts of the path, decoded.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(error) => Err(Problem::new(Kind::Malformed, error.body_text())),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Every error has one form: `application/problem+json` (RFC 9457) with a stable `code`.
+//!
+//! What is told is for whoever asked. It repeats no secret and no header, and of the inside only what the caller may see anyway.
+
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Declares the kinds of problems: their code, status and title.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $code:literal, $status:ident, $title:literal;)*) => {
+        /// Why a request isn't carried out.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Kind { $($(#[$doc])* $kind),* }
+
+        impl Kind {
+            /// Every kind.
+            #[cfg(test)]
+            pub(super) const ALL: &[Self] = &[$(Self::$kind),*];
+
+            pub(super) const fn code(self) -> &'static str {
+                match self { $(Self::$kind => $code),* }
+            }
+
+            pub(super) const fn status(self) -> StatusCode {
+                match self { $(Self::$kind => StatusCode::$status),* }
+            }
+
+            const fn title(self) -> &'static str {
+                match self { $(Self::$kind => $title),* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The request can't be understood.
+    Malformed = "malformed", BAD_REQUEST, "The request can't be read";
+    /// It is for a host that isn't this one.
+    Host = "host", MISDIRECTED_REQUEST, "This host isn't served here";
+    /// A page of another origin sent it.
+    Origin = "origin", FORBIDDEN, "Pages of other origins may not ask";
+    /// Nobody says who asks, or it isn't true.
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "Who asks?";
+    /// The caller may not.
+    Forbidden = "forbidden", FORBIDDEN, "The caller may not";
+    /// A session's change without its CSRF token.
+    Csrf = "csrf", FORBIDDEN, "The CSRF token is missing or wrong";
+    /// Nothing may be changed here.
+    ReadOnly = "read_only", FORBIDDEN, "Nothing may be changed here";
+    /// There were too many failures.
+    LockedOut = "locked_out", TOO_MANY_REQUESTS, "Too many failures";
+    /// There is no such thing.
+    Missing = "missing", NOT_FOUND, "There is none of this name";
+    /// Things are not so that it can be done.
+    Conflict = "conflict", CONFLICT, "It can't be done as things are";
+    /// There is no such path.
+    NoPath = "no_path", NOT_FOUND, "There is no such path";
+    /// The path is there, but not for this method.
+    Method = "method", METHOD_NOT_ALLOWED, "The path doesn't take this method";
+    /// The body didn't come in time.
+    Slow = "slow", REQUEST_TIMEOUT, "The body didn't come in time";
+    /// The body is too long.
+    TooLarge = "too_large", PAYLOAD_TOO_LARGE, "The body is too long";
+    /// The body isn't JSON by its Content-Type.
+    MediaType = "media_type", UNSUPPORTED_MEDIA_TYPE, "The body has to be application/json";
+    /// It is JSON, but not what is expected.
+    Invalid = "invalid", UNPROCESSABLE_ENTITY, "The request doesn't fit";
+    /// Something broke.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Something broke; the log says more";
+    /// Not now.
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Not now";
+}
+
+/// A request that isn't carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    kind: Kind,
+    detail: String,
+    retry_after_s: Option<u64>,
+}
+
+/// A problem as it is sent.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
+    /// Always `about:blank`: `code` tells problems apart.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// What `code` means.
+    title: &'static str,
+    /// The status of the answer.
+    status: u16,
+    /// A stable word for the kind of problem.
+    code: &'static str,
+    /// What is wrong with this request.
+    detail: String,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), retry_after_s: None }
+    }
+
+    /// Nothing may be changed.
+    pub(super) fn read_only() -> Self {
+        Self::new(Kind::ReadOnly, "read_only is set in [admin] of the configuration")
+    }
+
+    /// Says when to try again.
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.kind.status();
+        let body = ProblemBody {
+            kind: "about:blank",
+            title: self.kind.title(),
+            status: status.as_u16(),
+            code: self.kind.code(),
+            detail: self.detail,
+        };
+        let json = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response =
+            (status, [(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))], json)
+                .into_response();
+        let mut header = |name: HeaderName, value| drop(response.headers_mut().insert(name, value));
+        if status == StatusCode::UNAUTHORIZED {
+            header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tidegate\""));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            header(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

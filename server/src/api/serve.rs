@@ -1,0 +1,121 @@
+//! Connections: how many, how long, how much. HTTP/1.1 alone; who wants more puts a proxy in front.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::problem::{Kind, Problem};
+
+/// Most connections at a time; one more waits until one of them ends.
+pub const CONNECTIONS_MAX: usize = 64;
+/// Most bytes of a request's line and headers.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+/// How long a connection may be without a whole head of a request.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a body may take to come.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a request may take until its answer begins.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection lives; then it ends after the request that it is at.
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
+/// How long a connection that is to end may take for the rest.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long nothing is accepted after the system has refused to.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Address of the peer, beside each request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// Serves connections until something is sent by `stop`, or its sender is gone; then ends them all.
+pub(super) async fn run(listener: TcpListener, router: Router, mut stop: watch::Receiver<()>) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections: JoinSet<()> = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &permits) => accepted,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection to the administration interface ended early");
+                }
+                continue;
+            }
+            _ = stop.changed() => break,
+        };
+        let Some((stream, peer, permit)) = accepted else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            serve(stream, peer, router, stop).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "the administration interface accepts nothing for a moment");
+            None
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<()>) {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        let router = TowerToHyperService::new(router.clone());
+        async move { Ok::<_, Infallible>(answer(&router, request.map(Body::new)).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = async { tokio::select! { _ = stop.changed() => (), () = sleep(CONNECTION_AGE_MAX) => () } } => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(STOP_TIMEOUT, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "a connection to the administration interface broke");
+    }
+}
+
+async fn answer(router: &TowerToHyperService<Router>, request: Request) -> Response {
+    match timeout(REQUEST_TIMEOUT, router.call(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            let seconds = REQUEST_TIMEOUT.as_secs();
+            Problem::new(Kind::Unavailable, format!("it took longer than {seconds} seconds")).into_response()
+        }
+    }
+}
