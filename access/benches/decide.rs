@@ -21,11 +21,15 @@ use mqtt_protocol::QoS;
 const DECISIONS: u32 = 200_000;
 
 fn main() {
-    println!("{:>8}  {:<34} {:>12}", "rules", "for", "ns/decision");
-    for count in [1, 10, 1_000, 10_000] {
+    println!("{:>8}  {:<34} {:>12} {:>12}", "rules", "for", "ns/publish", "ns/subscribe");
+    for count in [0, 10, 1_000, 10_000] {
         measure(count, "a user each", |number| format!("allow all user u{number} \"plant/${{username}}/#\""));
         measure(count, "everybody, each its own topic", |number| {
             format!("allow all all \"plant/u{number}/#\"")
+        });
+        measure(count, "everybody, denials among them", |number| {
+            let (effect, rest) = if number % 2 == 0 { ("deny", "secret") } else { ("allow", "#") };
+            format!("{effect} all all \"plant/u{number}/{rest}\"")
         });
     }
 }
@@ -37,8 +41,9 @@ fn measure(count: usize, what: &str, line: impl Fn(usize) -> String) {
         writeln!(text, "{}", line(number)).unwrap();
     }
     let rules = Rules::new(parse_text(&text, "bench").unwrap());
-    let username = format!("u{}", count - 1);
+    let username = format!("u{}", count.saturating_sub(1));
     let topic = format!("plant/{username}/line/temperature");
+    let filter = format!("plant/{username}/line/#");
     let subject = Subject {
         client_id: Some("client"),
         username: Some(&username),
@@ -46,15 +51,26 @@ fn measure(count: usize, what: &str, line: impl Fn(usize) -> String) {
         address: None,
         listener: Some("tcp"),
     };
-    let decisions = DECISIONS / u32::try_from(count.min(1_000)).unwrap().max(10) * 10;
+    let qos = QoS::AtMostOnce;
+    let publish = best(count, || {
+        rules.decide(black_box(&subject), Request::Publish { topic: black_box(&topic), qos, retain: false })
+    });
+    let subscribe = best(count, || {
+        rules.decide(black_box(&subject), Request::Subscribe { filter: black_box(&filter), qos })
+    });
+    println!("{count:>8}  {what:<34} {publish:>12.0} {subscribe:>12.0}");
+}
+
+/// Nanoseconds for each, in the best of five rounds.
+fn best<T>(count: usize, decide: impl Fn() -> T) -> f64 {
+    let decisions = DECISIONS / u32::try_from(count.clamp(10, 1_000)).unwrap() * 10;
     let mut best = f64::MAX;
     for _ in 0..5 {
         let begun = Instant::now();
         for _ in 0..decisions {
-            let request = Request::Publish { topic: black_box(&topic), qos: QoS::AtMostOnce, retain: false };
-            black_box(rules.decide(black_box(&subject), request));
+            black_box(decide());
         }
         best = best.min(begun.elapsed().as_nanos() as f64 / f64::from(decisions));
     }
-    println!("{count:>8}  {what:<34} {best:>12.0}");
+    best
 }

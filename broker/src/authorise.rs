@@ -12,6 +12,7 @@ use mqtt_protocol::QoS;
 use mqtt_protocol::topic::{ParsedFilter, parse_filter};
 
 use crate::access::{AccessControl, Action, Decision};
+use crate::author;
 use crate::broker::Shared;
 use crate::message::{Message, Publisher};
 use crate::session::{SessionInner, SessionSubscription};
@@ -172,12 +173,12 @@ impl Shared {
         }
     }
 
-    /// Whether the author of a Retained Message may still publish it. Of what was taken up from the store the author is
-    /// not known, and what the broker or a rule made has none.
+    /// Whether the author of a Retained Message or a will may still publish it. What the broker or a rule made has none.
     pub(crate) fn author_may(&self, message: &Message) -> bool {
         let publication = message.publication();
         publication.publisher.is_none_or(|author| {
             self.access.is_open(author)
+                || author::is_forgotten(author)
                 || self.may_publish(author, publication.topic, publication.qos, publication.retain)
         })
     }

@@ -376,7 +376,7 @@ impl<IO: Transport> Connection<IO> {
                     Ok(stage) => Box::new(stage),
                     Err(refusal) => return Err(self.refuse(&refusal, &connect)),
                 };
-                match stage.poll(cx, now, self.writing.tail()) {
+                match stage.poll(&self.shared, cx, now, self.writing.tail()) {
                     Poll::Ready(Decided::Known(known)) => self.accept(known, &connect, cx, now),
                     Poll::Ready(Decided::Refused(refusal)) => Err(self.refuse(&refusal, &connect)),
                     Poll::Ready(Decided::Challenged) | Poll::Pending => {
@@ -419,7 +419,7 @@ impl<IO: Transport> Connection<IO> {
     /// Goes on with finding out whose the CONNECT is; `false` while somebody decides.
     fn authenticate(&mut self, cx: &mut Context<'_>, now: Now) -> Result<bool, Close> {
         let Phase::Authenticating(stage) = &mut self.phase else { return Ok(true) };
-        match stage.poll(cx, now, self.writing.tail()) {
+        match stage.poll(&self.shared, cx, now, self.writing.tail()) {
             Poll::Pending => Ok(stage.is_challenged()),
             Poll::Ready(Decided::Challenged) => Ok(true),
             Poll::Ready(Decided::Refused(refusal)) => Err(self.refuse_kept(&refusal)),
@@ -486,7 +486,7 @@ impl<IO: Transport> Connection<IO> {
             let refusal = Refusal::new(ReasonCode::QuotaExceeded, "no more clients of this user are allowed");
             return Err(self.refuse(&refusal, connect));
         };
-        match Connecting::begin(&self.shared, known, user, connect, now) {
+        match Connecting::begin(&self.shared, &self.place.listener, known, user, connect, now) {
             Ok(connecting) => {
                 self.phase = Phase::Accepting(Box::new(connecting));
                 self.open_if_safe(cx, now)

@@ -14,6 +14,7 @@
 
 mod access;
 mod administer;
+mod author;
 mod authorise;
 mod broker;
 mod clock;
@@ -47,8 +48,8 @@ pub use hook::{
 pub use inspect::{ClientFilter, ClientInfo, ConnectionInfo, RetainedPlace, SubscriptionInfo};
 pub use limits::ListenerLimits;
 pub use listeners::{
-    Endpoint, ListenerConfig, PROXY_PREFIX_BYTES, PeerAddress, Proxies, ProxyError, ProxyPrefix, Speaks,
-    TlsSetup, WebSocketConfig, WebSocketControl, WebSocketFrameError, WebSocketFrameReader,
+    ClientIds, Endpoint, ListenerConfig, PROXY_PREFIX_BYTES, PeerAddress, Proxies, ProxyError, ProxyPrefix,
+    Speaks, Takeover, TlsSetup, WebSocketConfig, WebSocketControl, WebSocketFrameError, WebSocketFrameReader,
 };
 pub use message::{Message, Publication, Publisher, Trail};
 pub use metrics::Stats;

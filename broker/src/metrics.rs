@@ -125,6 +125,10 @@ counters! {
     protocol_errors,
     /// Connections closed because another one took the session over.
     takeovers,
+    /// CONNECT packets refused because the session is another user's.
+    takeovers_refused,
+    /// CONNECT packets refused because the Client Identifier isn't one of the user's.
+    client_ids_refused,
     /// Connections closed for silence beyond the Keep Alive.
     keep_alive_timeouts,
     /// Connections that found no place in the broker or on their listener (`max_connections`).

@@ -4,6 +4,7 @@
 //! says when what waits for them may leave. When a queue's head in memory runs low, the next piece is read from disk: off
 //! the async workers, one read at a time for each queue and [`READS_MAX`] at a time for all.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use store::{
 };
 
 use crate::broker::Shared;
-use crate::message::{Message, Publication, Trail};
+use crate::message::{Message, Publication, Publisher, Trail};
 use crate::session::{BacklogRead, Debt, Note, Session, SessionInner, WILLS, WillMessage};
 use crate::subscriptions::Group;
 
@@ -75,13 +76,13 @@ impl Shared {
         if wills.is_empty() || !self.store.keeps_records() {
             return self.append(&records);
         }
-        let messages: SmallVec<[Arc<Message>; 2]> =
-            wills.iter().map(|will| Arc::clone(&will.message)).collect();
+        let kept: SmallVec<[(Arc<Message>, Arc<[u8]>); 2]> =
+            wills.iter().map(|will| (Arc::clone(&will.message), Arc::clone(&will.author))).collect();
         let now_ms = self.clock.now().mono_ms;
         let without = records.len();
         let mut records: Vec<Record<'_>> = records;
-        for (will, message) in wills.iter().zip(&messages) {
-            records.extend(will.queued(message, now_ms));
+        for (will, (message, author)) in wills.iter().zip(&kept) {
+            records.extend(will.queued(message, author, now_ms));
         }
         let mut positions = Vec::new();
         match self.store.append_debts(&records, &mut positions) {
@@ -208,7 +209,12 @@ impl Shared {
             match ended {
                 Ok((reader, Ok(found))) => done(shared, Some(reader), Some(found)),
                 Ok((_, Err(error))) => {
-                    tracing::error!(%error, "a queue could not be read back from disk: it is tried again");
+                    if error.kind() == io::ErrorKind::StorageFull {
+                        // The store has raised its alarm; this is one of many queues.
+                        tracing::debug!(%error, "what a queue has next waits for room on the disk");
+                    } else {
+                        tracing::error!(%error, "a queue could not be read back from disk: it is tried again");
+                    }
                     tokio::time::sleep(READ_AGAIN).await;
                     done(shared, None, None);
                 }
@@ -226,7 +232,7 @@ impl Shared {
         };
         let qos = QoS::try_from(stored.qos).unwrap_or(QoS::AtLeastOnce);
         Some(Debt {
-            message: self.revive(&message, stored.retain),
+            message: self.revive(&message, stored.retain, None),
             qos,
             retain: stored.retain,
             identifiers: stored.identifiers,
@@ -234,9 +240,14 @@ impl Shared {
         })
     }
 
-    /// A message as it was before it was stored, but for who published it: rules and No Local were decided when it was
-    /// admitted.
-    pub(crate) fn revive(&self, stored: &StoredMessage, retain: bool) -> Arc<Message> {
+    /// A message as it was before it was stored. Who published it is wanted of a Retained Message only: of others, rules and
+    /// No Local were decided when they were admitted.
+    pub(crate) fn revive(
+        &self,
+        stored: &StoredMessage,
+        retain: bool,
+        publisher: Option<&Arc<Publisher>>,
+    ) -> Arc<Message> {
         let now = self.clock.now();
         let age_ms = self.age_ms(stored);
         Publication {
@@ -251,7 +262,7 @@ impl Shared {
                 .expires_after_ms
                 .map(|after_ms| now.mono_ms + after_ms.saturating_sub(age_ms)),
             received_at_ms: stored.received_at_ms,
-            publisher: None,
+            publisher,
             trail: &Trail::default(),
         }
         .to_message()

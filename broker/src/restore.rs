@@ -14,9 +14,10 @@ use store::{
     StoredInflight, StoredMessage, StoredQueue, StoredSession,
 };
 
+use crate::author;
 use crate::broker::{Broker, Shared};
 use crate::clock::Now;
-use crate::message::{Publication, Trail};
+use crate::message::{Publication, Publisher, Trail};
 use crate::records::Before;
 use crate::session::{
     Backlog, Debt, Entry, Extra, Session, SessionInner, SessionSubscription, Stage, WILLS, WillMessage,
@@ -108,8 +109,7 @@ impl Shared {
                 tracing::warn!(?reason, "the end of a session could not be recorded");
             }
             found.restored.sessions_expired += 1;
-            // One that is in the queue of wills is found there.
-            found.wills.extend(will.map(|will| *will).filter(|will| will.place == 0));
+            found.wills.extend(will.map(|will| *will));
             return;
         }
         found.restored.sessions += 1;
@@ -133,6 +133,7 @@ impl Shared {
         inner.state.restore(Backlog::on_disk(last, ahead), stored.bytes, &received);
         inner.cold = Some(stored.inflight.into_boxed_slice());
         inner.will = will;
+        inner.owner = Some(stored.owner).filter(|owner| !owner.is_empty()).map(Into::into);
         let generation = inner.generation;
         let will_delay_s = stored.will.as_ref().map(|will| will.delay_s);
         drop(inner);
@@ -172,14 +173,22 @@ impl Shared {
 
     /// Finds the wills that are to be published whatever became of their sessions: their clients' connections are gone.
     fn restore_wills(&self, store: &DurableStore, wills: &mut Vec<WillMessage>) -> io::Result<()> {
+        // Those of sessions that ended just now have their places there by now.
+        let known: BTreeSet<u64> = wills.iter().map(|will| will.place).collect();
         let mut reader = store.reader(WILLS);
         let mut after = Position::NOWHERE;
         loop {
-            let found = reader.read(after, PIECE, usize::MAX)?;
+            let found = match reader.read(after, PIECE, usize::MAX) {
+                // What waits for room on a full disk is known: it was put there just now.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+                read => read?,
+            };
             let Some(last) = found.last() else { return Ok(()) };
             after = last.position;
             for debt in found {
-                let Some(message) = debt.message else { continue };
+                let Some(message) = debt.message.filter(|_| !known.contains(&debt.position.0)) else {
+                    continue;
+                };
                 let retain = debt.body.first().is_some_and(|retain| *retain != 0);
                 wills.push(WillMessage { place: debt.position.0, ..self.revive_will(&message, retain) });
             }
@@ -188,6 +197,7 @@ impl Shared {
 
     /// A will as it was, without delay.
     fn revive_will(&self, message: &StoredMessage, retain: bool) -> WillMessage {
+        let author = author_of(message);
         let revived = Publication {
             id: message.id,
             namespace: 0,
@@ -198,13 +208,14 @@ impl Shared {
             properties: &message.properties,
             expires_at_ms: None,
             received_at_ms: message.received_at_ms,
-            publisher: None,
+            publisher: author.as_ref(),
             trail: &Trail::default(),
         };
         WillMessage {
             message: revived.to_message(),
             delay_s: 0,
             place: 0,
+            author: message.author.as_slice().into(),
             expiry_interval_s: message
                 .expires_after_ms
                 .map(|after_ms| u32::try_from(after_ms / 1_000).unwrap_or(u32::MAX)),
@@ -246,8 +257,14 @@ impl Shared {
 
     fn restore_retained(&self, store: &DurableStore, now: Now, restored: &mut Restored) -> io::Result<()> {
         let mut expired = Vec::new();
-        store.for_each_retained(|stored| {
-            let message = self.revive(&stored, true);
+        // Most have few authors among them.
+        let mut authors: HashMap<(Option<String>, Vec<u8>), Option<Arc<Publisher>>> = HashMap::new();
+        store.for_each_retained(|mut stored| {
+            let key = (stored.publisher.take(), std::mem::take(&mut stored.author));
+            let author = authors.entry(key).or_insert_with_key(|(client_id, author)| {
+                author::decode(client_id.as_deref()?, author).map(Arc::new)
+            });
+            let message = self.revive(&stored, true, author.as_ref());
             if message.is_expired(now.mono_ms) {
                 expired.push(stored.topic);
             } else {
@@ -361,6 +378,11 @@ impl Shared {
             Vec::new()
         })
     }
+}
+
+/// Who left a message, if that was kept.
+fn author_of(stored: &StoredMessage) -> Option<Arc<Publisher>> {
+    author::decode(stored.publisher.as_deref()?, &stored.author).map(Arc::new)
 }
 
 /// An entry of a window. Without its message an exchange goes on as if the client had it: whether it does, nobody can tell.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use broker::{
-    BrokerConfig, HookEffects, InternalPublish, Limits, MessageHandler, MessageHook, Progress, Publication,
-    QueuePolicy, Republish,
+    BrokerConfig, HookEffects, Limits, MessageHandler, MessageHook, Progress, Publication, QueuePolicy,
+    Republish,
 };
 use common::{Got, durable, id, start, start_with};
 use mqtt_protocol::{
@@ -116,37 +116,6 @@ async fn retained_messages_are_set_replaced_cleared_and_sent_as_retain_handling_
     fresh.subscribe_with("r/#", with(RetainHandling::SendAtNewSubscribe), None).await;
     fresh.receive().await;
     assert_eq!(fresh.payload().await, b"new");
-}
-
-#[tokio::test]
-async fn a_subscription_to_many_retained_messages_gets_each_once() {
-    let harness = start(BrokerConfig::default()).await;
-    for number in 0..3000 {
-        let publish = InternalPublish {
-            topic: format!("r/{}/{}", number % 70, number),
-            payload: vec![b'x'; 300],
-            qos: QoS::AtLeastOnce,
-            retain: true,
-            properties: Vec::new(),
-            message_expiry_interval_s: None,
-            run_as: None,
-            trail: broker::Trail::default(),
-        };
-        harness.broker.publish(publish).await.unwrap();
-    }
-    let mut connect = Connect::new(ProtocolVersion::V5, "c");
-    connect.properties.receive_maximum = 10;
-    let (mut client, _) = harness.connect(&connect).await;
-    client.subscribe("r/#", QoS::AtLeastOnce).await;
-    let mut topics = std::collections::HashSet::new();
-    for _ in 0..3000 {
-        let Got::Publish { topic, id: Some(id), .. } = client.receive().await else {
-            panic!("a message at QoS 1")
-        };
-        assert!(topics.insert(topic));
-        client.puback(id).await;
-    }
-    client.expect_nothing().await;
 }
 
 #[tokio::test]

@@ -115,6 +115,45 @@ async fn qos_2_goes_nowhere_before_its_receive_record_is_safe() {
 }
 
 #[tokio::test]
+async fn what_a_client_asks_after_its_subscribe_is_answered_after_a_retained_message_that_is_being_changed() {
+    let (harness, store) = start().await;
+    let mut publisher = publisher(&harness, &store).await;
+    for (number, payload) in [(1, b"old"), (2, b"new")] {
+        let frames = store.frames().len();
+        publisher.publish("t", payload, QoS::ExactlyOnce, true, number).await;
+        wait_for_frames(&store, frames + 1).await;
+        if number == 1 {
+            store.commit_all();
+            assert_eq!(
+                publisher.receive().await,
+                Got::Ack("PUBREC", id(1), ReasonCode::NoMatchingSubscribers)
+            );
+        }
+    }
+    // The new one waits for its commit and lets nobody look at what is retained until then. This session isn't on record:
+    // its SUBACK waits for nothing.
+    let mut client = harness.client("c").await;
+    let mut filters = mqtt_protocol::SubscribeFiltersBuf::new();
+    filters.push("t", mqtt_protocol::SubscriptionOptions::from_qos(QoS::AtMostOnce)).unwrap();
+    let subscribe = mqtt_protocol::Subscribe {
+        packet_id: id(1),
+        subscription_identifier: None,
+        user_properties: mqtt_protocol::UserProperties::NONE,
+        filters: filters.as_filters(),
+    };
+    let mut bytes = Vec::new();
+    for packet in [Packet::Subscribe(subscribe), Packet::PingReq] {
+        packet.encode(mqtt_protocol::ProtocolVersion::V5, &mut bytes).unwrap();
+    }
+    // Together, so that the ping is at hand before the SUBACK leaves.
+    client.send_bytes(&bytes).await;
+    assert_eq!(client.receive().await, Got::SubAck(vec![0]));
+    store.commit_all();
+    assert_eq!(client.payload().await, b"new");
+    assert_eq!(client.receive().await, Got::PingResp);
+}
+
+#[tokio::test]
 async fn acknowledgements_keep_the_order_of_the_publishes() {
     let (harness, store) = start().await;
     let mut subscriber = subscriber(&harness, &store, QoS::AtLeastOnce).await;

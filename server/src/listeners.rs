@@ -95,6 +95,8 @@ fn listener_config(
         endpoint,
         speaks,
         allow_anonymous: listener.allow_anonymous,
+        client_ids: listener.client_id.client_ids(),
+        takeover: listener.session_takeover.takeover(),
         max_connections: listener.max_connections,
         limits: broker::ListenerLimits {
             max_packet_size: listener.limits.max_packet_size.map(ByteSize::as_u32_saturating),

@@ -239,7 +239,7 @@ impl Reloader {
         let live = fresh.effective.settings().iter().filter(|setting| !both.needs_restart(setting.key()));
         let settings = kept.chain(live).cloned().collect();
         let config = with_live_parts(&running.config, fresh.config);
-        let certificates = self.certificates.prepare(&config.listeners).map_err(ReloadError::Certificates)?;
+        let certificates = self.certificates.prepare(&config).map_err(ReloadError::Certificates)?;
         let access = self.access.prepare(&config).map_err(ReloadError::Access)?;
         let connectors = server::connectors(&config, &self.book.pipeline().connectors())
             .map_err(ReloadError::Connectors)?;

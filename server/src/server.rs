@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Reload, ReloadSlot, Services};
-use crate::api::ApiServer;
+use crate::api::{ApiError, ApiServer, Gateway};
 use crate::config::{Config, Limits, QueuePolicy, RuleLimits};
 use crate::listeners::Listeners;
 use crate::rules::{BookError, PipelineSettings, RuleBook, RuleFileError, RulePipeline, RuleSet};
@@ -87,9 +87,9 @@ pub struct Server {
     listeners: Arc<Listeners>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
-    reload: ReloadSlot,
-    /// Open as long as the server runs, where its address can be had.
+    /// Open as long as the server runs.
     api: Mutex<Option<ApiServer>>,
+    reload: ReloadSlot,
 }
 
 impl Server {
@@ -104,7 +104,7 @@ impl Server {
             hops: config.limits.rules.hops,
             store: storage.durable().cloned(),
         };
-        let certificates = Certificates::load(&config.listeners).map_err(StartError::Certificates)?;
+        let certificates = Certificates::load(config).map_err(StartError::Certificates)?;
         let certificates = Arc::new(certificates);
         let limits = rule_limits(&config.limits.rules);
         let book = RuleBook::start(rules.clone(), storage.data_dir(), &limits, &settings)
@@ -128,7 +128,13 @@ impl Server {
         }
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
-        let api = api_server(config, storage).await;
+        let gateway = Gateway::new(
+            broker.clone(),
+            pipeline.clone(),
+            rule_limits(&config.limits.rules),
+            storage.durable(),
+        );
+        let api = api_server(config, storage, &certificates, gateway).await;
         let reload = ReloadSlot::default();
         let admin = admin_socket(storage, &book, &reload, api.as_ref());
         let listeners = Arc::new(Listeners::new(&broker));
@@ -146,7 +152,7 @@ impl Server {
             }
         }
         if let Some(api) = &api {
-            api.ready();
+            api.ready(&listeners.bound());
         }
         certificates.watch();
         let (admin, api) = (Mutex::new(admin), Mutex::new(api));
@@ -197,8 +203,9 @@ impl Server {
     pub fn setup_token(&self) -> Option<(SocketAddr, String)> {
         let api = self.api.lock();
         let api = api.as_ref().filter(|api| api.needs_setup())?;
-        match api.setup_tokens().make() {
-            Ok(token) => Some((api.address(), token)),
+        let address = api.address()?;
+        match api.make_setup_token() {
+            Ok(token) => Some((address, token)),
             Err(error) => {
                 tracing::error!(error = crate::cli::chain(&error), "there is no setup token");
                 None
@@ -208,7 +215,7 @@ impl Server {
 
     /// Where the HTTP interface of administration listens, if it is open.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.api.lock().as_ref().map(ApiServer::address)
+        self.api.lock().as_ref().and_then(ApiServer::address)
     }
 
     /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
@@ -237,7 +244,7 @@ fn admin_socket(
     let services = Services::new(store, Arc::new(book.pipeline().clone()))
         .with_book(book.clone())
         .with_reload(Arc::clone(reload))
-        .with_setup_tokens(api.map(ApiServer::setup_tokens));
+        .with_api(api);
     match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
@@ -254,24 +261,27 @@ fn admin_socket(
     }
 }
 
-/// Opens the HTTP interface of administration. Messages matter more than it: a server that can't open it runs.
-async fn api_server(config: &Config, storage: &Storage) -> Option<ApiServer> {
-    if !config.admin.enabled {
-        return None;
-    }
-    match ApiServer::open(&config.admin, storage.data_dir()).await {
-        Ok(api) => {
-            tracing::info!(admin = %api.address(), "administration interface open");
-            Some(api)
+/// Makes the HTTP interface of administration and opens it to the network, unless that is turned off. Messages matter more
+/// than it: a server that can't open it runs.
+async fn api_server(
+    config: &Config,
+    storage: &Storage,
+    certificates: &Certificates,
+    gateway: Gateway,
+) -> Option<ApiServer> {
+    let failed = |error: &ApiError| {
+        let error = crate::cli::chain(error);
+        tracing::error!(error, "running without the administration interface");
+    };
+    let mut api =
+        ApiServer::open(&config.admin, storage.data_dir(), gateway).map_err(|error| failed(&error)).ok()?;
+    if config.admin.enabled {
+        match api.listen(config.admin.address, certificates.admin()).await {
+            Ok(admin) => tracing::info!(%admin, "administration interface open"),
+            Err(error) => failed(&error),
         }
-        Err(error) => {
-            tracing::error!(
-                error = crate::cli::chain(&error),
-                "running without the administration interface"
-            );
-            None
-        }
     }
+    Some(api)
 }
 
 /// Which addresses the actions of rules may connect to.

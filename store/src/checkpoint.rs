@@ -22,6 +22,8 @@ const GLOBAL: u8 = 1;
 const SEGMENT: u8 = 2;
 const QUEUE: u8 = 3;
 const RETAINED: u8 = 4;
+/// Of a session whose queue stands before it.
+const OWNER: u8 = 5;
 
 /// Why a checkpoint can't be used.
 #[derive(Debug)]
@@ -100,6 +102,12 @@ impl Snapshot {
                     out.push(QUEUE);
                     put_number(out, *number);
                     put_queue(out, queue);
+                    if let Some(session) = queue.session.as_ref().filter(|session| !session.owner.is_empty())
+                    {
+                        out.push(OWNER);
+                        put_number(out, *number);
+                        put_bytes(out, session.owner.as_bytes());
+                    }
                 })?;
             }
         }
@@ -216,6 +224,12 @@ fn read_frame(state: &mut State, body: &[u8]) -> Result<(), Malformed> {
                 let queue = read_queue(&mut reader)?;
                 state.know(number, queue.key.clone());
                 state.queues.insert(number, Arc::new(queue));
+            }
+            OWNER => {
+                let number = reader.number()?;
+                let owner = reader.text()?;
+                let session = state.queue_mut(number).and_then(|queue| queue.session.as_mut());
+                session.ok_or(Malformed)?.owner = owner.into();
             }
             RETAINED => {
                 let topic = reader.text()?;
@@ -351,6 +365,7 @@ mod tests {
                 key: QueueKey::Group { namespace: 0, share_name: "s", filter: "f" },
             },
             Entry::SessionStarted { queue: 1, expiry_interval_s: 60 },
+            Entry::SessionOwner { queue: 1, owner: "u" },
             Entry::Will { queue: 1, delay_s: 5, retain: true, message },
             Entry::SessionDetached { queue: 1, at_ms: -9 },
             Entry::Subscribed { queue: 1, filter: "a/#", options: 1, identifier: 9 },

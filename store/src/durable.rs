@@ -2,6 +2,8 @@
 //!
 //! Lock order: `front`, then a directory. Neither is held during I/O.
 
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) safe: Condvar,
     /// The newest token that is safe.
     pub(crate) committed: AtomicU64,
+    /// The newest token that is on disk for sure: with [`crate::Durability::Interval`] an older one.
+    pub(crate) synced: AtomicU64,
     /// Nothing becomes safe any more.
     pub(crate) failed: AtomicBool,
 }
@@ -62,6 +66,24 @@ impl Shared {
             (front.health == Health::Sound).then_some(CommitToken(front.appended))
         };
         appended.is_some_and(|appended| self.wait_for(appended))
+    }
+
+    /// The same for who reads; `false` when it never will be.
+    ///
+    /// # Errors
+    /// The disk is full: there is no telling how long it takes, and who reads isn't kept waiting.
+    pub(crate) fn wait_to_read(&self) -> io::Result<bool> {
+        let mut front = self.front.lock();
+        let appended = front.appended;
+        while self.committed.load(Ordering::Acquire) < appended {
+            match front.health {
+                Health::Failed => return Ok(false),
+                Health::Full { .. } => return Err(io::Error::from(io::ErrorKind::StorageFull)),
+                Health::Sound if front.writer_is_done => return Ok(false),
+                Health::Sound => self.safe.wait(&mut front),
+            }
+        }
+        Ok(true)
     }
 
     /// Waits until a token is safe; `false` when the store fails or closes before.
@@ -114,6 +136,7 @@ impl DurableStore {
             maintenance: Condvar::new(),
             safe: Condvar::new(),
             committed: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         });
         shared.check_room();
@@ -179,6 +202,9 @@ fn front(recovered: Recovered, options: StoreOptions) -> Front {
             .into_iter()
             .map(|(number, directory)| (number, Arc::new(Mutex::new(directory))))
             .collect(),
+        moved_on_way: HashMap::new(),
+        retained_on_way: HashMap::new(),
+        dying: BTreeMap::new(),
         readers: 0,
         sealing: Vec::new(),
         damaged: std::collections::BTreeSet::new(),

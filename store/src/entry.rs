@@ -21,6 +21,10 @@ pub(crate) enum Entry<'a> {
         queue: u64,
         expiry_interval_s: u32,
     },
+    SessionOwner {
+        queue: u64,
+        owner: &'a str,
+    },
     SessionDetached {
         queue: u64,
         at_ms: i64,
@@ -125,6 +129,12 @@ const STAMP: u8 = 19;
 const VOID_OWED: u8 = 20;
 /// The same of a retained message.
 const VOID_RETAINED: u8 = 21;
+const SESSION_OWNER: u8 = 22;
+
+/// Flags of a message, beside its quality of service.
+const HAS_EXPIRY: u8 = 1 << 2;
+const HAS_PUBLISHER: u8 = 1 << 3;
+const HAS_AUTHOR: u8 = 1 << 4;
 
 /// Turns a debt or a retained message that starts at the front of `bytes` into [`Entry::Void`].
 pub(crate) fn make_void(bytes: &mut [u8]) {
@@ -145,6 +155,10 @@ impl Entry<'_> {
             Self::SessionStarted { queue, expiry_interval_s } => {
                 put_kind(out, SESSION_STARTED, queue);
                 put_number(out, expiry_interval_s.into());
+            }
+            Self::SessionOwner { queue, owner } => {
+                put_kind(out, SESSION_OWNER, queue);
+                put_bytes(out, owner.as_bytes());
             }
             Self::SessionDetached { queue, at_ms } => {
                 put_kind(out, SESSION_DETACHED, queue);
@@ -238,6 +252,7 @@ fn read_of_queue<'a>(kind: u8, queue: u64, reader: &mut Reader<'a>) -> Result<En
         QUEUE_MADE => Entry::QueueMade { queue, key: read_key(reader)? },
         QUEUE_GONE => Entry::QueueGone { queue },
         SESSION_STARTED => Entry::SessionStarted { queue, expiry_interval_s: reader.u32()? },
+        SESSION_OWNER => Entry::SessionOwner { queue, owner: reader.text()? },
         SESSION_DETACHED => Entry::SessionDetached { queue, at_ms: reader.signed()? },
         WILL => Entry::Will {
             queue,
@@ -310,10 +325,12 @@ pub(crate) fn put_message(out: &mut Vec<u8>, message: &MessageRecord<'_>) {
     out.extend_from_slice(&message.id.store.to_le_bytes());
     put_number(out, message.id.epoch.into());
     put_number(out, message.id.sequence);
+    let flag = |flag: u8, is_there: bool| if is_there { flag } else { 0 };
     out.push(
         message.qos
-            | u8::from(message.expires_after_ms.is_some()) << 2
-            | u8::from(message.publisher.is_some()) << 3,
+            | flag(HAS_EXPIRY, message.expires_after_ms.is_some())
+            | flag(HAS_PUBLISHER, message.publisher.is_some())
+            | flag(HAS_AUTHOR, !message.author.is_empty()),
     );
     put_signed(out, message.received_at_ms);
     if let Some(expires_after_ms) = message.expires_after_ms {
@@ -321,6 +338,9 @@ pub(crate) fn put_message(out: &mut Vec<u8>, message: &MessageRecord<'_>) {
     }
     if let Some(publisher) = message.publisher {
         put_bytes(out, publisher.as_bytes());
+    }
+    if !message.author.is_empty() {
+        put_bytes(out, message.author);
     }
     put_bytes(out, message.topic.as_bytes());
     put_bytes(out, message.properties);
@@ -334,8 +354,9 @@ pub(crate) fn read_message<'a>(reader: &mut Reader<'a>) -> Result<MessageRecord<
         id,
         qos: flags & 3,
         received_at_ms: reader.signed()?,
-        expires_after_ms: if flags & 4 == 0 { None } else { Some(reader.number()?) },
-        publisher: if flags & 8 == 0 { None } else { Some(reader.text()?) },
+        expires_after_ms: if flags & HAS_EXPIRY == 0 { None } else { Some(reader.number()?) },
+        publisher: if flags & HAS_PUBLISHER == 0 { None } else { Some(reader.text()?) },
+        author: if flags & HAS_AUTHOR == 0 { &[] } else { reader.bytes()? },
         topic: reader.text()?,
         properties: reader.bytes()?,
         payload: reader.bytes()?,
@@ -374,6 +395,7 @@ mod tests {
             received_at_ms: -5,
             expires_after_ms: Some(1000),
             publisher: Some("p"),
+            author: b"who",
         }
     }
 
@@ -383,7 +405,7 @@ mod tests {
         let group = QueueKey::Group { namespace: 0, share_name: "g", filter: "a/+" };
         let outbox = QueueKey::Outbox { namespace: 0, name: "r/a" };
         let letters = QueueKey::DeadLetters { namespace: 0, name: "r/a" };
-        let plain = MessageRecord { expires_after_ms: None, publisher: None, ..message() };
+        let plain = MessageRecord { expires_after_ms: None, publisher: None, author: &[], ..message() };
         let owed = Owed {
             queue: 300,
             position: 1 << 33,
@@ -404,6 +426,7 @@ mod tests {
             Entry::QueueMade { queue: 5, key: QueueKey::Wills { namespace: 7 } },
             Entry::QueueGone { queue: 1 },
             Entry::SessionStarted { queue: 1, expiry_interval_s: u32::MAX },
+            Entry::SessionOwner { queue: 1, owner: "u" },
             Entry::SessionDetached { queue: 1, at_ms: 1_700_000_000_000 },
             Entry::Will { queue: 1, delay_s: 9, retain: true, message: message() },
             Entry::WillGone { queue: 1 },
@@ -439,6 +462,6 @@ mod tests {
                 assert!(reader.is_empty());
             }
         }
-        assert_eq!(Entry::read(&mut Reader::new(&[22, 0])), Err(Malformed));
+        assert_eq!(Entry::read(&mut Reader::new(&[23, 0])), Err(Malformed));
     }
 }

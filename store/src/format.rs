@@ -6,8 +6,9 @@
 
 use crate::bytes::{Malformed, Reader};
 
-/// The version that this program writes, and the newest that it reads. Version 1 had no queues of wills.
-pub(crate) const VERSION: u16 = 2;
+/// The version that this program writes, and the newest that it reads. Version 1 had no queues of wills; version 2 no
+/// owners of sessions and no authors.
+pub(crate) const VERSION: u16 = 3;
 
 /// Every file of the store begins with this.
 pub(crate) const MAGIC: [u8; 8] = *b"TIDELOG\n";

@@ -5,7 +5,7 @@
 //! Only at that moment frames get their place in the log, because until then a debt can still be paid: such a debt is
 //! never written, and neither is a frame that has nothing else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
@@ -50,6 +50,13 @@ pub(crate) struct Front {
     pub(crate) tail_debts: usize,
     /// Directories that aren't in their files yet.
     pub(crate) directories: HashMap<u64, Arc<Mutex<Directory>>>,
+    /// Debts that were moved and are on their way to the disk with the batch that the writer has, by queue and place: the
+    /// segments in which they can be read until they have arrived.
+    pub(crate) moved_on_way: HashMap<(u64, u64), u64>,
+    /// Retained Messages on the same way, by where they will be, and where the topic's last can be read until then.
+    pub(crate) retained_on_way: HashMap<Place, Option<Place>>,
+    /// Dead segments that may go once this token is on disk: until then a power cut brings back what was alive in them.
+    pub(crate) dying: BTreeMap<u64, u64>,
     /// Who reads retained messages now: no segment goes until they are done.
     pub(crate) readers: u32,
     /// Full segments of which something may still be on its way to the disk.
@@ -349,6 +356,7 @@ impl Front {
         }
         let Some(queue) = self.find(key) else { return };
         let entry = match *record {
+            Record::SessionOwner { owner, .. } => Entry::SessionOwner { queue, owner },
             Record::SessionDetached { at_ms, .. } => Entry::SessionDetached { queue, at_ms },
             Record::SessionEnded { .. } => Entry::QueueGone { queue },
             Record::Will { delay_s, retain, message, .. } => Entry::Will { queue, delay_s, retain, message },
@@ -605,12 +613,24 @@ impl Front {
         let bytes = share(frame.range.len() - FRAME_HEAD, needed);
         for item in items {
             match std::mem::replace(item, Item::Void) {
-                Item::Debt { debt, .. } => {
+                Item::Debt { debt, is_moved, .. } => {
+                    let FoundDebt { queue, position } = debt;
+                    if is_moved
+                        && let Some(before) =
+                            self.state.queues.get(&queue).and_then(|queue| queue.segment_of(position))
+                    {
+                        self.moved_on_way.insert((queue, position), before);
+                    }
                     self.state.place(frame.kind, debt, segment, bytes);
                     batch.debts.push((segment, debt, offset));
                 }
                 Item::Retained { topic, message, .. } => {
-                    self.state.retain(&topic, Place { segment, offset, message, bytes });
+                    let place = Place { segment, offset, message, bytes };
+                    let before = self.state.retained.get(topic.as_ref()).copied();
+                    let safe =
+                        before.and_then(|before| *self.retained_on_way.get(&before).unwrap_or(&Some(before)));
+                    self.retained_on_way.insert(place, safe);
+                    self.state.retain(&topic, place);
                 }
                 Item::Cleared { topic } => self.state.clear_retained(&topic),
                 Item::Void => {}

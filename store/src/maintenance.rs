@@ -12,6 +12,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::checkpoint::Snapshot;
@@ -101,7 +102,8 @@ impl Maintenance {
                 return Task::Stop;
             }
             if front.health != Health::Failed && !front.is_closing {
-                if let Some((number, segment)) = removable(&front) {
+                let synced = shared.synced.load(Ordering::Acquire);
+                if let Some((number, segment)) = removable(&mut front, synced) {
                     return Task::Remove(number, segment.epoch);
                 }
                 if let Some((number, segment)) = self.worth_emptying(&front) {
@@ -297,20 +299,28 @@ impl Maintenance {
     }
 }
 
-/// A segment that nobody needs any more.
-fn removable(front: &Front) -> Option<(u64, Segment)> {
+/// A segment that nobody needs any more, not even after a power cut: what ended the last that was alive in it is on disk.
+/// What a frame ends and what it has instead are lost or kept together.
+fn removable(front: &mut Front, synced: u64) -> Option<(u64, Segment)> {
     if front.readers > 0 {
         return None;
     }
     let covered = front.covered_twice();
-    front
-        .state
-        .segments
-        .iter()
-        .find(|(number, segment)| {
-            segment.live == 0 && front.tail != Some(**number) && segment.last_sequence <= covered
-        })
-        .map(|(number, segment)| (*number, *segment))
+    let Front { state, dying, tail, appended, .. } = front;
+    let dead = state.segments.iter().filter(|(number, segment)| {
+        segment.live == 0 && *tail != Some(**number) && segment.last_sequence <= covered
+    });
+    let mut found = None;
+    for (number, segment) in dead {
+        // Whatever ended it was appended by now.
+        if *dying.entry(*number).or_insert(*appended) <= synced && found.is_none() {
+            found = Some((*number, *segment));
+        }
+    }
+    if let Some((number, _)) = found {
+        dying.remove(&number);
+    }
+    found
 }
 
 /// The head of a segment that was sound when the store was opened.
@@ -374,5 +384,76 @@ impl Shared {
             }
             Health::Sound | Health::Full { .. } | Health::Failed => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Disk as _;
+    use crate::fault::FaultDisk;
+    use crate::options::StoreOptions;
+    use crate::record::{MessageId, MessageRecord, Position, QueueKey, Record};
+    use crate::{DurableStore, Store as _};
+
+    fn letters(name: &str) -> QueueKey<'_> {
+        QueueKey::DeadLetters { namespace: 0, name }
+    }
+
+    fn message(sequence: u64, payload: &[u8]) -> MessageRecord<'_> {
+        let id = MessageId { store: 1, epoch: 1, sequence };
+        MessageRecord { id, topic: "t", payload, ..MessageRecord::default() }
+    }
+
+    fn queued<'a>(message: MessageRecord<'a>, name: &'a str) -> [Record<'a>; 2] {
+        [Record::Message(message), Record::Queued { queue: letters(name), id: Some(message.id), body: &[] }]
+    }
+
+    #[test]
+    fn a_segment_stays_until_what_ended_the_last_in_it_is_on_disk() {
+        let options = StoreOptions {
+            segment_bytes: 8192,
+            checkpoint_bytes: 16 * 1024,
+            reserve_bytes: 0,
+            ..StoreOptions::default()
+        };
+        let disk = FaultDisk::default();
+        let (store, _) = DurableStore::open_on(Arc::new(disk.clone()), options).unwrap();
+        // Nearly all of the first segment, so that it isn't moved.
+        let mut places = Vec::new();
+        store.append_debts(&queued(message(1, &[0; 7500]), "a"), &mut places).unwrap();
+        assert!(store.wait_for_all());
+        while store.shared.front.lock().covered_twice() == 0 {
+            store.append(&[Record::RetainedCleared { topic: &"x".repeat(1000) }]).unwrap();
+            assert!(store.wait_for_all());
+        }
+        disk.set_capacity(0);
+        // As a letter that is sent again, in one frame: it is longer than what is left of any segment.
+        let mut again = vec![Record::Settled { queue: letters("a"), position: places[0] }];
+        again.extend(queued(message(2, &[0; 9000]), "b"));
+        let token = store.append(&again).unwrap();
+        let may_go = |number| {
+            let mut front = store.shared.front.lock();
+            let synced = store.shared.synced.load(Ordering::Acquire);
+            let is_dead = front.state.segments.get(&number).is_none_or(|segment| segment.live == 0);
+            assert!(is_dead && front.state.segments.contains_key(&number));
+            std::iter::from_fn(|| removable(&mut front, synced)).any(|(found, _)| found == number)
+        };
+        assert!(!may_go(1), "what was in it is nowhere else");
+        assert!(!may_go(1), "however often it is looked at");
+        for seed in 0..8 {
+            let (after, report) = DurableStore::open_on(Arc::new(disk.power_cut(seed)), options).unwrap();
+            assert!(!report.has_losses(), "{report:?}");
+            assert_eq!((after.queue_len(letters("a")), after.queue_len(letters("b"))), (1, 0));
+        }
+        disk.set_capacity(u64::MAX);
+        assert!(store.shared.wait_for(token));
+        while disk.names().unwrap().iter().any(|name| name.starts_with("000000000001-")) {
+            // Upkeep follows the log.
+            let token = store.append(&[Record::RetainedCleared { topic: "x" }]).unwrap();
+            assert!(store.shared.wait_for(token));
+        }
+        assert_eq!((store.queue_len(letters("a")), store.queue_len(letters("b"))), (0, 1));
+        assert!(store.reader(letters("b")).read(Position(0), 1, 1).unwrap().len() == 1);
     }
 }

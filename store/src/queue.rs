@@ -53,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) expiry_interval_s: u32,
     /// Wall clock when its connection went; `None` while it has one.
     pub(crate) detached_at_ms: Option<i64>,
+    /// User name of whose it is; empty: nobody's.
+    pub(crate) owner: Box<str>,
     /// As in its record, from the delay on.
     pub(crate) will: Option<Box<[u8]>>,
     /// Options byte and Subscription Identifier by Topic Filter.

@@ -40,6 +40,7 @@ pub struct StoredMessage {
     pub received_at_ms: i64,
     pub expires_after_ms: Option<u64>,
     pub publisher: Option<String>,
+    pub author: Vec<u8>,
 }
 
 impl StoredMessage {
@@ -55,6 +56,7 @@ impl StoredMessage {
             received_at_ms: self.received_at_ms,
             expires_after_ms: self.expires_after_ms,
             publisher: self.publisher.as_deref(),
+            author: &self.author,
         }
     }
 }
@@ -105,6 +107,8 @@ pub struct StoredSession {
     pub expiry_interval_s: u32,
     /// Wall clock when its connection went, milliseconds since the epoch; `None`: it had one to the end.
     pub detached_at_ms: Option<i64>,
+    /// User name of whose it is; empty: nobody's.
+    pub owner: String,
     /// Its will.
     pub will: Option<StoredWill>,
     /// Its Subscriptions.
@@ -176,6 +180,7 @@ impl From<MessageRecord<'_>> for StoredMessage {
             received_at_ms: message.received_at_ms,
             expires_after_ms: message.expires_after_ms,
             publisher: message.publisher.map(str::to_owned),
+            author: message.author.to_vec(),
         }
     }
 }
@@ -276,16 +281,24 @@ impl DurableStore {
         queue.map_or((0, 0), |queue| (queue.len(), queue.runs.iter().map(|run| run.bytes).sum()))
     }
 
-    /// Hands every Retained Message to `each`, in the order of the log, once everything that was appended so far is safe.
-    /// One whose bytes are damaged is passed over, cleared and counted as lost.
+    /// Hands every Retained Message to `each`, in the order of the log, once everything that was appended so far is safe. Of
+    /// what waits for room on a full disk it has what was retained before. One whose bytes are damaged is passed over,
+    /// cleared and counted as lost.
     ///
     /// # Errors
     /// What the disk says when it doesn't give any bytes.
     pub fn for_each_retained(&self, mut each: impl FnMut(StoredMessage)) -> io::Result<()> {
+        // On a full disk there is no telling when the newest are safe: then those before them are what is retained.
+        let is_safe = self.shared.wait_to_read();
+        if let Err(error) = &is_safe {
+            tracing::warn!(%error, "Retained Messages that wait for room are not read");
+        }
         let mut places: Vec<_> = {
             let mut front = self.shared.front.lock();
             front.readers += 1;
-            front.state.retained.values().copied().collect()
+            let before = &front.retained_on_way;
+            let places = front.state.retained.values();
+            places.filter_map(|place| *before.get(place).unwrap_or(&Some(*place))).collect()
         };
         let done = self.read_retained(&mut places, &mut each);
         self.shared.front.lock().readers -= 1;
@@ -294,8 +307,6 @@ impl DurableStore {
     }
 
     fn read_retained(&self, places: &mut [Place], each: &mut impl FnMut(StoredMessage)) -> io::Result<()> {
-        // What has its place in the log by now may be on its way there.
-        self.shared.wait_for_all();
         places.sort_unstable_by_key(|place| (place.segment, place.offset, place.message));
         let mut window = Window::new(Arc::clone(&self.shared));
         for place in places {
@@ -327,6 +338,7 @@ fn stored_session(state: &State, key: SessionKey<'_>, queue: &Queue, session: &S
         client_id: key.client_id.to_owned(),
         expiry_interval_s: session.expiry_interval_s,
         detached_at_ms: session.detached_at_ms,
+        owner: session.owner.to_string(),
         will: session.will.as_deref().and_then(|will| stored_will(will).ok()),
         subscriptions: session
             .subscriptions
@@ -395,49 +407,61 @@ struct Next {
     segment: u64,
     /// The last place that the segment has in a row.
     last: u64,
+    /// Where it is until it has arrived there, if it is being moved.
+    before: Option<u64>,
 }
 
 impl QueueReader {
     /// The unpaid debts after a place, in order: at most `max`, and no further once they have more than `max_bytes`.
-    /// If the first of them is on its way to the disk, waits for it: nothing means that nothing was owed. A debt that can't
-    /// be read because its bytes are damaged is settled and counted as lost; what is whole in the same segment is moved
-    /// out of it.
+    /// If the first of them is on its way to the disk, waits for it: nothing means that nothing was owed, or that the store
+    /// has failed. A debt that can't be read because its bytes are damaged is settled and counted as lost; what is whole in
+    /// the same segment is moved out of it.
     ///
     /// # Errors
-    /// What the disk says when it doesn't give any bytes. What was to be read is still owed.
+    /// What the disk says when it doesn't give any bytes; [`io::ErrorKind::StorageFull`] when the first of them waits for room
+    /// on a full disk. What was to be read is still owed.
     pub fn read(&mut self, after: Position, max: usize, max_bytes: usize) -> io::Result<Vec<StoredDebt>> {
         let mut debts = Vec::new();
         let mut bytes = 0;
         let mut after = after.0;
         let mut tries = 0;
-        let mut has_waited = false;
         while debts.len() < max && bytes < max_bytes {
             let next = match self.next(after) {
                 Look::At(next) => next,
-                Look::Unplaced if debts.is_empty() && !has_waited && self.window.shared.wait_for_all() => {
-                    has_waited = true;
-                    continue;
-                }
+                // Whatever is waited for is safe or paid afterwards: nothing is waited for twice.
+                Look::Unplaced if debts.is_empty() && self.window.shared.wait_to_read()? => continue,
                 Look::Unplaced | Look::Nothing => break,
             };
-            let (found, is_growing) = match self.window.look_up(&next, max - debts.len()) {
+            let mut segment = next.segment;
+            let (mut places, is_growing) = match self.find(&next, segment, after, max - debts.len()) {
                 Ok(found) => found,
                 Err(error) => {
-                    self.window.lose_unless_moved(next.segment, error, &mut tries)?;
+                    self.window.lose_unless_moved(segment, error, &mut tries)?;
                     continue;
                 }
             };
-            let places = self.unpaid(next.queue, after, next.last, &found);
-            if places.is_empty() && is_growing {
-                // It has its place in the log and isn't safe yet: new, or moved there just now.
-                if !debts.is_empty() || has_waited || !self.window.shared.wait_for_all() {
-                    break;
-                }
-                has_waited = true;
-                continue;
+            if places.is_empty()
+                && is_growing
+                && let Some(before) = next.before
+            {
+                segment = before;
+                places = match self.find(&next, segment, after, max - debts.len()) {
+                    Ok((found, _)) => found,
+                    Err(error) => {
+                        self.window.lose_unless_moved(segment, error, &mut tries)?;
+                        continue;
+                    }
+                };
             }
-            if let Err(error) = self.window.go_to(next.segment) {
-                self.window.lose_unless_moved(next.segment, error, &mut tries)?;
+            if places.is_empty() && is_growing {
+                // It has its place in the log and isn't safe there yet.
+                if debts.is_empty() && self.window.shared.wait_to_read()? {
+                    continue;
+                }
+                break;
+            }
+            if let Err(error) = self.window.go_to(segment) {
+                self.window.lose_unless_moved(segment, error, &mut tries)?;
                 continue;
             }
             tries = 0;
@@ -476,9 +500,28 @@ impl QueueReader {
         }
         let run = queue.runs.iter().find(|run| run.last >= position);
         match run.filter(|run| run.first <= position) {
-            Some(run) => Look::At(Next { queue: number, position, segment: run.segment, last: run.last }),
+            Some(run) => Look::At(Next {
+                queue: number,
+                position,
+                segment: run.segment,
+                last: run.last,
+                before: front.moved_on_way.get(&(number, position)).copied(),
+            }),
             None => Look::Unplaced,
         }
+    }
+
+    /// Where unpaid debts are in a segment, from the next one on and without one being left out; and whether more may come
+    /// there.
+    fn find(
+        &mut self,
+        next: &Next,
+        segment: u64,
+        after: u64,
+        max: usize,
+    ) -> io::Result<(Vec<(u64, u32)>, bool)> {
+        let (found, is_growing) = self.window.look_up(next, segment, max)?;
+        Ok((self.unpaid(next.queue, after, next.last, &found), is_growing))
     }
 
     /// Those of the found debts that follow one another without one being left out.
@@ -549,13 +592,11 @@ impl Window {
         Ok(())
     }
 
-    /// Up to `max` debts of a queue in its next segment from a place on, paid ones included, and whether more
-    /// may come.
-    fn look_up(&mut self, next: &Next, max: usize) -> io::Result<(Vec<(u64, u32)>, bool)> {
+    /// Up to `max` debts of a queue in a segment from a place on, paid ones included, and whether more may come.
+    fn look_up(&mut self, next: &Next, number: u64, max: usize) -> io::Result<(Vec<(u64, u32)>, bool)> {
         let max = max.max(16);
         let (in_memory, is_growing) = {
             let front = self.shared.front.lock();
-            let number = next.segment;
             let is_growing = front.tail == Some(number) || front.sealing.contains(&number);
             (front.directories.get(&number).cloned(), is_growing)
         };
@@ -563,7 +604,7 @@ impl Window {
             return Ok((directory.lock().look_up(next.queue, next.position, next.last, max), is_growing));
         }
         // Nothing of a segment with a directory in a file is on its way.
-        self.go_to(next.segment)?;
+        self.go_to(number)?;
         let Some(open) = &mut self.segment else { return Ok((Vec::new(), false)) };
         if open.directory.is_none() {
             let file = self.shared.disk.open(&directory_name(open.number));

@@ -84,6 +84,8 @@ pub struct MessageRecord<'a> {
     pub expires_after_ms: Option<u64>,
     /// Client Identifier of the publisher; `None`: the broker itself.
     pub publisher: Option<&'a str>,
+    /// Who that was, where it is asked later whether it still may; empty: not said. The store doesn't look into it.
+    pub author: &'a [u8],
 }
 
 /// One debt or transition. A frame is a slice of these.
@@ -99,6 +101,13 @@ pub enum Record<'a> {
         session: SessionKey<'a>,
         /// Seconds after the Network Connection closes.
         expiry_interval_s: u32,
+    },
+    /// The session is this user's from here on; empty: nobody's.
+    SessionOwner {
+        /// Whose.
+        session: SessionKey<'a>,
+        /// User name.
+        owner: &'a str,
     },
     /// The session's connection is gone: its expiry runs from here.
     SessionDetached {
@@ -249,6 +258,7 @@ impl<'a> Record<'a> {
     pub(crate) fn is_debt(&self) -> bool {
         match self {
             Self::SessionStarted { .. }
+            | Self::SessionOwner { .. }
             | Self::Will { .. }
             | Self::Subscribed { .. }
             | Self::Owed { .. }
@@ -275,6 +285,7 @@ impl<'a> Record<'a> {
     pub(crate) fn session(&self) -> Option<SessionKey<'a>> {
         match *self {
             Self::SessionStarted { session, .. }
+            | Self::SessionOwner { session, .. }
             | Self::SessionDetached { session, .. }
             | Self::SessionEnded { session }
             | Self::Will { session, .. }

@@ -364,6 +364,9 @@ impl Recovery<'_> {
                 }
             }
             file.truncate(survey.end)?;
+        }
+        if survey.end < size || is_last {
+            // What a killed process has written may be in the system's memory alone. From here on it counts as safe.
             file.sync()?;
         }
         self.apply_segment(number, head, &*file)

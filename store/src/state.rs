@@ -41,7 +41,7 @@ pub(crate) struct State {
 }
 
 /// Where a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) segment: u64,
     /// Where its frame begins.
@@ -96,6 +96,9 @@ impl State {
                 session.detached_at_ms = None;
                 session.will = None;
             }),
+            Entry::SessionOwner { queue, owner } => {
+                self.with_session(queue, |session| session.owner = owner.into());
+            }
             Entry::SessionDetached { queue, at_ms } => {
                 self.with_session(queue, |session| session.detached_at_ms = Some(at_ms));
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::CommitToken;
 use crate::checkpoint::Snapshot;
 use crate::disk::DiskFile;
 use crate::durable::Shared;
@@ -26,6 +27,8 @@ pub(crate) struct Writer {
     tail: Option<Tail>,
     /// The newest sequence that is on disk for sure.
     synced_sequence: u64,
+    /// The token of the last batch that was written whole.
+    written: CommitToken,
     last_sync: Instant,
     notify: Notifier,
 }
@@ -48,7 +51,8 @@ enum Task {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, synced_sequence: u64, notify: Notifier) -> Self {
-        Self { shared, tail: None, synced_sequence, last_sync: Instant::now(), notify }
+        let written = CommitToken::NOTHING_OWED;
+        Self { shared, tail: None, synced_sequence, written, last_sync: Instant::now(), notify }
     }
 
     /// Writes until the store is closed or has failed.
@@ -118,6 +122,7 @@ impl Writer {
             self.write(&mut batch.bytes, here)?;
             rest = after;
         }
+        self.written = batch.token;
         let is_due = match self.shared.options.durability {
             Durability::Commit => true,
             Durability::Interval(interval) => self.last_sync.elapsed() >= interval,
@@ -211,6 +216,7 @@ impl Writer {
             tail.unsynced = None;
             self.synced_sequence = sequence;
         }
+        self.shared.synced.store(self.written.0, Ordering::Release);
         self.last_sync = Instant::now();
         Ok(())
     }
@@ -225,9 +231,11 @@ impl Writer {
         front.sealed.extend(sealed);
         front.counters.commits += 1;
         front.pending.spare = batch.bytes;
+        front.moved_on_way.clear();
+        front.retained_on_way.clear();
         shared.committed.store(batch.token.0, Ordering::Release);
         let safe: Vec<_> = front.waiting.extract_if(.., |(token, _)| *token <= batch.token).collect();
-        let has_work = snapshot.is_some() || !front.sealed.is_empty();
+        let has_work = snapshot.is_some() || !front.sealed.is_empty() || !front.dying.is_empty();
         if snapshot.is_some() {
             front.snapshot = snapshot;
         }
@@ -270,6 +278,7 @@ impl Shared {
             }
             front.health = Health::Full { used: front.log_bytes, limit: front.log_bytes };
             self.maintenance.notify_all();
+            self.safe.notify_all();
             self.work.wait_for(&mut front, RETRY);
         }
     }

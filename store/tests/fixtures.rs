@@ -17,8 +17,9 @@ fn example(version: u32) -> FaultDisk {
     let (store, _) = open(&disk);
     let group = QueueKey::Group { namespace: 0, share_name: "g", filter: "f/#" };
     let outbox = QueueKey::Outbox { namespace: 0, name: "rule/action" };
-    let first = common::message(1, b"first");
-    let will = common::message(2, b"will");
+    let author: &[u8] = if version >= 3 { b"who" } else { &[] };
+    let first = store::MessageRecord { author, ..common::message(1, b"first") };
+    let will = store::MessageRecord { author, ..common::message(2, b"will") };
     let session = session("client");
     let before = [
         Record::SessionStarted { session, expiry_interval_s: 3600 },
@@ -39,6 +40,9 @@ fn example(version: u32) -> FaultDisk {
         let queue = QueueKey::Wills { namespace: 0 };
         let due = [Record::Message(will), Record::Queued { queue, id: Some(will.id), body: &[1; 8] }];
         common::wait_for(&store, store.append(&due).unwrap());
+    }
+    if version >= 3 {
+        common::wait_for(&store, store.append(&[Record::SessionOwner { session, owner: "user" }]).unwrap());
     }
     // The first part stands in a checkpoint, what comes now in the log alone.
     drop(store);
@@ -90,6 +94,10 @@ fn is_read(version: u32) {
     assert_eq!(debts[1].message.as_ref().unwrap().payload, b"second");
     let wills = store.reader(QueueKey::Wills { namespace: 0 }).read(store::Position(0), 10, 1 << 20).unwrap();
     assert_eq!(wills.len(), usize::from(version >= 2));
+    assert_eq!(found.sessions["client"].owner, if version >= 3 { "user" } else { "" });
+    let author: &[u8] = if version >= 3 { b"who" } else { &[] };
+    store.for_each_retained(|message| assert_eq!(message.author, author)).unwrap();
+    store.for_each_session(|session| assert_eq!(session.will.as_ref().unwrap().message.author, author));
 }
 
 #[test]
@@ -100,4 +108,9 @@ fn version_1_is_read() {
 #[test]
 fn version_2_is_read() {
     is_read(2);
+}
+
+#[test]
+fn version_3_is_read() {
+    is_read(3);
 }

@@ -254,7 +254,12 @@ impl Run {
     fn start(&mut self, name: &str, expiry_interval_s: u32, will: bool) {
         let number = self.next;
         self.next += 1;
-        let mut records = vec![Record::SessionStarted { session: session(name), expiry_interval_s }];
+        // Every second time it is somebody's.
+        let owner = if number % 2 == 0 { format!("user {number}") } else { String::new() };
+        let mut records = vec![
+            Record::SessionStarted { session: session(name), expiry_interval_s },
+            Record::SessionOwner { session: session(name), owner: &owner },
+        ];
         if will {
             let message = message(number, b"will");
             records.push(Record::Will { session: session(name), delay_s: 1, retain: false, message });
@@ -263,6 +268,7 @@ impl Run {
         let model = self.model.sessions.entry(name.to_owned()).or_default();
         model.expiry_interval_s = expiry_interval_s;
         model.detached_at_ms = None;
+        model.owner.clone_from(&owner);
         model.will = will.then_some(number);
         self.model.queues.entry(common::queue(name).into()).or_default();
     }

@@ -30,13 +30,19 @@ pub struct ClaimsError {
 /// # Errors
 /// The first fault.
 pub fn from_claims(claim: &Value) -> Result<Rules, ClaimsError> {
+    rules_of(claim, "acl claim")
+}
+
+/// Reads rules of that form; `source` names where they come from.
+pub(super) fn rules_of(claim: &Value, source: &str) -> Result<Rules, ClaimsError> {
+    let source = Arc::from(source);
     let mut rules = Vec::new();
     match claim {
         Value::Array(entries) => {
             for (place, entry) in entries.iter().enumerate() {
                 let at = format!("acl[{place}]");
                 let entry = entry.as_object().ok_or_else(|| fault(&at, "expected an object"))?;
-                rules.push(rule(&at, entry, number(place))?);
+                rules.push(rule(&at, entry, &source, number(place))?);
             }
         }
         Value::Object(lists) => {
@@ -51,7 +57,7 @@ pub fn from_claims(claim: &Value) -> Result<Rules, ClaimsError> {
                 let topics = topics.as_array().ok_or_else(|| fault(&at, "expected a list of filters"))?;
                 for topic in topics {
                     let line = number(rules.len());
-                    rules.push(Rule { publish, subscribe, ..allowed(&at, topic, line)? });
+                    rules.push(Rule { publish, subscribe, ..allowed(&at, topic, &source, line)? });
                 }
             }
         }
@@ -71,7 +77,7 @@ fn number(place: usize) -> u32 {
     u32::try_from(place + 1).unwrap_or(u32::MAX)
 }
 
-fn allowed(at: &str, topic: &Value, line: u32) -> Result<Rule, ClaimsError> {
+fn allowed(at: &str, topic: &Value, source: &Arc<str>, line: u32) -> Result<Rule, ClaimsError> {
     let topic = topic.as_str().ok_or_else(|| fault(at, "expected a filter"))?;
     if topic.starts_with("eq ") {
         return Err(fault(
@@ -89,12 +95,12 @@ fn allowed(at: &str, topic: &Value, line: u32) -> Result<Rule, ClaimsError> {
         who: Who::default(),
         pattern,
         text: topic.into(),
-        source: Arc::from("acl claim"),
+        source: Arc::clone(source),
         line,
     })
 }
 
-fn rule(at: &str, entry: &Map<String, Value>, line: u32) -> Result<Rule, ClaimsError> {
+fn rule(at: &str, entry: &Map<String, Value>, source: &Arc<str>, line: u32) -> Result<Rule, ClaimsError> {
     let known = ["permission", "action", "topic", "qos", "retain"];
     if entry.keys().any(|key| !known.contains(&key.as_str())) {
         return Err(fault(at, "expected `permission`, `action`, `topic`, `qos` and `retain` only"));
@@ -127,7 +133,7 @@ fn rule(at: &str, entry: &Map<String, Value>, line: u32) -> Result<Rule, ClaimsE
         Some(_) => return Err(fault(&place("retain"), "expected true, false or \"all\"")),
     };
     let topic = entry.get("topic").ok_or_else(|| fault(at, "has no `topic`"))?;
-    let rule = allowed(&place("topic"), topic, line)?;
+    let rule = allowed(&place("topic"), topic, source, line)?;
     let permission = if effect == Effect::Allow { "allow" } else { "deny" };
     let text = format!("{permission} {} \"{}\"", action.unwrap_or_default(), rule.text).into();
     Ok(Rule { effect, publish, subscribe, qos, retain, text, ..rule })

@@ -19,12 +19,15 @@
 //! level will do.
 
 mod claims;
+mod http;
+mod index;
 mod mosquitto;
 mod parse;
 mod pattern;
 mod rules;
 
 pub use claims::{ClaimsError, from_claims};
+pub use http::{Asking, HttpRules, HttpRulesCounters, HttpRulesSettings, Served};
 pub use mosquitto::{Imported, from_mosquitto};
 pub use parse::{AclError, LINE_BYTES_MAX, RULES_MAX, parse_line, parse_text};
 pub use pattern::PatternError;

@@ -65,6 +65,15 @@ enum Part {
     Username,
 }
 
+/// A level that stands for itself whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step<'a> {
+    /// This text.
+    Text(&'a str),
+    /// `+`
+    One,
+}
+
 impl Part {
     fn value<'a>(&'a self, subject: &Subject<'a>) -> Option<&'a str> {
         match self {
@@ -89,6 +98,15 @@ impl Pattern {
         let levels = levels(text).map(Level::parse).collect::<Result<Box<[_]>, _>>()?;
         let has_placeholders = levels.iter().any(|level| matches!(level, Level::Filled(_)));
         Ok(Self { levels, has_placeholders })
+    }
+
+    /// The levels before the first placeholder or `#`.
+    pub(super) fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        self.levels.iter().map_while(|level| match level {
+            Level::Literal(text) => Some(Step::Text(text)),
+            Level::One => Some(Step::One),
+            Level::Filled(_) | Level::Rest | Level::Anything => None,
+        })
     }
 
     /// Whether the filter, with the subject's values, matches a Topic Name.

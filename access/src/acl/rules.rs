@@ -2,7 +2,8 @@
 //!
 //! Each rule stands in one list: that of its client, else of its user, else of its group, else with those for everybody. A
 //! decision looks for the first rule that applies in each list that concerns the subject, and the earliest of these
-//! counts. So a thousand rules for a thousand users cost what one costs, and nothing is allocated.
+//! counts. A list that is long is looked up by the levels of its filters ([`super::index`]). So ten thousand rules, of which few
+//! can concern a client and a topic, cost about what those few cost, and nothing is allocated.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use mqtt_protocol::QoS;
 
+use super::index::{List, READ_THROUGH_MAX, Search};
 use super::pattern::Pattern;
 
 /// Whom a decision is about. What is `None` matches no rule that names it.
@@ -172,7 +174,7 @@ impl Rule {
     }
 
     /// What it says to a request, if it applies. The flag: it denies a part of a Subscription that it doesn't decide about.
-    fn answer(&self, subject: &Subject<'_>, request: Request<'_>) -> (bool, bool) {
+    pub(super) fn answer(&self, subject: &Subject<'_>, request: Request<'_>) -> (bool, bool) {
         let takes = |qos: QoS| self.qos >> (qos as u8) & 1 == 1;
         match request {
             Request::Publish { topic, qos, retain } => {
@@ -190,7 +192,7 @@ impl Rule {
                 if takes(qos) && self.pattern.covers(subject, self.effect, filter) {
                     return (true, false);
                 }
-                (false, self.denies_receiving() && self.pattern.meets(subject, self.effect, filter))
+                (false, self.can_deny_a_part() && self.pattern.meets(subject, self.effect, filter))
             }
             Request::Receive { topic } => {
                 let concerns = self.subscribe && (self.effect == Effect::Allow || self.denies_receiving());
@@ -200,6 +202,11 @@ impl Rule {
                 (applies, false)
             }
         }
+    }
+
+    /// Whether it may deny a part of a Subscription that it doesn't decide about.
+    pub(super) fn can_deny_a_part(&self) -> bool {
+        self.subscribe && self.denies_receiving()
     }
 
     /// A rule that denies a quality of service says how nobody may subscribe, not what nobody may have.
@@ -216,31 +223,49 @@ impl fmt::Display for Rule {
 }
 
 /// Rules in their order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     rules: Box<[Rule]>,
-    by_client: HashMap<Box<str>, Vec<u32>>,
-    by_user: HashMap<Box<str>, Vec<u32>>,
-    by_group: HashMap<Box<str>, Vec<u32>>,
-    others: Vec<u32>,
+    by_client: HashMap<Box<str>, List>,
+    by_user: HashMap<Box<str>, List>,
+    by_group: HashMap<Box<str>, List>,
+    others: List,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 impl Rules {
     /// Makes rules ready; the first that applies will decide.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
-        let mut ready = Self::default();
+        Self::indexed(rules, READ_THROUGH_MAX)
+    }
+
+    /// The same, with lists of more than `read_through_max` rules looked up.
+    pub(super) fn indexed(rules: Vec<Rule>, read_through_max: usize) -> Self {
+        type Places<'a> = HashMap<&'a str, Vec<u32>>;
+        let (mut by_client, mut by_user, mut by_group) = (Places::new(), Places::new(), Places::new());
+        let mut others = Vec::new();
         for (rule, place) in rules.iter().zip(0u32..) {
             let list = match &rule.who {
-                Who { client_id: Some(name), .. } => ready.by_client.entry(name.clone()).or_default(),
-                Who { username: Some(name), .. } => ready.by_user.entry(name.clone()).or_default(),
-                Who { group: Some(name), .. } => ready.by_group.entry(name.clone()).or_default(),
-                _ => &mut ready.others,
+                Who { client_id: Some(name), .. } => by_client.entry(name).or_default(),
+                Who { username: Some(name), .. } => by_user.entry(name).or_default(),
+                Who { group: Some(name), .. } => by_group.entry(name).or_default(),
+                _ => &mut others,
             };
             list.push(place);
         }
-        ready.rules = rules.into();
-        ready
+        let list = |places| List::new(&rules, places, read_through_max);
+        let lists = |places: Places<'_>| {
+            places.into_iter().map(|(name, places)| (Box::from(name), list(places))).collect()
+        };
+        let (by_client, by_user, by_group) = (lists(by_client), lists(by_user), lists(by_group));
+        let others = list(others);
+        Self { rules: rules.into(), by_client, by_user, by_group, others }
     }
 
     /// How many there are.
@@ -266,34 +291,16 @@ impl Rules {
         let named = [(&self.by_client, subject.client_id), (&self.by_user, subject.username)];
         let named = named.iter().filter_map(|(lists, name)| lists.get(name.as_ref().copied()?));
         let groups = subject.groups.iter().filter_map(|group| self.by_group.get(&**group));
-        let mut first = u32::MAX;
-        let mut denied_in_part = u32::MAX;
+        let mut search = Search::new(&self.rules, subject, request);
         for list in named.chain(groups).chain([&self.others]) {
-            for place in list {
-                if *place >= first {
-                    break;
-                }
-                let Some(rule) = self.rule(*place) else { break };
-                let (applies, denies_a_part) = rule.answer(subject, request);
-                if applies {
-                    first = *place;
-                    break;
-                }
-                if denies_a_part {
-                    denied_in_part = denied_in_part.min(*place);
-                }
-            }
+            search.search(list);
         }
-        let in_part = denied_in_part < first;
-        match self.rule(first) {
+        let (found, in_part) = search.found();
+        match found {
             Some(by) if by.effect == Effect::Allow => Verdict::Allow { by, in_part },
             Some(by) => Verdict::Deny { by },
             None => Verdict::Unmatched { in_part },
         }
-    }
-
-    fn rule(&self, place: u32) -> Option<&Rule> {
-        self.rules.get(usize::try_from(place).ok()?)
     }
 }
 

@@ -1,11 +1,16 @@
 //! Asking other servers: for keys, and about clients. Bounded in time and size, without redirects or proxies of the
 //! environment, over TLS unless the other server is on this machine or the operator says otherwise.
+//!
+//! Where there is a [`Guard`], every address is judged when it is about to be connected to: what a name resolves to may change.
 
 use std::error::Error;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Url, redirect};
 use rustls::crypto::ring;
@@ -39,6 +44,9 @@ pub enum EndpointError {
         /// The file.
         path: PathBuf,
     },
+    /// The URL is of an address that nobody may connect to.
+    #[error("the URL is not allowed: {0}")]
+    Forbidden(String),
     /// TLS can't be set up.
     #[error("TLS can't be set up: {0}")]
     Tls(String),
@@ -55,8 +63,55 @@ pub(crate) enum FetchError {
     TooLarge(usize),
 }
 
+/// Says why nobody may connect to an address, given with the host's name.
+type Judge = dyn Fn(&str, SocketAddr) -> Result<(), String> + Send + Sync;
+
+/// Judges addresses before they are connected to.
+#[derive(Clone)]
+pub struct Guard(Arc<Judge>);
+
+impl Guard {
+    /// Asks `judge` about the name of a host and an address of it.
+    pub fn new(judge: impl Fn(&str, SocketAddr) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(judge))
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guard")
+    }
+}
+
+/// Resolves names to what the guard lets through.
+struct GuardedResolver {
+    guard: Guard,
+    port: u16,
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (guard, port) = (self.guard.clone(), self.port);
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), port)).await?;
+            let mut allowed = Vec::new();
+            let mut refused = None;
+            for address in found {
+                match (guard.0)(name.as_str(), address) {
+                    Ok(()) => allowed.push(address),
+                    Err(why) => refused = Some(why),
+                }
+            }
+            match refused {
+                Some(why) if allowed.is_empty() => Err(why.into()),
+                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
 /// Where and how to ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct EndpointSettings {
     /// Whom.
     pub url: String,
@@ -66,6 +121,8 @@ pub struct EndpointSettings {
     pub insecure_http: bool,
     /// Longest time from the start of a request to the end of its answer.
     pub timeout: Duration,
+    /// Judges addresses; `None`: any will do.
+    pub guard: Option<Guard>,
 }
 
 /// A server to ask.
@@ -74,9 +131,9 @@ pub(crate) struct Endpoint {
     url: Url,
 }
 
-impl std::fmt::Debug for Endpoint {
+impl fmt::Debug for Endpoint {
     /// Without what a URL may hold beside the host.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint").field("host", &self.url.host_str()).finish_non_exhaustive()
     }
 }
@@ -91,8 +148,18 @@ impl Endpoint {
         if url.scheme() == "http" && !settings.insecure_http && !is_this_machine(&url) {
             return Err(EndpointError::Insecure);
         }
+        let port = url.port_or_known_default().unwrap_or_default();
+        if let (Some(guard), Some(address)) = (&settings.guard, address(&url)) {
+            // An address in the URL passes every resolver by.
+            let host = url.host_str().unwrap_or_default();
+            (guard.0)(host, SocketAddr::new(address, port)).map_err(EndpointError::Forbidden)?;
+        }
         let tls = tls(&url, settings.ca.as_deref())?;
-        let client = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if let Some(guard) = settings.guard.clone() {
+            builder = builder.dns_resolver(Arc::new(GuardedResolver { guard, port }));
+        }
+        let client = builder
             .tls_backend_preconfigured(tls)
             .no_proxy()
             .retry(reqwest::retry::never())
@@ -135,10 +202,13 @@ impl Endpoint {
     }
 }
 
+/// The address of a URL that has one in place of a name.
+fn address(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
 fn is_this_machine(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    url.host_str() == Some("localhost") || address(url).is_some_and(|address| address.is_loopback())
 }
 
 fn tls(url: &Url, ca: Option<&Path>) -> Result<ClientConfig, EndpointError> {
@@ -186,7 +256,40 @@ mod tests {
             ca: None,
             insecure_http,
             timeout: Duration::from_secs(1),
+            guard: None,
         })
+    }
+
+    #[tokio::test]
+    async fn a_guard_is_asked_about_addresses_and_about_what_names_resolve_to() {
+        let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let guard = Guard::new(move |host, target| {
+            seen.lock().push((host.to_owned(), target.ip().is_loopback(), target.port()));
+            Err("not there".to_owned())
+        });
+        let settings = |url: &str| EndpointSettings {
+            url: url.to_owned(),
+            ca: None,
+            insecure_http: true,
+            timeout: Duration::from_secs(5),
+            guard: Some(guard.clone()),
+        };
+        for url in ["http://169.254.169.254/x", "http://[fe80::1]:81/", "https://127.0.0.1/"] {
+            assert!(
+                matches!(Endpoint::new(&settings(url)), Err(EndpointError::Forbidden(why)) if why == "not there")
+            );
+        }
+        let endpoint = Endpoint::new(&settings("http://localhost:9/")).unwrap();
+        let error = endpoint.ask(Method::POST, HeaderMap::new(), Vec::new(), 1).await.unwrap_err();
+        assert!(error.to_string().contains("not there"), "{error}");
+        let asked = asked.lock();
+        assert_eq!(asked[0], ("169.254.169.254".to_owned(), false, 80));
+        assert_eq!(asked[1].2, 81);
+        assert_eq!(asked[2], ("127.0.0.1".to_owned(), true, 443));
+        assert!(
+            asked[3..].iter().all(|asked| *asked == ("localhost".to_owned(), true, 9)) && asked.len() > 3
+        );
     }
 
     #[test]

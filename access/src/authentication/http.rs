@@ -5,18 +5,15 @@
 //! allows, without the credentials.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mqtt_protocol::ProtocolVersion;
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
+use super::asker::{Asker, AskerError};
 use super::cache::{Cache, Tag};
-use super::fetch::{Endpoint, EndpointError, EndpointSettings};
+use super::fetch::EndpointSettings;
 use super::verifier::HashError;
 use super::{Attempt, Denial, Identity, Outcome};
 
@@ -24,8 +21,11 @@ use super::{Attempt, Denial, Identity, Outcome};
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Verdicts that are remembered.
 const CACHED_MAX: usize = 10_000;
-/// Attempts that wait for a request to be free, for each that may run.
-const QUEUED_PER_REQUEST: usize = 64;
+/// What is told when the server begins to give no verdicts, and when it is over.
+const TOLD: [&str; 2] = [
+    "the authentication server gives no verdict: clients are refused",
+    "the authentication server gives verdicts again",
+];
 /// Most groups of an answer, and longest name of one, in bytes.
 const GROUPS_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 1024;
@@ -34,15 +34,9 @@ const GROUP_BYTES_MAX: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {
-    /// The URL or its trust can't be used.
-    #[error("the server can't be asked")]
-    Endpoint(#[source] EndpointError),
-    /// A header can't be sent.
-    #[error("the header \"{name}\" can't be sent: its name or value has characters that headers can't have")]
-    Header {
-        /// Its name.
-        name: String,
-    },
+    /// The URL, its trust or a header can't be used.
+    #[error(transparent)]
+    Asker(AskerError),
     /// Verdicts can't be remembered.
     #[error("verdicts can't be remembered")]
     Cache(#[source] HashError),
@@ -69,19 +63,14 @@ impl std::fmt::Debug for HttpSettings {
 
 /// See the module.
 pub struct Http {
-    endpoint: Endpoint,
-    headers: HeaderMap,
-    permits: Semaphore,
-    waiting: AtomicUsize,
-    waiting_max: usize,
-    is_failing: AtomicBool,
+    asker: Asker,
     cached_for: Duration,
     cache: Cache<Arc<Identity>>,
 }
 
 impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Http").field("asker", &self.asker).finish_non_exhaustive()
     }
 }
 
@@ -112,22 +101,9 @@ impl Http {
     /// # Errors
     /// [`HttpError`].
     pub fn new(settings: &HttpSettings) -> Result<Self, HttpError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, value) in &settings.headers {
-            let unusable = || HttpError::Header { name: name.clone() };
-            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
-            let mut value = HeaderValue::from_str(value).map_err(|_| unusable())?;
-            value.set_sensitive(true);
-            headers.insert(key, value);
-        }
+        let HttpSettings { endpoint, headers, requests, cached_for: _ } = settings;
         Ok(Self {
-            endpoint: Endpoint::new(&settings.endpoint).map_err(HttpError::Endpoint)?,
-            headers,
-            permits: Semaphore::new(settings.requests),
-            waiting: AtomicUsize::new(0),
-            waiting_max: settings.requests.saturating_mul(QUEUED_PER_REQUEST),
-            is_failing: AtomicBool::new(false),
+            asker: Asker::new(endpoint, headers, *requests, TOLD).map_err(HttpError::Asker)?,
             cached_for: settings.cached_for,
             cache: Cache::new(CACHED_MAX).map_err(HttpError::Cache)?,
         })
@@ -167,33 +143,15 @@ impl Http {
 
     /// Asks; nothing in the answer means yes.
     async fn ask(&self, body: Vec<u8>) -> Result<Option<Answer>, String> {
-        let _permit = {
-            let _place = Place::take(self).ok_or("too many clients wait for the server")?;
-            self.permits.acquire().await.map_err(|error| error.to_string())?
-        };
-        let answer = self.endpoint.ask(Method::POST, self.headers.clone(), body, ANSWER_BYTES_MAX).await;
-        let answer = answer.map_err(|error| error.to_string()).and_then(|answer| {
+        let read = |answer: Vec<u8>| {
             if answer.is_empty() {
                 return Ok(None);
             }
             // What it says may repeat what it was sent, so nothing of it is told.
             let read = serde_json::from_slice(&answer).map(Some);
             read.map_err(|_| "the server's answer is not understood".to_owned())
-        });
-        self.note(answer.as_ref().err());
-        answer
-    }
-
-    /// Tells the first failure of a row, and its end: clients decide how often there is one.
-    fn note(&self, failure: Option<&String>) {
-        let was_failing = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
-        match failure {
-            Some(error) if !was_failing => {
-                tracing::warn!(error, "the authentication server gives no verdict: clients are refused");
-            }
-            None if was_failing => tracing::info!("the authentication server gives verdicts again"),
-            Some(_) | None => {}
-        }
+        };
+        self.asker.ask(body, ANSWER_BYTES_MAX, read).await
     }
 
     fn tag(&self, attempt: &Attempt) -> Tag {
@@ -244,22 +202,6 @@ fn identity(answer: Answer) -> Option<Identity> {
     })
 }
 
-/// A place among those that wait; given back when dropped.
-struct Place<'a>(&'a Http);
-
-impl<'a> Place<'a> {
-    fn take(http: &'a Http) -> Option<Self> {
-        let place = Self(http);
-        (http.waiting.fetch_add(1, Ordering::AcqRel) < http.waiting_max).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::test_server::Server;
@@ -272,6 +214,7 @@ mod tests {
                 ca: None,
                 insecure_http: false,
                 timeout: Duration::from_secs(5),
+                guard: None,
             },
             headers: vec![("X-Token".to_owned(), "s3cret".to_owned())],
             requests,
@@ -421,17 +364,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_and_too_many_waiting_deny() {
+    async fn nobody_there_denies() {
         let http = http("http://127.0.0.1:9/", Duration::ZERO, 1);
         assert!(matches!(http.authenticate(&attempt(b"x")).await, Outcome::Deny(Denial::Unavailable, _)));
-        let _all = http.permits.acquire().await.unwrap();
-        let places: Vec<_> = (0..QUEUED_PER_REQUEST).map(|_| Place::take(&http).unwrap()).collect();
-        let outcome = http.authenticate(&attempt(b"x")).await;
-        assert!(
-            matches!(&outcome, Outcome::Deny(Denial::Unavailable, why) if why.contains("too many")),
-            "{outcome:?}"
-        );
-        drop(places);
-        assert_eq!(http.waiting.load(Ordering::Relaxed), 0);
     }
 }

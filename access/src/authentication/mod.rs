@@ -4,10 +4,11 @@
 //! who it says, or that it is not; the first that is decisive wins. A method that can't decide, because something is broken
 //! or can't be reached, denies. What a client is told never depends on whether a user exists.
 
+pub(crate) mod asker;
 mod cache;
 mod certificate;
 mod chain;
-mod fetch;
+pub(crate) mod fetch;
 mod hashing;
 mod http;
 mod jwt;
@@ -15,7 +16,7 @@ mod lockout;
 mod password_file;
 mod scram;
 #[cfg(test)]
-mod test_server;
+pub(crate) mod test_server;
 mod users;
 mod verifier;
 
@@ -25,9 +26,10 @@ use std::sync::Arc;
 
 use mqtt_protocol::ProtocolVersion;
 
+pub use asker::AskerError;
 pub use certificate::{Certificate, CertificateName};
 pub use chain::{Chain, Counters, CountersSnapshot, Exchange, Method, Named, Verdict};
-pub use fetch::{EndpointError, EndpointSettings};
+pub use fetch::{EndpointError, EndpointSettings, Guard};
 pub use hashing::{Hashing, HashingLimits, Overloaded};
 pub use http::{Http, HttpError, HttpSettings};
 pub use jwt::{Algorithm, Jwt, JwtError, JwtSettings, KeyError, KeySetSettings, KeySource, TokenPlace};

@@ -199,7 +199,11 @@ impl DeadLetters {
             let mut reader = self.store.reader(key(&outbox));
             let mut from = Position(from);
             loop {
-                let debts = reader.read(from, READ_MAX, READ_BYTES_MAX)?;
+                let debts = match reader.read(from, READ_MAX, READ_BYTES_MAX) {
+                    // What waits for room isn't among the letters yet.
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                    read => read?,
+                };
                 let Some(last) = debts.last() else { break };
                 from = last.position;
                 for debt in debts {

@@ -100,7 +100,11 @@ fn loaded<S: Sink>(shared: &Shared<S>, read: Result<io::Result<Vec<Read<S::Reque
             }
         }
         Err(error) => {
-            tracing::error!(action = shared.label, %error, "the outbox can't be read");
+            if error.kind() == io::ErrorKind::StorageFull {
+                tracing::debug!(action = shared.label, %error, "what the outbox has next waits for room on the disk");
+            } else {
+                tracing::error!(action = shared.label, %error, "the outbox can't be read");
+            }
             shared.queue.lock().load_failed(Instant::now() + READ_PAUSE);
         }
     }

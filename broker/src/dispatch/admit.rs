@@ -6,6 +6,7 @@ use mqtt_protocol::{QoS, ReasonCode};
 use store::{CommitToken, MessageRecord, Position, Record, StoreError};
 
 use super::{Dispatch, Step, is_kept};
+use crate::author;
 use crate::broker::Shared;
 use crate::config::{Limits, QueuePolicy};
 use crate::hook::OwedToAction;
@@ -102,11 +103,13 @@ impl Dispatch {
     fn append_debts(&mut self, shared: &Shared) -> Result<Option<CommitToken>, ReasonCode> {
         let now_ms = shared.clock.now().mono_ms;
         let debts: Vec<_> = self.steps.iter().map(recorded_debts).collect();
+        let authors: Vec<_> = self.steps.iter().map(author_of_retained).collect();
         let mut records = Vec::new();
-        for (step, debts) in self.steps.iter().zip(&debts) {
+        for ((step, debts), author) in self.steps.iter().zip(&debts).zip(&authors) {
             let publication = step.message.publication();
             let before = records.len();
-            records.push(Record::Message(message_record(&publication, now_ms)));
+            let message = MessageRecord { author, ..message_record(&publication, now_ms) };
+            records.push(Record::Message(message));
             if step.retains() && is_kept(publication.topic) {
                 records.push(if publication.payload.is_empty() {
                     Record::RetainedCleared { topic: publication.topic }
@@ -172,6 +175,13 @@ impl Dispatch {
     }
 }
 
+/// Who left a Retained Message, as it is kept with it; nothing for other messages.
+fn author_of_retained(step: &Step) -> Vec<u8> {
+    let publication = step.message.publication();
+    let author = publication.publisher.filter(|_| step.retains() && !publication.payload.is_empty());
+    author.map(|author| author::encode(author)).unwrap_or_default()
+}
+
 /// Who is owed a message on record, by number in the route.
 struct RecordedDebts {
     /// With what their Subscriptions grant.
@@ -188,15 +198,19 @@ fn recorded_debts(step: &Step) -> RecordedDebts {
     let receivers = step.route.receivers.iter().enumerate();
     let receivers = receivers
         .filter(|(_, receiver)| receiver.session.is_on_record())
-        .filter_map(|(number, receiver)| Some((number, receiver.granted(publisher)?)))
-        .filter(|(_, granted)| granted.qos > QoS::AtMostOnce)
+        .filter_map(|(number, receiver)| Some((number, (receiver, receiver.granted(publisher)?))))
+        .filter(|(_, (receiver, granted))| {
+            // Who may not have it is owed nothing. Who is away is asked about when it comes.
+            granted.qos > QoS::AtMostOnce && receiver.session.lock().state.permits(publication.topic)
+        })
+        .map(|(number, (_, granted))| (number, granted))
         .collect();
     let groups = step.route.groups.iter().enumerate();
     let groups = groups.filter(|(_, group)| group.is_on_record()).map(|(number, _)| number).collect();
     RecordedDebts { receivers, groups }
 }
 
-/// The message as the store keeps it.
+/// The message as the store keeps it, without its author.
 pub(crate) fn message_record<'a>(publication: &Publication<'a>, now_ms: u64) -> MessageRecord<'a> {
     MessageRecord {
         id: publication.id,
@@ -207,6 +221,7 @@ pub(crate) fn message_record<'a>(publication: &Publication<'a>, now_ms: u64) -> 
         received_at_ms: publication.received_at_ms,
         expires_after_ms: publication.expires_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms)),
         publisher: publication.publisher.map(|publisher| &*publisher.client_id),
+        author: &[],
     }
 }
 

@@ -284,8 +284,12 @@ pub(super) fn fan_out(
         {
             continue;
         }
-        if grant.qos > QoS::AtMostOnce && grant.place == 0 && session.is_recorded {
-            // It was put on record after the message was admitted.
+        if grant.qos > QoS::AtMostOnce
+            && grant.place == 0
+            && session.is_recorded
+            && session.state.permits(fanout.publication.topic)
+        {
+            // It was put on record, or given the right, after the message was admitted.
             grant.place = adopt(shared, &fanout.publication, &receiver.session, &grant);
         }
         let result = session.state.deliver(fanout, grant, limits);

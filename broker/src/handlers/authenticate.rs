@@ -13,6 +13,7 @@ use mqtt_protocol::{Auth, Connect, Frame, Packet, ProtocolVersion, ReasonCode};
 use tokio::time::Sleep;
 
 use super::connect::{Refusal, assign_client_id, check};
+use super::ownership::{ClientIdRule, owner};
 use super::{Client, Flow};
 use crate::access::{Answer, Attempt, Exchange, Identity, Verdict};
 use crate::broker::Shared;
@@ -111,6 +112,7 @@ pub(crate) struct Authenticating {
     publisher: Publisher,
     assigned_client_id: bool,
     allow_anonymous: bool,
+    client_ids: ClientIdRule,
     method: Option<Box<str>>,
     maximum_packet_size: u32,
     step: Step,
@@ -159,6 +161,10 @@ impl Authenticating {
             publisher,
             assigned_client_id,
             allow_anonymous: listener.allow_anonymous,
+            client_ids: ClientIdRule {
+                may_be: listener.client_ids,
+                bytes_max: shared.config.limits.max_client_id_bytes,
+            },
             method,
             maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
             step: Step::Deciding(shared.access.authenticate(attempt)),
@@ -185,12 +191,18 @@ impl Authenticating {
     }
 
     /// Asks whether it is decided; what is to be sent is added to `out`.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Now, out: &mut Vec<u8>) -> Poll<Decided> {
+    pub(crate) fn poll(
+        &mut self,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Poll<Decided> {
         Poll::Ready(match std::task::ready!(self.step.poll(cx)) {
-            Outcome::Accepted(identity, data) => match self.refusal(&identity, now) {
-                Some(refusal) => Decided::Refused(refusal),
-                None => {
-                    let publisher = Arc::new(Publisher { identity, ..self.publisher.clone() });
+            Outcome::Accepted(identity, data) => match self.named(shared, &identity, now) {
+                Err(refusal) => Decided::Refused(refusal),
+                Ok(client_id) => {
+                    let publisher = Arc::new(Publisher { client_id, identity, ..self.publisher.clone() });
                     Decided::Known(Known {
                         publisher,
                         assigned_client_id: self.assigned_client_id,
@@ -218,6 +230,23 @@ impl Authenticating {
                 Decided::Refused(refusal_of(reason))
             }
         })
+    }
+
+    /// The Client Identifier of somebody who was accepted, if nothing keeps that one outside.
+    fn named(&self, shared: &Shared, identity: &Identity, now: Now) -> Result<Box<str>, Refusal> {
+        if let Some(refusal) = self.refusal(identity, now) {
+            return Err(refusal);
+        }
+        let (user, given) = (owner(identity), &self.publisher.client_id);
+        let client_id = match self.assigned_client_id {
+            true => self.client_ids.assigned(user, given),
+            false => given.clone(),
+        };
+        if let Err(refusal) = self.client_ids.check(user, &client_id) {
+            shared.metrics.client_ids_refused.add(1);
+            return Err(refusal);
+        }
+        Ok(client_id)
     }
 
     /// Why somebody who was accepted stays outside.

@@ -1,5 +1,6 @@
 //! CONNECT: who may come in, which session they get, and what the CONNACK says.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -10,14 +11,15 @@ use mqtt_protocol::{
 };
 use store::{CommitToken, Record};
 
-use super::Client;
 use super::authenticate::{Authentication, Known};
+use super::{Client, ownership};
+use crate::author;
 use crate::authorise::PublishRights;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::Limits;
 use crate::limits::UserPlace;
-use crate::listeners::Listener;
+use crate::listeners::{Listener, Takeover};
 use crate::message::{Publication, Publisher, Trail};
 use crate::restore::settled_for_group;
 use crate::session::{AtWork, ClientLimits, Session, WillMessage};
@@ -108,6 +110,7 @@ impl Connecting {
     /// Attaches the session of a client that is known.
     pub(crate) fn begin(
         shared: &Arc<Shared>,
+        listener: &Listener,
         known: Known,
         user: Option<UserPlace>,
         connect: &Connect<'_>,
@@ -124,7 +127,8 @@ impl Connecting {
         if expiry_s < requested_expiry_s {
             shared.metrics.limit_session_expiry.add(1);
         }
-        let mut attached = attach(shared, &publisher.client_id, connect.clean_start, expiry_s, will);
+        let mut attached =
+            attach(shared, &publisher, listener.takeover, connect.clean_start, expiry_s, will)?;
         let token = record_session(shared, &mut attached, expiry_s, now);
         if let Some(ended) = attached.ended {
             shared.retire(&ended);
@@ -201,7 +205,7 @@ impl Connecting {
         now: Now,
     ) -> Result<Client, &'static str> {
         let limits = &shared.config.limits;
-        let (groups, at_work): (Vec<_>, _) = {
+        let (groups, at_work, retained): (Vec<_>, _, VecDeque<_>) = {
             let mut inner = self.session.lock();
             if inner.generation != self.generation {
                 return Err("another connection took the session over before the CONNACK");
@@ -220,6 +224,7 @@ impl Connecting {
             (
                 inner.subscriptions.iter().filter_map(|subscription| subscription.group.clone()).collect(),
                 at_work,
+                std::mem::take(&mut inner.retained).into_iter().collect(),
             )
         };
         self.session.last_heard_ms.store(now.mono_ms, Ordering::Relaxed);
@@ -255,11 +260,11 @@ impl Connecting {
             output_is_full: false,
             began_with_expiry: self.requested_expiry_s > 0,
             replies: Vec::new(),
-            owed: std::collections::VecDeque::new(),
+            owed: VecDeque::new(),
             aliases: Vec::new(),
             pause: None,
             run: None,
-            retained: std::collections::VecDeque::new(),
+            retained,
             groups,
         };
         client.pump_groups(now);
@@ -309,7 +314,7 @@ fn record_session(
     }
     let session = Arc::clone(&attached.session);
     let session = &session;
-    let message = session.lock().will.as_ref().map(|will| Arc::clone(&will.message));
+    let kept = session.lock().will.as_ref().map(|will| (Arc::clone(&will.message), Arc::clone(&will.author)));
     let mut cold = Box::default();
     let mut records: Vec<Record<'_>> = Vec::new();
     // The will of the connection or session that was there and is due now: with the end of its own record it gets a place
@@ -329,12 +334,19 @@ fn record_session(
     let mut inner = session.lock();
     shared.record(session, &mut inner);
     let is_kept = expiry_interval_s > 0 || inner.is_recorded;
+    let owner = inner.owner.clone();
+    // The store knows of it what it was told, and nothing of a session that it didn't know.
+    let tells_owner = if inner.is_recorded { attached.has_new_owner } else { owner.is_some() };
     if is_kept {
         session.put_on_record(&mut inner, shared.can_stream);
         // Ends the will that was there, too.
         records.push(Record::SessionStarted { session: session.key(), expiry_interval_s });
-        if let (Some(will), Some(message)) = (&inner.will, &message) {
-            records.push(will.record(session.key(), message, now.mono_ms));
+        if tells_owner {
+            let owner = owner.as_deref().unwrap_or_default();
+            records.push(Record::SessionOwner { session: session.key(), owner });
+        }
+        if let (Some(will), Some((message, author))) = (&inner.will, &kept) {
+            records.push(will.record(session.key(), message, author, now.mono_ms));
         }
     }
     shared.load_window(session, &mut inner);
@@ -433,6 +445,7 @@ fn will_message(
         delay_s: will.delay_interval_s,
         expiry_interval_s: will.publish.message_expiry_interval_s,
         place: 0,
+        author: author::encode(publisher).into(),
     }))
 }
 
@@ -463,19 +476,33 @@ struct Attached {
     present: bool,
     /// The session of the same identifier that Clean Start ended.
     ended: Option<Arc<Session>>,
+    /// It was another user's, or nobody's.
+    has_new_owner: bool,
     /// The will of the connection or session that was there, if it is due now.
     will_of_old_connection: Option<Box<WillMessage>>,
 }
 
+/// Attaches a connection to the session of its client, old or new. Of a session that is another user's nothing is touched.
 fn attach(
     shared: &Shared,
-    client_id: &str,
+    publisher: &Publisher,
+    takeover: Takeover,
     clean_start: bool,
     expiry_s: u32,
     will: Option<Box<WillMessage>>,
-) -> Attached {
+) -> Result<Attached, Refusal> {
+    let client_id = &*publisher.client_id;
+    let user = ownership::owner(&publisher.identity);
     shared.sessions.change(client_id, |found| {
         let old = found.cloned();
+        if let Some(session) = &old {
+            let inner = session.lock();
+            let owner = inner.owner.as_deref().filter(|_| !inner.ended);
+            if let Err(refusal) = ownership::check_owner(takeover, owner, user, &shared.metrics) {
+                drop(inner);
+                return (old, Err(refusal));
+            }
+        }
         if let Some(session) = old.as_ref().filter(|_| !clean_start) {
             let mut inner = session.lock();
             if !inner.ended && inner.is_durable() {
@@ -484,18 +511,21 @@ fn attach(
                 inner.state.disconnect();
                 let old_will = std::mem::replace(&mut inner.will, will);
                 inner.expiry_interval_s = expiry_s;
+                let has_new_owner = inner.owner.as_deref() != user;
+                inner.owner = user.map(Into::into);
                 drop(inner);
                 return (
                     Some(Arc::clone(session)),
-                    Attached {
+                    Ok(Attached {
                         session: Arc::clone(session),
                         generation,
                         present: true,
                         ended: None,
+                        has_new_owner,
                         // A delayed will is cancelled by the session being taken on [MQTT-3.1.3-9, v5]; one without
                         // delay is due when its connection closes without DISCONNECT.
                         will_of_old_connection: old_will.filter(|will| taken_over && will.delay_s == 0),
-                    },
+                    }),
                 );
             }
         }
@@ -509,6 +539,7 @@ fn attach(
         let generation = {
             let mut inner = session.lock();
             inner.will = will;
+            inner.owner = user.map(Into::into);
             inner.attach(ReasonCode::SessionTakenOver)
         };
         let attached = Attached {
@@ -516,8 +547,9 @@ fn attach(
             generation,
             present: false,
             ended: old,
+            has_new_owner: true,
             will_of_old_connection: None,
         };
-        (Some(session), attached)
+        (Some(session), Ok(attached))
     })
 }

@@ -6,6 +6,7 @@
 mod acks;
 mod authenticate;
 mod connect;
+mod ownership;
 mod publish;
 mod run;
 mod subscribe;
@@ -35,11 +36,11 @@ use crate::session::state::{CONGESTED_BYTES, Received};
 use crate::session::{AtWork, Session, SessionInner, wake_after_this_turn};
 use crate::subscriptions::Group;
 use authenticate::Authentication;
-use subscribe::RetainedDelivery;
 
 pub(crate) use authenticate::{Authenticating, Decided, Known};
 pub(crate) use connect::{Connecting, Refusal, refuse_undecodable};
 pub(crate) use run::Position;
+pub(crate) use subscribe::RetainedDelivery;
 
 /// Subscriptions whose Retained Messages are still to be sent; further packets are handled when there are fewer.
 const RETAINED_PENDING_MAX: usize = 1024;
@@ -212,7 +213,12 @@ impl Client {
                 let mut records = vec![Record::SessionStarted { session, expiry_interval_s }];
                 // It ended the will that was there.
                 if let Some(will) = &inner.will {
-                    records.push(will.record(session, &will.message, self.shared.clock.now().mono_ms));
+                    records.push(will.record(
+                        session,
+                        &will.message,
+                        &will.author,
+                        self.shared.clock.now().mono_ms,
+                    ));
                 }
                 if let Err(reason) = self.shared.append(&records) {
                     tracing::warn!(?reason, "a session's new expiry could not be recorded");
@@ -542,6 +548,12 @@ impl Client {
             })
             .collect();
         let (shared, at_work) = (Arc::clone(&self.shared), self.at_work);
+        if !self.retained.is_empty() {
+            // The next connection of the session goes on with them; if there is none, they go with the session.
+            let mut retained = self.retained;
+            retained.iter_mut().for_each(RetainedDelivery::pause);
+            self.session.lock().retained = retained.into_iter().collect();
+        }
         self.shared.connection_lost(&self.session, self.generation, !discard_will);
         if !unfinished.is_empty() {
             tokio::spawn(async move {

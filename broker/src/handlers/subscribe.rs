@@ -27,7 +27,7 @@ use crate::subscriptions::{Group, Subscriber};
 const FILTERS_MAX: usize = 50_000;
 
 /// Retained Messages on their way to one new Subscription.
-pub(super) struct RetainedDelivery {
+pub(crate) struct RetainedDelivery {
     filter: Box<str>,
     qos: QoS,
     identifier: u32,
@@ -40,6 +40,11 @@ impl RetainedDelivery {
     /// Whether it is held up by a message that is being published.
     pub(super) fn waits_for_turn(&self) -> bool {
         self.waiting.is_some()
+    }
+
+    /// Lets go of its connection; the search goes on where it was.
+    pub(super) fn pause(&mut self) {
+        self.waiting = None;
     }
 }
 
@@ -282,7 +287,10 @@ impl Client {
                     let qos = qos.min(message.qos());
                     let mut grant = Grant { qos, retain: true, identifiers, group: None, place: 0 };
                     let mut inner = session.lock();
-                    if grant.qos > QoS::AtMostOnce && inner.is_recorded {
+                    if grant.qos > QoS::AtMostOnce
+                        && inner.is_recorded
+                        && inner.state.permits(message.topic())
+                    {
                         grant.place = adopt(&shared, &message.publication(), &session, &grant);
                     }
                     match inner.state.deliver(&mut fanout, grant, &shared.config.limits) {

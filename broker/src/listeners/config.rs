@@ -19,6 +19,10 @@ pub struct ListenerConfig {
     pub speaks: Speaks,
     /// Whether clients need not say who they are. Without it, and without an authenticator, nobody gets in.
     pub allow_anonymous: bool,
+    /// Which Client Identifiers clients may have.
+    pub client_ids: ClientIds,
+    /// Who may take over the session of a user.
+    pub takeover: Takeover,
     /// Network Connections at a time on this listener.
     pub max_connections: u32,
     /// What it allows otherwise than the broker.
@@ -36,11 +40,35 @@ impl ListenerConfig {
             endpoint: Endpoint::Ip(address),
             speaks: Speaks::Mqtt,
             allow_anonymous: false,
+            client_ids: ClientIds::default(),
+            takeover: Takeover::default(),
             max_connections: 100_000,
             limits: ListenerLimits::default(),
             proxies: None,
         }
     }
+}
+
+/// Which Client Identifiers clients may have. A client that gives none gets one that fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientIds {
+    /// Any.
+    #[default]
+    Any,
+    /// The user name, as it was proven, and no other.
+    Username,
+    /// The user name, alone or followed by `:` and anything.
+    Prefix,
+}
+
+/// Who may take over the session of a user who has proven to be that user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Takeover {
+    /// That user alone.
+    #[default]
+    SameUser,
+    /// Whoever names its Client Identifier.
+    Anyone,
 }
 
 /// Where a listener listens.

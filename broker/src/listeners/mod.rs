@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 pub(crate) use self::arrival::Arrivals;
-pub use self::config::{Endpoint, ListenerConfig, Proxies, Speaks, WebSocketConfig};
+pub use self::config::{ClientIds, Endpoint, ListenerConfig, Proxies, Speaks, Takeover, WebSocketConfig};
 pub use self::peer::PeerAddress;
 pub use self::proxy::{PREFIX_BYTES as PROXY_PREFIX_BYTES, Prefix as ProxyPrefix, ProxyError};
 pub use self::tls::TlsSetup;
@@ -44,6 +44,8 @@ const WARNING_INTERVAL_MS: u64 = 60_000;
 pub(crate) struct Listener {
     pub(crate) name: Arc<str>,
     pub(crate) allow_anonymous: bool,
+    pub(crate) client_ids: ClientIds,
+    pub(crate) takeover: Takeover,
     speaks: Speaks,
     proxies: Option<Proxies>,
     pub(crate) max_connections: u32,
@@ -139,6 +141,8 @@ pub(crate) async fn open(shared: Arc<Shared>, config: ListenerConfig) -> std::io
     let listener = Arc::new(Listener {
         name: Arc::clone(&name),
         allow_anonymous: config.allow_anonymous,
+        client_ids: config.client_ids,
+        takeover: config.takeover,
         speaks: config.speaks,
         proxies: config.proxies,
         max_connections: config.max_connections,

@@ -24,6 +24,7 @@ use store::{CommitToken, MessageRecord, QueueKey, QueueReader, Record, SessionKe
 
 use crate::config::Limits;
 use crate::dispatch::message_record;
+use crate::handlers::RetainedDelivery;
 use crate::message::{Message, Publisher};
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
@@ -59,6 +60,8 @@ pub(crate) struct SessionInner {
     pub(crate) link: Option<Link>,
     /// Who is connected.
     pub(crate) client: Option<Arc<Publisher>>,
+    /// The user whose it is, connected or not; `None`: nobody's.
+    pub(crate) owner: Option<Arc<str>>,
     pub(crate) subscriptions: CompactSet<SessionSubscription>,
     pub(crate) will: Option<Box<WillMessage>>,
     /// Seconds that the session outlives its connection; `u32::MAX`: for ever.
@@ -77,6 +80,8 @@ pub(crate) struct SessionInner {
     pub(crate) is_loading: bool,
     /// Connections that aren't through with what they took on: those that are there, and those that left publishes on their way.
     at_work: u32,
+    /// Retained Messages that new Subscriptions were still being sent when the connection went: for the next one.
+    pub(crate) retained: Box<[RetainedDelivery]>,
     /// Reads its queue while that is behind.
     pub(crate) reader: Option<Box<QueueReader>>,
     /// The connection has asked to be woken when this is safe.
@@ -129,32 +134,35 @@ pub(crate) struct WillMessage {
     pub(crate) expiry_interval_s: Option<u32>,
     /// Its place in the store's queue of wills; 0: it isn't there.
     pub(crate) place: u64,
+    /// Whose it is, as the store keeps it.
+    pub(crate) author: Arc<[u8]>,
 }
 
 /// The store's queue of wills.
 pub(crate) const WILLS: QueueKey<'_> = QueueKey::Wills { namespace: 0 };
 
 impl WillMessage {
-    /// The will as the store keeps it; `message` is its own.
+    /// The will as the store keeps it; `message` and `author` are its own.
     pub(crate) fn record<'a>(
         &self,
         session: SessionKey<'a>,
         message: &'a Message,
+        author: &'a [u8],
         now_ms: u64,
     ) -> Record<'a> {
         Record::Will {
             session,
             delay_s: self.delay_s,
             retain: message.publication().retain,
-            message: self.message_record(message, now_ms),
+            message: self.message_record(message, author, now_ms),
         }
     }
 
-    /// The will in the queue of those that are published whatever becomes of the session; `message` is its own.
-    pub(crate) fn queued<'a>(&self, message: &'a Message, now_ms: u64) -> [Record<'a>; 2] {
+    /// The will in the queue of those that are published whatever becomes of the session; `message` and `author` are its own.
+    pub(crate) fn queued<'a>(&self, message: &'a Message, author: &'a [u8], now_ms: u64) -> [Record<'a>; 2] {
         let publication = message.publication();
         [
-            Record::Message(self.message_record(message, now_ms)),
+            Record::Message(self.message_record(message, author, now_ms)),
             Record::Queued {
                 queue: WILLS,
                 id: Some(publication.id),
@@ -163,8 +171,9 @@ impl WillMessage {
         ]
     }
 
-    fn message_record<'a>(&self, message: &'a Message, now_ms: u64) -> MessageRecord<'a> {
+    fn message_record<'a>(&self, message: &'a Message, author: &'a [u8], now_ms: u64) -> MessageRecord<'a> {
         MessageRecord {
+            author,
             expires_after_ms: self.expiry_interval_s.map(|seconds| u64::from(seconds) * 1_000),
             ..message_record(&message.publication(), now_ms)
         }
@@ -197,6 +206,7 @@ impl Session {
                 state: SessionState::new(memory),
                 link: None,
                 client: None,
+                owner: None,
                 subscriptions: CompactSet::default(),
                 will: None,
                 expiry_interval_s,
@@ -207,6 +217,7 @@ impl Session {
                 cold: None,
                 is_loading: false,
                 at_work: 0,
+                retained: Box::default(),
                 reader: None,
                 awaited: CommitToken::NOTHING_OWED,
                 drain_waiters: Vec::new(),

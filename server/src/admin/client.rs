@@ -11,7 +11,7 @@ use super::protocol::{ANSWER_BYTES_MAX, Request, VERSION};
 use super::{SOCKET_PATH_BYTES_MAX, socket_path};
 
 /// How long an answer may take. A step may wait for the disk for half of that.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a gateway wasn't asked, or didn't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -64,19 +64,7 @@ impl AdminClient {
     /// # Errors
     /// [`AdminClientError::NoGateway`] when none runs, [`AdminClientError::Connect`] when it can't be asked.
     pub fn connect(data_dir: &Path) -> Result<Self, AdminClientError> {
-        let path = socket_path(data_dir);
-        let bytes = path.as_os_str().len();
-        if bytes > SOCKET_PATH_BYTES_MAX {
-            let text = format!("its path is {bytes} bytes long and the system takes {SOCKET_PATH_BYTES_MAX}");
-            let source = io::Error::new(io::ErrorKind::InvalidFilename, text);
-            return Err(AdminClientError::Connect { path, source });
-        }
-        let stream = UnixStream::connect(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                AdminClientError::NoGateway { data_dir: data_dir.to_owned(), source }
-            }
-            _ => AdminClientError::Connect { path: path.clone(), source },
-        })?;
+        let stream = open(data_dir)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         Ok(Self { stream: BufReader::new(stream) })
@@ -101,6 +89,23 @@ impl AdminClient {
         }
         read_answer(&answer)
     }
+}
+
+/// Connects to the socket of a data directory.
+pub(super) fn open(data_dir: &Path) -> Result<UnixStream, AdminClientError> {
+    let path = socket_path(data_dir);
+    let bytes = path.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        let text = format!("its path is {bytes} bytes long and the system takes {SOCKET_PATH_BYTES_MAX}");
+        let source = io::Error::new(io::ErrorKind::InvalidFilename, text);
+        return Err(AdminClientError::Connect { path, source });
+    }
+    UnixStream::connect(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            AdminClientError::NoGateway { data_dir: data_dir.to_owned(), source }
+        }
+        _ => AdminClientError::Connect { path: path.clone(), source },
+    })
 }
 
 fn read_answer(line: &[u8]) -> Result<Value, AdminClientError> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Services;
 use super::counters::CountersParams;
@@ -12,7 +12,6 @@ use super::protocol::{Code, Refusal, Request};
 use super::reload::ReloadParams;
 use super::rules::{ApplyParams, Deed, ListParams as ListRulesParams, NameParams, RollbackParams};
 use super::socket::Peer;
-use crate::api::SETUP_TOKEN_AGE_MAX;
 
 /// Of a command that takes none.
 #[derive(Deserialize)]
@@ -24,11 +23,11 @@ impl Services {
         match request.command.as_str() {
             "dead_letters.list" => {
                 let params: ListParams = request.params()?;
-                self.blocking(move |services| services.list_letters(params)).await
+                self.list(params).await
             }
             "dead_letters.show" => {
                 let params: ShowParams = request.params()?;
-                self.blocking(move |services| services.show_letter(&params)).await
+                self.show(params).await
             }
             "dead_letters.redrive" => self.change_letters(Verb::Redrive, request.params()?).await,
             "dead_letters.drop" => self.change_letters(Verb::Drop, request.params()?).await,
@@ -69,24 +68,10 @@ impl Services {
                 let NoParams {} = request.params()?;
                 self.blocking(Self::export_rules).await
             }
-            "setup.token" => {
-                let NoParams {} = request.params()?;
-                self.blocking(Self::make_setup_token).await
-            }
             _ => Err(Refusal::new(
                 Code::UnknownCommand,
-                "expected config.reload, setup.token, one of dead_letters.list, .show, .redrive and .drop, or one of rules.apply, .counters, .disable, .enable, .export, .list, .remove, .resume, .rollback, .show, .suspend and .versions",
+                "expected config.reload, one of dead_letters.list, .show, .redrive and .drop, or one of rules.apply, .counters, .disable, .enable, .export, .list, .remove, .resume, .rollback, .show, .suspend and .versions",
             )),
-        }
-    }
-
-    fn make_setup_token(&self) -> Result<Value, Refusal> {
-        let Some(setup_tokens) = &self.setup_tokens else {
-            return Err(Refusal::new(Code::Refused, "the administration interface isn't open"));
-        };
-        match setup_tokens.make() {
-            Ok(token) => Ok(json!({ "setup_token": token, "good_for_s": SETUP_TOKEN_AGE_MAX.as_secs() })),
-            Err(error) => Err(Refusal::new(Code::Internal, crate::cli::chain(&error))),
         }
     }
 

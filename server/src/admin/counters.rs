@@ -45,7 +45,7 @@ impl Services {
     }
 }
 
-pub(super) fn rule(stats: &RuleStats) -> Value {
+pub(crate) fn rule(stats: &RuleStats) -> Value {
     json!({
         "name": stats.name,
         "matched": stats.matched,

@@ -40,31 +40,31 @@ struct FilterParams {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListParams {
+pub(crate) struct ListParams {
     #[serde(default)]
-    filter: Map<String, Value>,
+    pub(crate) filter: Map<String, Value>,
     #[serde(default)]
-    after: Option<String>,
+    pub(crate) after: Option<String>,
     #[serde(default)]
-    limit: Option<usize>,
+    pub(crate) limit: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ShowParams {
-    name: String,
+pub(crate) struct ShowParams {
+    pub(crate) name: String,
 }
 
 /// One letter by its name, or those of a filter. An empty filter means all, and has to be there to say so.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ChangeParams {
+pub(crate) struct ChangeParams {
     #[serde(default)]
-    name: Option<String>,
+    pub(crate) name: Option<String>,
     #[serde(default)]
-    filter: Option<Map<String, Value>>,
+    pub(crate) filter: Option<Map<String, Value>>,
     #[serde(default)]
-    after: Option<String>,
+    pub(crate) after: Option<String>,
 }
 
 enum Change {
@@ -73,13 +73,21 @@ enum Change {
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     Redrive,
     Drop,
 }
 
 impl Services {
-    pub(super) fn list_letters(&self, params: ListParams) -> Result<Value, Refusal> {
+    pub(crate) async fn list(self: &Arc<Self>, params: ListParams) -> Result<Value, Refusal> {
+        self.blocking(move |services| services.list_letters(params)).await
+    }
+
+    pub(crate) async fn show(self: &Arc<Self>, params: ShowParams) -> Result<Value, Refusal> {
+        self.blocking(move |services| services.show_letter(&params)).await
+    }
+
+    fn list_letters(&self, params: ListParams) -> Result<Value, Refusal> {
         let filter = read_filter(params.filter)?;
         let after = params.after.as_deref().map(name).transpose()?;
         let limit = params.limit.unwrap_or(LIMIT_DEFAULT);
@@ -107,14 +115,14 @@ impl Services {
         Ok(json!({ "letters": letters, "next": next.map(|name| name.to_string()) }))
     }
 
-    pub(super) fn show_letter(&self, params: &ShowParams) -> Result<Value, Refusal> {
+    fn show_letter(&self, params: &ShowParams) -> Result<Value, Refusal> {
         let name = name(&params.name)?;
         let found = self.letters.find(&name).map_err(|error| refusal(&RedriveError::Read(error)))?;
         let missing = || refusal(&RedriveError::Missing { name: name.clone() });
         found.as_ref().map(view::whole).ok_or_else(missing)
     }
 
-    pub(super) async fn change_letters(
+    pub(crate) async fn change_letters(
         self: &Arc<Self>,
         verb: Verb,
         params: ChangeParams,

@@ -12,12 +12,13 @@ mod client;
 mod commands;
 mod counters;
 mod dead_letters;
+mod http;
 mod protocol;
 mod reload;
 mod rules;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::io;
@@ -31,13 +32,18 @@ use store::DurableStore;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::api::SetupTokens;
+use crate::api::{ApiServer, OwnersDoor};
 use crate::rules::{RuleBook, RulePipeline, RuleStats};
 
 pub use client::{AdminClient, AdminClientError};
+pub(crate) use counters::rule as counters_of;
+pub(crate) use dead_letters::{ChangeParams, ListParams, ShowParams, Verb};
+pub use http::ApiClient;
 pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
+pub(crate) use protocol::{Code, Refusal};
 pub use reload::{Reload, ReloadSlot};
 pub use socket::{CONNECTIONS_MAX, IDLE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
+pub(crate) use view::Shown;
 
 /// The socket's name in the data directory.
 const NAME: &str = "admin.sock";
@@ -89,8 +95,8 @@ pub struct Services {
     reload: ReloadSlot,
     /// Wall clock when the gateway started, milliseconds since the epoch.
     since_ms: i64,
-    /// Of the HTTP interface, if it is open.
-    setup_tokens: Option<SetupTokens>,
+    /// Where HTTP comes in.
+    door: Option<OwnersDoor>,
 }
 
 /// The rules that run, as the administration sees them.
@@ -125,7 +131,7 @@ impl Services {
             book: None,
             reload: ReloadSlot::default(),
             since_ms: now_ms(),
-            setup_tokens: None,
+            door: None,
         }
     }
 
@@ -141,10 +147,10 @@ impl Services {
         Self { reload, ..self }
     }
 
-    /// Adds those who make setup tokens.
+    /// Adds the HTTP interface, which is served beside the lines of JSON.
     #[must_use]
-    pub fn with_setup_tokens(self, setup_tokens: Option<SetupTokens>) -> Self {
-        Self { setup_tokens, ..self }
+    pub fn with_api(self, api: Option<&ApiServer>) -> Self {
+        Self { door: api.map(ApiServer::owners_door), ..self }
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Request {
 
 /// Why a request wasn't carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Code {
+pub(crate) enum Code {
     /// It is no request.
     Malformed,
     /// It is of another version of the protocol.
@@ -104,7 +104,7 @@ impl Code {
 
 /// A request that isn't carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     pub(super) code: Code,
     pub(super) message: String,
 }
@@ -112,6 +112,14 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    pub(crate) fn message(self) -> String {
+        self.message
     }
 }
 

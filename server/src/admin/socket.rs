@@ -86,17 +86,18 @@ impl Listener {
         connections.shutdown().await;
     }
 
+    /// Says which user is at the other end, if it may come in.
     fn admit(&self, stream: &UnixStream, connections: usize) -> Result<Peer, Refusal> {
-        let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
+        let peer = stream.peer_cred().map(|peer| peer.uid());
         // The system's administrator reads every file here anyway.
-        let Some(peer) = peer.filter(|uid| *uid == self.owner || *uid == 0) else {
+        let Some(uid) = peer.ok().filter(|uid| *uid == self.owner || *uid == 0) else {
             return Err(Refusal::new(Code::Peer, "only the gateway's owner may administer it"));
         };
         if connections >= CONNECTIONS_MAX {
             let message = format!("{CONNECTIONS_MAX} connections are open, which is the limit");
             return Err(Refusal::new(Code::Busy, message));
         }
-        Ok(Peer(peer))
+        Ok(Peer(uid))
     }
 }
 
@@ -110,10 +111,15 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Answers one connection's requests until it ends.
+/// Answers one connection's requests until it ends: HTTP, or lines of JSON, as the first byte says.
 async fn serve(stream: UnixStream, peer: Peer, services: Arc<Services>) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
+    let first = timeout(IDLE_TIMEOUT, reader.fill_buf()).await;
+    let is_http = matches!(first, Ok(Ok(bytes)) if bytes.first().is_some_and(u8::is_ascii_uppercase));
+    if let Some(door) = services.door.clone().filter(|_| is_http) {
+        return door.serve(tokio::io::join(reader, writer), peer.0).await;
+    }
     loop {
         let (line, is_last) = match timeout(IDLE_TIMEOUT, read_line(&mut reader)).await {
             Ok(Ok(Line::Request(line))) => (services.answer(&line, peer).await, false),

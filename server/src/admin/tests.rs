@@ -79,6 +79,8 @@ struct Gateway {
     store: Arc<DurableStore>,
     actions: Arc<Actions>,
     socket: AdminSocket,
+    /// Open as long as it is kept.
+    _api: ApiServer,
 }
 
 impl Gateway {
@@ -94,9 +96,11 @@ impl Gateway {
         let folder = tempfile::tempdir().unwrap();
         let store = DurableStore::open_on(Arc::new(disk.clone()), StoreOptions::default()).unwrap().0;
         let (store, actions) = (Arc::new(store), Arc::new(actions));
-        let services = Services::new(&store, Arc::<Actions>::clone(&actions));
+        let api =
+            ApiServer::open(&crate::config::Admin::default(), None, crate::api::tests::gateway()).unwrap();
+        let services = Services::new(&store, Arc::<Actions>::clone(&actions)).with_api(Some(&api));
         let socket = AdminSocket::open(folder.path(), services).unwrap();
-        Self { folder, store, actions, socket }
+        Self { folder, store, actions, socket, _api: api }
     }
 
     /// Keeps a letter, as the delivery machine does.
@@ -105,47 +109,51 @@ impl Gateway {
     }
 
     fn keep_of(&self, topic: &str, outbox: &str, number: u64, request: &[u8]) {
-        let letter = DeadLetter {
-            item: ItemId { store: 5, epoch: 6, sequence: number },
-            cause: DropReason::Refused.as_str().to_owned(),
-            error: "the answer was 400 Bad Request".to_owned(),
-            attempts: 1,
-            received_at_ms: 1_000,
-            first_attempt_at_ms: Some(1_500),
-            ended_at_ms: 2_000,
-            request: Body {
-                order: OrderBy::Publisher,
-                identity: None,
-                redriven_at_ms: None,
-                origin: &[],
-                request,
-            }
-            .encode(),
-        };
-        let mut body = Vec::new();
-        letter.encode(&mut body);
-        let id = MessageId { store: 5, epoch: 6, sequence: number };
-        // Content Type "text/plain", and the User Properties site = a and token = hush.
-        let properties = b"\x03\x00\x0atext/plain\x26\x00\x04site\x00\x01a\x26\x00\x05token\x00\x04hush";
-        let message = MessageRecord {
-            id,
-            topic,
-            properties,
-            payload: b"{\"t\":99}",
-            qos: 1,
-            received_at_ms: 1_000,
-            expires_after_ms: None,
-            publisher: Some("sensor-1"),
-        };
-        let queue = QueueKey::DeadLetters { namespace: 0, name: outbox };
-        self.store
-            .append(&[Record::Message(message), Record::Queued { queue, id: Some(id), body: &body }])
-            .unwrap();
+        keep_letter(&self.store, topic, outbox, number, request);
     }
 
     async fn connect(&self) -> Guest {
         Guest(BufReader::new(UnixStream::connect(self.socket.path()).await.unwrap()))
     }
+}
+
+/// Keeps a letter, as the delivery machine does.
+pub(crate) fn keep_letter(store: &DurableStore, topic: &str, outbox: &str, number: u64, request: &[u8]) {
+    let letter = DeadLetter {
+        item: ItemId { store: 5, epoch: 6, sequence: number },
+        cause: DropReason::Refused.as_str().to_owned(),
+        error: "the answer was 400 Bad Request".to_owned(),
+        attempts: 1,
+        received_at_ms: 1_000,
+        first_attempt_at_ms: Some(1_500),
+        ended_at_ms: 2_000,
+        request: Body {
+            order: OrderBy::Publisher,
+            identity: None,
+            redriven_at_ms: None,
+            origin: &[],
+            request,
+        }
+        .encode(),
+    };
+    let mut body = Vec::new();
+    letter.encode(&mut body);
+    let id = MessageId { store: 5, epoch: 6, sequence: number };
+    // Content Type "text/plain", and the User Properties site = a and token = hush.
+    let properties = b"\x03\x00\x0atext/plain\x26\x00\x04site\x00\x01a\x26\x00\x05token\x00\x04hush";
+    let message = MessageRecord {
+        id,
+        topic,
+        properties,
+        payload: b"{\"t\":99}",
+        qos: 1,
+        received_at_ms: 1_000,
+        expires_after_ms: None,
+        publisher: Some("sensor-1"),
+        author: &[],
+    };
+    let queue = QueueKey::DeadLetters { namespace: 0, name: outbox };
+    store.append(&[Record::Message(message), Record::Queued { queue, id: Some(id), body: &body }]).unwrap();
 }
 
 /// A request to an HTTP server as an outbox keeps it.
@@ -166,7 +174,7 @@ fn http_request(url: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     out
 }
 
-fn plain_request() -> Vec<u8> {
+pub(crate) fn plain_request() -> Vec<u8> {
     http_request("https://ops.example/alarms", &[])
 }
 
@@ -655,4 +663,31 @@ async fn what_the_disk_does_not_confirm_is_not_said_to_be_done() {
     let again = r#"{"version":1,"command":"dead_letters.redrive","params":{"filter":{}}}"#;
     let answer = guest.ask(again).await;
     assert!(answer["result"]["done"] == 0 || answer["error"]["code"] == "store", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_comes_in_beside_the_lines_of_json() {
+    let gateway = Gateway::start();
+    let data_dir = gateway.folder.path().to_owned();
+    let client = tokio::task::spawn_blocking(move || {
+        let mut client = ApiClient::connect(&data_dir).unwrap();
+        let me = client.get("/api/v1/session").unwrap();
+        assert_eq!(me["role"], "admin");
+        let error = client.get("/api/v1/nothing").unwrap_err();
+        assert!(matches!(error, AdminClientError::Refused { code, .. } if code == "no_path"));
+        // One connection serves many requests.
+        let token = client.post("/api/v1/setup-tokens", &Value::Null).unwrap();
+        assert!(token["setup_token"].as_str().unwrap().starts_with("tds_"));
+        let mut lines = AdminClient::connect(&data_dir).unwrap();
+        lines.call("dead_letters.list", json!({})).unwrap();
+        (client, data_dir)
+    });
+    let (client, data_dir) = client.await.unwrap();
+    gateway.socket.close().await;
+    let gone = tokio::task::spawn_blocking(move || {
+        let mut client = client;
+        assert!(matches!(client.get("/api/v1/session"), Err(AdminClientError::Broken(_))));
+        assert!(matches!(ApiClient::connect(&data_dir), Err(AdminClientError::NoGateway { .. })));
+    });
+    gone.await.unwrap();
 }

@@ -6,8 +6,10 @@
 use actions::DropReason;
 use actions::dead_letters::{DeadLetter, FoundLetter};
 use mqtt_protocol::PublishProperties;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use store::StoredMessage;
+use utoipa::ToSchema;
 
 use crate::rules::{HIDDEN, is_secret_name, parameters};
 
@@ -100,22 +102,40 @@ fn request(letter: &DeadLetter) -> Option<Value> {
 }
 
 /// Bytes as text when they are that, else in hexadecimal; with their number, and cut when they are many.
-fn bytes(bytes: &[u8]) -> Value {
-    let mut shown = Map::new();
-    shown.insert("bytes".to_owned(), bytes.len().into());
-    match std::str::from_utf8(bytes) {
-        Ok(text) => {
-            let head = text.get(..text.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or_default();
-            shown.insert("text".to_owned(), head.into());
-        }
-        Err(_) => {
-            let head = bytes.get(..SHOWN_BYTES_MAX).unwrap_or(bytes);
-            let hex: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
-            shown.insert("hex".to_owned(), hex.into());
-        }
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Shown {
+    /// How many there are.
+    bytes: usize,
+    /// As text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    text: Option<String>,
+    /// In hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    hex: Option<String>,
+    /// Whether only the first 64 KiB are shown.
+    cut: bool,
+}
+
+impl Shown {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let (text, hex) = match std::str::from_utf8(bytes) {
+            Ok(text) => {
+                let head = text.get(..text.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or_default();
+                (Some(head.to_owned()), None)
+            }
+            Err(_) => {
+                let head = bytes.get(..SHOWN_BYTES_MAX).unwrap_or(bytes);
+                (None, Some(head.iter().map(|byte| format!("{byte:02x}")).collect()))
+            }
+        };
+        Self { bytes: bytes.len(), text, hex, cut: bytes.len() > SHOWN_BYTES_MAX }
     }
-    shown.insert("cut".to_owned(), (bytes.len() > SHOWN_BYTES_MAX).into());
-    Value::Object(shown)
+}
+
+fn bytes(bytes: impl AsRef<[u8]>) -> Value {
+    serde_json::to_value(Shown::of(bytes.as_ref())).unwrap_or_default()
 }
 
 /// A URL without user, password and the values of its query that are called a secret.
@@ -158,12 +178,12 @@ mod tests {
         assert_eq!(bytes(b"\x00\xff"), json!({ "bytes": 2, "hex": "00ff", "cut": false }));
         assert_eq!(bytes(b""), json!({ "bytes": 0, "text": "", "cut": false }));
         for (length, is_cut) in [(SHOWN_BYTES_MAX, false), (SHOWN_BYTES_MAX + 1, true)] {
-            let text = bytes(&vec![b'a'; length]);
+            let text = bytes(vec![b'a'; length]);
             assert_eq!(
                 (text["text"].as_str().unwrap().len(), text["cut"].as_bool()),
                 (SHOWN_BYTES_MAX, Some(is_cut))
             );
-            let hex = bytes(&vec![0xff; length]);
+            let hex = bytes(vec![0xff; length]);
             assert_eq!(
                 (hex["hex"].as_str().unwrap().len(), hex["cut"].as_bool()),
                 (2 * SHOWN_BYTES_MAX, Some(is_cut))

@@ -75,6 +75,20 @@ async fn read(body: Body) -> Result<hyper::body::Bytes, Problem> {
     }
 }
 
+/// The query.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match axum::extract::Query::try_from_uri(&parts.uri) {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(error) => Err(Problem::new(Kind::Invalid, error.body_text())),
+        }
+    }
+}
+
 /// The variable parts of the path, decoded.
 pub(super) struct Path<T>(pub(super) T);
 

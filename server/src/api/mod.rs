@@ -3,21 +3,31 @@
 //! `serve` owns the connections: how many, how long, how much. `guard` looks at every request before anything else does
 //! (who is addressed, from which page) and puts the headers on every answer. `routes` is the one table of what there is: from it
 //! come the router, the OpenAPI document and docs/api-routes.md, so that a path without a description can't be. `problem` is
-//! the form of every error, `extract` what is taken from a request.
+//! the form of every error, `extract` what is taken from a request, `paging` how lists are cut. `gateway` is what handlers work on,
+//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `dead_letters`, `server_info`. `audit` keeps
+//! who changed what.
 //!
 //! It must never hold up messages: nothing here takes a lock of the broker for longer than a step, and a gateway whose
 //! interface can't be opened runs all the same.
 
+mod audit;
 mod auth;
+mod clients;
+mod dead_letters;
 mod document;
 mod extract;
+mod gateway;
 mod guard;
 mod health;
+mod messages;
+mod paging;
 mod problem;
 mod routes;
+mod rules;
 mod serve;
+mod server_info;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,19 +35,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use broker::{BoundListener, TlsSetup};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Admin;
+use audit::Audit;
 use auth::Auth;
 use guard::Guard;
 use problem::{Kind, Problem};
 
+pub use audit::{FILE_BYTES_MAX as AUDIT_FILE_BYTES_MAX, SHOWN_MAX as AUDIT_SHOWN_MAX};
 pub(crate) use auth::{Digest, account::is_name, is_scope};
 pub use auth::{Role, SETUP_TOKEN_AGE_MAX};
 pub use document::document;
 pub use extract::BODY_BYTES_MAX;
+pub use gateway::Gateway;
+pub use paging::{PAGE_DEFAULT, PAGE_MAX};
 pub use routes::route_page;
+pub use rules::EXPLAINED_MAX;
 pub use serve::{
     BODY_TIMEOUT, CONNECTION_AGE_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, REQUEST_TIMEOUT,
     STOP_TIMEOUT,
@@ -48,8 +65,12 @@ pub use serve::{
 pub(crate) struct Api {
     guard: Guard,
     auth: Auth,
+    audit: Audit,
+    gateway: Gateway,
     /// Nothing may be changed through it.
     is_read_only: bool,
+    /// Browsers come over TLS.
+    has_tls: bool,
     /// Clients are let in.
     is_ready: AtomicBool,
 }
@@ -88,61 +109,87 @@ pub enum ApiError {
     Users(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Makes setup tokens for whoever may open the administration socket.
+/// The interface as its owner reaches it, over the administration socket.
 #[derive(Debug, Clone)]
-pub struct SetupTokens(Arc<Api>);
+pub struct OwnersDoor {
+    router: axum::Router,
+    stop: watch::Receiver<()>,
+}
 
-impl SetupTokens {
-    /// Makes one, and voids the one before.
-    ///
-    /// # Errors
-    /// When the system gives no random numbers, or the token's file can't be written.
-    pub fn make(&self) -> Result<String, ApiError> {
-        self.0.auth.make_setup_token().map_err(|error| ApiError::Users(Box::new(error)))
+impl OwnersDoor {
+    /// Answers one connection's requests until it ends. The caller has made sure that the user at the other end owns the
+    /// gateway, or the machine: it may do everything.
+    pub async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin, uid: u32) {
+        serve::serve(stream, serve::Peer::Owner(uid), self.router, self.stop).await;
     }
 }
 
 /// The open interface.
 #[derive(Debug)]
 pub struct ApiServer {
-    address: SocketAddr,
     api: Arc<Api>,
-    /// Gone: connections end after the request that they are at.
+    router: axum::Router,
+    /// Something is sent: connections end after the request that they are at.
     stop: watch::Sender<()>,
-    task: JoinHandle<()>,
+    /// Where it listens, and the task that does.
+    listening: Option<(SocketAddr, JoinHandle<()>)>,
 }
 
 impl ApiServer {
-    /// Opens the interface inside the current tokio runtime. It isn't ready before [`ApiServer::ready`].
+    /// Makes the interface, which listens nowhere yet. It isn't ready before [`ApiServer::ready`].
     ///
     /// # Errors
-    /// [`ApiError`].
-    pub async fn open(config: &Admin, data_dir: Option<&Path>) -> Result<Self, ApiError> {
-        let failed = |source| ApiError::Listen { address: config.address, source };
+    /// [`ApiError::Users`].
+    pub fn open(config: &Admin, data_dir: Option<&Path>, gateway: Gateway) -> Result<Self, ApiError> {
         let auth = Auth::open(config, data_dir).map_err(|error| ApiError::Users(Box::new(error)))?;
-        let listener = tokio::net::TcpListener::bind(config.address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
         let api = Arc::new(Api {
             guard: Guard::new(config),
             auth,
+            audit: Audit::open(data_dir),
+            gateway,
             is_read_only: config.read_only,
+            has_tls: config.tls.is_some(),
             is_ready: AtomicBool::new(false),
         });
-        let (stop, stopped) = watch::channel(());
-        let task = tokio::spawn(serve::run(listener, routes::router(&api), stopped));
-        Ok(Self { address, api, stop, task })
+        let router = routes::router(&api);
+        Ok(Self { api, router, stop: watch::channel(()).0, listening: None })
+    }
+
+    /// Listens on an address, inside the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`ApiError::Listen`].
+    pub async fn listen(
+        &mut self,
+        address: SocketAddr,
+        tls: Option<TlsSetup>,
+    ) -> Result<SocketAddr, ApiError> {
+        let failed = |source| ApiError::Listen { address, source };
+        let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let task = tokio::spawn(serve::run(listener, tls, self.router.clone(), self.stop.subscribe()));
+        self.listening = Some((address, task));
+        Ok(address)
     }
 
     /// Where it listens; the port is the real one.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listening.as_ref().map(|(address, _)| *address)
     }
 
-    /// Makes setup tokens.
+    /// Where its owner comes in.
     #[must_use]
-    pub fn setup_tokens(&self) -> SetupTokens {
-        SetupTokens(Arc::clone(&self.api))
+    pub fn owners_door(&self) -> OwnersDoor {
+        OwnersDoor { router: self.router.clone(), stop: self.stop.subscribe() }
+    }
+
+    /// Makes a setup token, and voids the one before.
+    ///
+    /// # Errors
+    /// [`ApiError::Users`] when the system gives no random numbers, or the token's file can't be written.
+    pub fn make_setup_token(&self) -> Result<String, ApiError> {
+        self.api.auth.make_setup_token().map_err(|error| ApiError::Users(Box::new(error)))
     }
 
     /// Whether nobody can sign in or send a token yet, and a setup token would change that.
@@ -151,8 +198,9 @@ impl ApiServer {
         !self.api.is_read_only && self.api.auth.directory.is_empty()
     }
 
-    /// Clients are let in from here on: `/readyz` says so.
-    pub fn ready(&self) {
+    /// Clients are let in from here on, by these listeners: `/readyz` says so.
+    pub fn ready(&self, listeners: &[BoundListener]) {
+        *self.api.gateway.listeners.write() = listeners.to_vec();
         self.api.is_ready.store(true, Ordering::Release);
     }
 
@@ -165,7 +213,9 @@ impl ApiServer {
     pub async fn close(mut self) {
         self.not_ready();
         self.stop.send_replace(());
-        if let Err(error) = (&mut self.task).await {
+        if let Some((_, task)) = &mut self.listening
+            && let Err(error) = task.await
+        {
             tracing::error!(%error, "the administration interface ended early");
         }
     }
@@ -173,6 +223,8 @@ impl ApiServer {
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some((_, task)) = &self.listening {
+            task.abort();
+        }
     }
 }

@@ -15,9 +15,11 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
+use super::audit::{self, Asked, Change};
 use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
-use super::{Api, document, guard, health};
+use super::serve::Peer;
+use super::{Api, clients, dead_letters, document, guard, health, messages, rules, server_info};
 
 /// Who may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,29 +55,93 @@ const fn writes(role: Role, area: &'static str) -> Access {
     Access::Needs(role, Scope { area, writes: true })
 }
 
-/// Lets a request through to its handler, or not. Puts the [`Caller`] beside it.
-async fn gate(State((api, access)): State<(Arc<Api>, Access)>, mut request: Request, next: Next) -> Response {
-    let (role, scope) = match access {
-        Access::Open => return next.run(request).await,
-        Access::SignedIn => (Role::Viewer, None),
-        Access::Needs(role, scope) => (role, Some(scope)),
-    };
-    let caller = match api.auth.caller(request.headers()) {
-        Ok(Some(caller)) => caller,
-        Ok(None) => return auth::unauthenticated(),
+/// What a route is called, and who may ask.
+#[derive(Debug, Clone)]
+struct Door {
+    api: Arc<Api>,
+    access: Access,
+    /// Operation ids by their methods.
+    operations: Arc<[(&'static str, String)]>,
+}
+
+impl Door {
+    /// Whether requests by this route may change something.
+    fn changes(&self, request: &Request) -> bool {
+        !request.method().is_safe()
+            && match self.access {
+                Access::Open | Access::SignedIn => true,
+                Access::Needs(_, scope) => scope.writes,
+            }
+    }
+}
+
+/// Lets a request through to its handler, or not, and notes it if it may change something. Puts the [`Caller`](auth::Caller)
+/// beside it.
+async fn gate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    let Door { api, access, operations } = &door;
+    let caller = match caller(api, *access, &request) {
+        Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    let is_change = !request.method().is_safe();
-    let may = scope.map_or(Ok(()), |scope| caller.may(role, scope));
-    let may = may.and_then(|()| if is_change { caller.check_csrf(request.headers()) } else { Ok(()) });
-    if let Err(problem) = may {
-        return problem.into_response();
+    let changes = door.changes(&request);
+    let method = request.method().as_str();
+    let operation = operations.iter().find(|(of, _)| *of == method);
+    let asked = changes.then(|| Asked {
+        who: caller.as_ref().map(|caller| caller.name.clone()),
+        from: request.extensions().get::<Peer>().map(Peer::place).unwrap_or_default(),
+        operation: operation.map(|(_, id)| id.clone()).unwrap_or_default(),
+        target: request.uri().path().to_owned(),
+    });
+    let refused = caller.as_ref().and_then(|caller| refusal(api, *access, caller, &request, changes));
+    let mut response = match refused {
+        Some(problem) => problem.into_response(),
+        None => {
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            next.run(request).await
+        }
+    };
+    if let Some(asked) = asked {
+        let change = response.extensions_mut().remove::<Change>().unwrap_or_default();
+        let status = response.status().as_u16();
+        let api = Arc::clone(api);
+        let noted = tokio::task::spawn_blocking(move || api.audit.note(asked, change, status)).await;
+        if let Err(error) = noted {
+            tracing::error!(%error, "a change can't be put on record");
+        }
     }
-    if is_change && scope.is_some() && api.is_read_only {
-        return Problem::read_only().into_response();
+    response
+}
+
+/// Who asks; `None` where everybody may.
+fn caller(api: &Api, access: Access, request: &Request) -> Result<Option<auth::Caller>, Problem> {
+    if access == Access::Open {
+        return Ok(None);
     }
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+    let peer = request.extensions().get::<Peer>().copied();
+    api.auth.caller(request.headers(), peer)?.map(Some).ok_or_else(auth::unauthenticated)
+}
+
+/// Why somebody known may not.
+fn refusal(
+    api: &Api,
+    access: Access,
+    caller: &auth::Caller,
+    request: &Request,
+    changes: bool,
+) -> Option<Problem> {
+    let scoped = match access {
+        Access::Open | Access::SignedIn => None,
+        Access::Needs(role, scope) => Some((role, scope)),
+    };
+    let may = scoped.map_or(Ok(()), |(role, scope)| caller.may(role, scope));
+    let is_safe = request.method().is_safe();
+    let may = may.and_then(|()| if is_safe { Ok(()) } else { caller.check_csrf(request.headers()) });
+    match may {
+        Err(problem) => Some(problem),
+        Ok(()) => (changes && scoped.is_some() && api.is_read_only).then(Problem::read_only),
+    }
 }
 
 /// A line of docs/api-routes.md.
@@ -96,21 +162,20 @@ pub(super) struct Table {
 
 impl Table {
     fn add(mut self, access: Access, mut routes: UtoipaMethodRouter<Arc<Api>>) -> Self {
-        if let Some(api) = &self.api {
-            // Where the path is there but not the method, nobody is asked who it is.
-            routes.2 = routes.2.route_layer(from_fn_with_state((Arc::clone(api), access), gate));
-        }
+        let mut ids = Vec::new();
         for (path, item) in &mut routes.1.paths {
             for (method, operation) in operations(item) {
                 document::add_problems(operation);
                 document::add_security(operation, access != Access::Open);
-                debug_assert!(
-                    method == "GET" || !matches!(access, Access::Needs(_, scope) if !scope.writes),
-                    "{path}"
-                );
                 let operation = operation.operation_id.clone().unwrap_or_default();
+                ids.push((method, operation.clone()));
                 self.lines.push(Line { method, path: path.clone(), operation, access });
             }
+        }
+        if let Some(api) = &self.api {
+            let door = Door { api: Arc::clone(api), access, operations: ids.into() };
+            // Where the path is there but not the method, nobody is asked who it is.
+            routes.2 = routes.2.route_layer(from_fn_with_state(door, gate));
         }
         self.router = self.router.routes(routes);
         self
@@ -131,13 +196,14 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
 /// The table.
 #[rustfmt::skip]
 pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
-    use Role::Admin;
+    use Role::{Admin, Operator, Viewer};
     let router = OpenApiRouter::with_openapi(document::frame());
     Table { router, api: api.cloned(), lines: Vec::new() }
         .add(Access::Open, routes!(health::health))
         .add(Access::Open, routes!(health::readiness))
         .add(Access::Open, routes!(document::openapi))
         .add(Access::Open, routes!(account::set_up))
+        .add(writes(Admin, "users"), routes!(account::make_setup_token))
         .add(Access::Open, routes!(account::sign_in))
         .add(Access::SignedIn, routes!(account::who_am_i))
         .add(Access::SignedIn, routes!(account::sign_out))
@@ -147,6 +213,28 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(reads(Admin, "users"), routes!(account::list_tokens))
         .add(writes(Admin, "users"), routes!(account::create_token))
         .add(writes(Admin, "users"), routes!(account::delete_token))
+        .add(reads(Admin, "audit"), routes!(audit::list_audit))
+        .add(reads(Viewer, "server"), routes!(server_info::get_server))
+        .add(reads(Viewer, "server"), routes!(server_info::get_stats))
+        .add(reads(Viewer, "clients"), routes!(clients::list_clients))
+        .add(reads(Viewer, "clients"), routes!(clients::get_client))
+        .add(writes(Operator, "clients"), routes!(clients::end_session))
+        .add(writes(Operator, "clients"), routes!(clients::disconnect_client))
+        .add(reads(Viewer, "clients"), routes!(clients::list_subscriptions))
+        .add(writes(Operator, "messages"), routes!(messages::publish))
+        .add(reads(Viewer, "messages"), routes!(messages::list_retained))
+        .add(reads(Operator, "messages"), routes!(messages::get_retained))
+        .add(writes(Operator, "messages"), routes!(messages::clear_retained))
+        .add(reads(Viewer, "dead_letters"), routes!(dead_letters::list_letters))
+        .add(reads(Operator, "dead_letters"), routes!(dead_letters::get_letter))
+        .add(writes(Operator, "dead_letters"), routes!(dead_letters::redrive_letter))
+        .add(writes(Operator, "dead_letters"), routes!(dead_letters::drop_letter))
+        .add(writes(Operator, "dead_letters"), routes!(dead_letters::redrive_letters))
+        .add(writes(Operator, "dead_letters"), routes!(dead_letters::drop_letters))
+        .add(reads(Viewer, "rules"), routes!(rules::list_rules))
+        .add(reads(Viewer, "rules"), routes!(rules::get_rule))
+        .add(reads(Operator, "rules"), routes!(rules::validate))
+        .add(reads(Operator, "rules"), routes!(rules::explain))
 }
 
 /// The router, guarded.

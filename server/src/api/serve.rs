@@ -1,7 +1,10 @@
 //! Connections: how many, how long, how much. HTTP/1.1 alone; who wants more puts a proxy in front.
+//!
+//! They come over TCP, with TLS where `[admin.tls]` is set, and from the gateway's owner over the administration socket.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +12,18 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use broker::TlsSetup;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::problem::{Kind, Problem};
 
@@ -25,7 +31,7 @@ use super::problem::{Kind, Problem};
 pub const CONNECTIONS_MAX: usize = 64;
 /// Most bytes of a request's line and headers.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
-/// How long a connection may be without a whole head of a request.
+/// How long a connection may be without a whole head of a request, and how long its TLS handshake may take.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a body may take to come.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -38,12 +44,45 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long nothing is accepted after the system has refused to.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Address of the peer, beside each request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
+/// Who is at the other end, beside each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Somebody who has to prove who it is.
+    Address(SocketAddr),
+    /// A process of this user, which owns the gateway or the machine: it came by the administration socket.
+    Owner(u32),
+}
+
+impl Peer {
+    pub(super) fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip()),
+            Self::Owner(_) => None,
+        }
+    }
+
+    /// Where that is: an IP address, or the user of this machine.
+    pub(super) fn place(&self) -> String {
+        self.ip().map_or_else(|| self.to_string(), |address| address.to_string())
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Owner(uid) => write!(f, "uid:{uid}"),
+        }
+    }
+}
 
 /// Serves connections until something is sent by `stop`, or its sender is gone; then ends them all.
-pub(super) async fn run(listener: TcpListener, router: Router, mut stop: watch::Receiver<()>) {
+pub(super) async fn run(
+    listener: TcpListener,
+    tls: Option<TlsSetup>,
+    router: Router,
+    mut stop: watch::Receiver<()>,
+) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections: JoinSet<()> = JoinSet::new();
     loop {
@@ -62,8 +101,17 @@ pub(super) async fn run(listener: TcpListener, router: Router, mut stop: watch::
             continue;
         };
         let (router, stop) = (router.clone(), stop.clone());
+        let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         connections.spawn(async move {
-            serve(stream, peer, router, stop).await;
+            let peer = Peer::Address(peer);
+            match tls {
+                None => serve(stream, peer, router, stop).await,
+                Some(tls) => match timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => serve(stream, peer, router, stop).await,
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake of the administration interface failed"),
+                    Err(_) => tracing::debug!(%peer, "a TLS handshake of the administration interface took too long"),
+                },
+            }
             drop(permit);
         });
     }
@@ -85,9 +133,15 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<()>) {
+/// Answers one connection's requests until it ends.
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: Peer,
+    router: Router,
+    mut stop: watch::Receiver<()>,
+) {
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer);
         let router = TowerToHyperService::new(router.clone());
         async move { Ok::<_, Infallible>(answer(&router, request.map(Body::new)).await) }
     });

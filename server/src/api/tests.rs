@@ -3,8 +3,14 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::*;
+use broker::{Broker, BrokerConfig};
 
+use super::*;
+use crate::rules::{PipelineSettings, RulePipeline, RuleSet};
+use crate::storage::Storage;
+
+mod doors;
+mod running;
 mod security;
 
 /// An answer, taken apart.
@@ -57,20 +63,46 @@ fn anywhere() -> Admin {
     Admin { address: "127.0.0.1:0".parse().unwrap(), ..Admin::default() }
 }
 
+/// A broker without listeners and without rules, in memory.
+pub(crate) fn gateway() -> Gateway {
+    gateway_of(&RuleSet::default(), &Storage::memory())
+}
+
+pub(super) fn gateway_of(rules: &RuleSet, storage: &Storage) -> Gateway {
+    let settings = PipelineSettings { store: storage.durable().cloned(), ..PipelineSettings::default() };
+    let pipeline = RulePipeline::new(rules, &settings).unwrap();
+    let config = BrokerConfig { sys_interval: std::time::Duration::ZERO, ..BrokerConfig::default() };
+    let broker = Broker::new(config, storage.store(), Some(Arc::new(pipeline.clone())));
+    pipeline.attach(Arc::new(broker.clone()));
+    Gateway::new(broker, pipeline, rules_sql::Limits::default(), storage.durable())
+}
+
+/// An interface that listens nowhere.
+fn opened(config: &Admin, data_dir: Option<&Path>) -> Result<ApiServer, ApiError> {
+    ApiServer::open(config, data_dir, gateway())
+}
+
+/// An interface that listens.
+async fn listening(config: &Admin, data_dir: Option<&Path>) -> ApiServer {
+    let mut api = opened(config, data_dir).unwrap();
+    api.listen(config.address, None).await.unwrap();
+    api
+}
+
 async fn open() -> ApiServer {
-    ApiServer::open(&anywhere(), None).await.unwrap()
+    listening(&anywhere(), None).await
 }
 
 #[tokio::test]
 async fn health_is_open_and_readiness_follows_the_gateway() {
     let api = open().await;
-    let alive = get(api.address(), "/healthz").await;
+    let alive = get(api.address().unwrap(), "/healthz").await;
     assert_eq!((alive.status, &*alive.body), (200, r#"{"status":"ok"}"#));
-    assert_eq!(get(api.address(), "/readyz").await.problem(), (503, "unavailable".to_owned()));
-    api.ready();
-    assert_eq!(get(api.address(), "/readyz").await.status, 200);
+    assert_eq!(get(api.address().unwrap(), "/readyz").await.problem(), (503, "unavailable".to_owned()));
+    api.ready(&[]);
+    assert_eq!(get(api.address().unwrap(), "/readyz").await.status, 200);
     api.not_ready();
-    assert_eq!(get(api.address(), "/readyz").await.status, 503);
+    assert_eq!(get(api.address().unwrap(), "/readyz").await.status, 503);
     api.close().await;
 }
 
@@ -78,7 +110,7 @@ async fn health_is_open_and_readiness_follows_the_gateway() {
 async fn every_answer_has_the_headers_that_protect_its_reader() {
     let api = open().await;
     for path in ["/healthz", "/no/such/path", "/api/v1/openapi.json"] {
-        let answer = get(api.address(), path).await;
+        let answer = get(api.address().unwrap(), path).await;
         for header in [
             "content-security-policy: default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
             "x-content-type-options: nosniff",
@@ -92,8 +124,10 @@ async fn every_answer_has_the_headers_that_protect_its_reader() {
         }
         assert!(!answer.head.contains("access-control-"), "{answer:?}");
     }
-    let refused =
-        send(api.address(), "GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+    let refused = send(
+        api.address().unwrap(),
+        "GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    );
     let refused = refused.await;
     assert_eq!(refused.problem(), (421, "host".to_owned()));
     assert!(refused.head.contains("content-security-policy"), "{refused:?}");
@@ -105,10 +139,10 @@ async fn paths_and_methods_that_there_are_not_are_problems() {
     for path in
         ["/", "/api", "/api/v1", "/api/v1/", "/healthz/", "/HEALTHZ", "/api/v1/%2e%2e/healthz", "//healthz"]
     {
-        assert_eq!(get(api.address(), path).await.problem(), (404, "no_path".to_owned()), "{path}");
+        assert_eq!(get(api.address().unwrap(), path).await.problem(), (404, "no_path".to_owned()), "{path}");
     }
     let post = "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    let post = send(api.address(), post).await;
+    let post = send(api.address().unwrap(), post).await;
     assert_eq!(post.problem(), (405, "method".to_owned()));
     assert!(post.head.contains("allow: get,head"), "{post:?}");
 }
@@ -124,8 +158,8 @@ async fn a_head_may_have_its_limit_and_no_more() {
     };
     let rest = request(0).len();
     // hyper counts what it has read, and takes a head that it has whole.
-    assert_eq!(send(api.address(), &request(HEAD_BYTES_MAX - rest)).await.status, 200);
-    let mut stream = TcpStream::connect(api.address()).await.unwrap();
+    assert_eq!(send(api.address().unwrap(), &request(HEAD_BYTES_MAX - rest)).await.status, 200);
+    let mut stream = TcpStream::connect(api.address().unwrap()).await.unwrap();
     stream.write_all(request(2 * HEAD_BYTES_MAX).as_bytes()).await.unwrap();
     let mut text = Vec::new();
     // The peer may reset the connection, since it leaves what it didn't read.
@@ -138,14 +172,14 @@ async fn one_connection_more_than_the_limit_waits_for_its_turn() {
     let api = open().await;
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS_MAX {
-        let mut stream = TcpStream::connect(api.address()).await.unwrap();
+        let mut stream = TcpStream::connect(api.address().unwrap()).await.unwrap();
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut first = [0; 12];
         stream.read_exact(&mut first).await.unwrap();
         assert_eq!(&first, b"HTTP/1.1 200");
         held.push(stream);
     }
-    let address = api.address();
+    let address = api.address().unwrap();
     let mut waiting = tokio::spawn(async move { get(address, "/healthz").await });
     let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut waiting).await;
     assert!(early.is_err(), "it was answered beside {CONNECTIONS_MAX} others");
@@ -156,7 +190,7 @@ async fn one_connection_more_than_the_limit_waits_for_its_turn() {
 #[tokio::test]
 async fn closing_ends_connections_that_are_idle_and_frees_the_address() {
     let api = open().await;
-    let address = api.address();
+    let address = api.address().unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut first = [0; 12];
@@ -165,7 +199,7 @@ async fn closing_ends_connections_that_are_idle_and_frees_the_address() {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
     assert!(TcpStream::connect(address).await.is_err());
-    assert!(ApiServer::open(&Admin { address, ..anywhere() }, None).await.is_ok());
+    listening(&Admin { address, ..anywhere() }, None).await.close().await;
 }
 
 #[test]

@@ -154,7 +154,7 @@ mod tests {
                     client_ca = 'certs/ca.pem'\n";
         let path = folder.path().join("tidegate.toml");
         let loaded = load_text(text, Some(&path), &crate::config::Environment::default()).unwrap();
-        Certificates::load(&loaded.config.listeners).unwrap();
+        Certificates::load(&loaded.config).unwrap();
 
         let before = fs::read(out.join("ca.pem")).unwrap();
         let refused = run(&args(&out, false)).unwrap_err();

@@ -81,7 +81,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         }
         return Err(Failure::new(Exit::Refused, text));
     }
-    if let Err(faults) = Certificates::load(&loaded.config.listeners) {
+    if let Err(faults) = Certificates::load(&loaded.config) {
         if args.json {
             let faults = faults.iter().map(|fault| json!({ "message": fault.to_string() })).collect();
             return refused(faults, Vec::new());

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{ConfigArgs, Exit, Failure, chain};
-use crate::admin::{AdminClient, AdminClientError};
+use crate::admin::{AdminClient, AdminClientError, ApiClient};
 use crate::config::{self, Durability, Environment};
 
 /// Which gateway is asked.
@@ -27,6 +27,11 @@ impl GatewayArgs {
         environment: &Environment,
     ) -> Result<AdminClient, Failure> {
         Ok(AdminClient::connect(&self.data_dir(outer, environment)?)?)
+    }
+
+    /// The HTTP interface of the gateway, over its socket.
+    pub(super) fn api(&self, outer: &ConfigArgs, environment: &Environment) -> Result<ApiClient, Failure> {
+        Ok(ApiClient::connect(&self.data_dir(outer, environment)?)?)
     }
 
     /// The data directory that is named, else the one that `serve` would use.

@@ -1,7 +1,7 @@
 //! `tidegate setup-token`: asks a running gateway for a token with which an administrator can be made.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::gateway::GatewayArgs;
 use super::output::Output;
@@ -21,7 +21,7 @@ pub(super) fn run(
     outer: &ConfigArgs,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
-    let answer = args.gateway.connect(outer, environment)?.call("setup.token", json!({}))?;
+    let answer = args.gateway.api(outer, environment)?.post("/api/v1/setup-tokens", &Value::Null)?;
     let token = answer.get("setup_token").and_then(Value::as_str);
     let token = token.ok_or_else(|| Failure::new(Exit::Failed, "the gateway's answer holds no token"))?;
     Output::stdout().line(token)?;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::listeners::ListenerTls;
 use crate::api::{Digest, Role, is_name, is_scope};
 
 /// The administration listener.
@@ -21,6 +22,9 @@ pub struct Admin {
     pub hosts: Vec<String>,
     /// Whether nothing may be changed through it. Default: false.
     pub read_only: bool,
+    /// Its certificate, as a listener's. Default: none; then it speaks HTTP without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
     /// People who may sign in. Default: none; then a setup token makes the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<AdminUser>,
@@ -92,6 +96,7 @@ impl Default for Admin {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080),
             hosts: Vec::new(),
             read_only: false,
+            tls: None,
             users: Vec::new(),
             tokens: Vec::new(),
         }

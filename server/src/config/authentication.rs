@@ -365,6 +365,7 @@ impl AuthenticatorConfig {
             ca: self.ca.clone(),
             insecure_http: self.insecure_http.unwrap_or(false),
             timeout: self.timeout.unwrap_or(Period::secs(5)).as_duration(),
+            guard: None,
         }
     }
 

@@ -46,7 +46,7 @@ impl ListenerTls {
         [&self.certificate, &self.key].into_iter().chain(&self.client_ca).chain(&self.crl).chain(named)
     }
 
-    fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+    pub(super) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let named = self.sni.iter_mut().flat_map(|named| [&mut named.certificate, &mut named.key]);
         [&mut self.certificate, &mut self.key]
             .into_iter()
@@ -108,6 +108,51 @@ pub struct ListenerWebSocket {
 impl Default for ListenerWebSocket {
     fn default() -> Self {
         Self { path: "/mqtt".to_owned(), origins: Vec::new(), max_frame_size: ByteSize::mib(2) }
+    }
+}
+
+/// Which Client Identifiers clients may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientIdRule {
+    /// Any.
+    #[default]
+    Any,
+    /// The user name.
+    Username,
+    /// The user name, alone or followed by `:` and anything.
+    Prefix,
+}
+
+impl ClientIdRule {
+    /// As the broker knows it.
+    pub fn client_ids(self) -> broker::ClientIds {
+        match self {
+            Self::Any => broker::ClientIds::Any,
+            Self::Username => broker::ClientIds::Username,
+            Self::Prefix => broker::ClientIds::Prefix,
+        }
+    }
+}
+
+/// Who may take over a user's session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionTakeover {
+    /// That user.
+    #[default]
+    SameUser,
+    /// Whoever names its Client Identifier.
+    Anyone,
+}
+
+impl SessionTakeover {
+    /// As the broker knows it.
+    pub fn takeover(self) -> broker::Takeover {
+        match self {
+            Self::SameUser => broker::Takeover::SameUser,
+            Self::Anyone => broker::Takeover::Anyone,
+        }
     }
 }
 

@@ -43,7 +43,10 @@ pub use self::authentication::{
 pub use self::effective::{Change, Effective, Setting, changes};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub(crate) use self::layers::files;
-pub use self::listeners::{ClientCertificates, ListenerTls, ListenerWebSocket, NamedCertificate, TlsVersion};
+pub use self::listeners::{
+    ClientCertificates, ClientIdRule, ListenerTls, ListenerWebSocket, NamedCertificate, SessionTakeover,
+    TlsVersion,
+};
 pub(crate) use self::load::suggest;
 pub use self::load::{Inputs, Loaded, MissingSecrets, load, load_text};
 pub use self::model::{

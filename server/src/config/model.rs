@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::admin::Admin;
 use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
-use super::listeners::{ListenerTls, ListenerWebSocket};
+use super::listeners::{ClientIdRule, ListenerTls, ListenerWebSocket, SessionTakeover};
 use super::units::{ByteSize, Period};
 
 /// The whole configuration.
@@ -121,6 +121,12 @@ pub struct Listener {
     /// is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Vec<String>>,
+    /// Which Client Identifiers clients may have. Default: `any`.
+    #[serde(default)]
+    pub client_id: ClientIdRule,
+    /// Who may take over the session of a user: `same_user` or `anyone`. Default: `same_user`.
+    #[serde(default)]
+    pub session_takeover: SessionTakeover,
     /// Connections open at one time. Default 100,000, range 1 to 10,000,000.
     #[serde(default = "Listener::default_max_connections")]
     pub max_connections: u32,
@@ -143,6 +149,8 @@ impl Listener {
             websocket: None,
             allow_anonymous: true,
             authentication: None,
+            client_id: ClientIdRule::default(),
+            session_takeover: SessionTakeover::default(),
             max_connections: Self::default_max_connections(),
             limits: ListenerLimits::default(),
         }

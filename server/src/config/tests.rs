@@ -307,6 +307,20 @@ fn sections_to_come_are_refused_as_such() {
 }
 
 #[test]
+fn a_listener_says_whose_client_identifiers_and_sessions_are() {
+    let listener = |keys: &str| format!("[[listeners]]\nname='a'\naddress='127.0.0.1:1'\n{keys}");
+    let config = accepted(&listener(""), &none());
+    let found = &config.listeners[0];
+    assert_eq!((found.client_id, found.session_takeover), (ClientIdRule::Any, SessionTakeover::SameUser));
+    let config = accepted(&listener("client_id='username'\nsession_takeover='anyone'\n"), &none());
+    let found = &config.listeners[0];
+    assert_eq!((found.client_id, found.session_takeover), (ClientIdRule::Username, SessionTakeover::Anyone));
+    for keys in ["client_id='Username'", "client_id=true", "session_takeover='nobody'"] {
+        refused(&listener(keys), &none());
+    }
+}
+
+#[test]
 fn access_rules_are_read_where_they_stand() {
     let config = accepted("[acl]\nrules = ['allow all all \"#\"']\nfile = 'acl.txt'\n", &none());
     assert_eq!(config.acl.file.as_deref(), Some(Path::new("/etc/tidegate/acl.txt")));
@@ -618,6 +632,10 @@ fn what_is_hardly_meant_is_a_warning() {
     assert_eq!(local, Vec::<String>::new());
     let shut = warnings("[[listeners]]\nname='a'\naddress='127.0.0.1:1'\n");
     assert!(shut[0].contains("lets nobody in"), "{shut:?}");
+    let nameless =
+        "[[listeners]]\nname='a'\naddress='127.0.0.1:1'\nallow_anonymous=true\nclient_id='prefix'\n";
+    let shut = warnings(nameless);
+    assert!(shut[0].contains("lets nobody in: client_id holds"), "{shut:?}");
 }
 
 #[test]

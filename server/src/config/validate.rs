@@ -8,7 +8,7 @@ use actions::Connectors;
 use actions::config::{AuthKind, ConnectorConfig};
 
 use super::authentication::AuthenticatorConfig;
-use super::listeners;
+use super::listeners::{self, ClientIdRule};
 use super::model::{AclConfig, Config, Limits, Listener, ListenerKind, ListenerLimits, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
@@ -224,7 +224,11 @@ impl Check {
                 "listener \"{name}\" has clients show their passwords to everybody on the way to {place}: it has no TLS"
             )));
         }
-        if !listener.allow_anonymous && methods.is_empty() {
+        if listener.client_id != ClientIdRule::Any && methods.is_empty() {
+            self.findings.push(Finding::Warning(format!(
+                "listener \"{name}\" lets nobody in: client_id holds Client Identifiers to user names, and no authentication proves one"
+            )));
+        } else if !listener.allow_anonymous && methods.is_empty() {
             self.findings.push(Finding::Warning(format!(
                 "listener \"{name}\" lets nobody in: allow_anonymous is false, and it has no authentication"
             )));
@@ -417,9 +421,9 @@ impl Check {
         for (key, fault) in config.admin.faults() {
             self.error(Path::keys(&["admin", key]), fault, None);
         }
-        if config.admin.enabled && !address.ip().is_loopback() {
+        if config.admin.enabled && config.admin.tls.is_none() && !address.ip().is_loopback() {
             self.findings.push(Finding::Warning(format!(
-                "the administration interface is to be reached from elsewhere at {address}, and shows passwords and tokens to everybody on the way: it has no TLS"
+                "the administration interface is to be reached from elsewhere at {address}, and shows passwords and tokens to everybody on the way: it has no [admin.tls]"
             )));
         }
     }

@@ -373,7 +373,9 @@ rules_dir = 'rules'
 name = 'tcp'
 address = '127.0.0.1:1885'
 allow_anonymous = true
-authentication = []
+client_id = 'prefix'
+session_takeover = 'anyone'
+authentication = ['other']
 max_connections = 5
 limits = { max_connect_rate = 4, max_publish_rate = 5, max_packet_size = '2KiB', max_publish_bytes_rate = 7 }
 [[listeners]]
@@ -382,14 +384,21 @@ kind = 'tls'
 address = '127.0.0.1:8884'
 tls = { certificate = 'b.pem', key = 'b.key', client_certificates = 'optional', client_ca = 'ca.pem', min_version = '1.3' }
 allow_anonymous = true
+client_id = 'prefix'
+session_takeover = 'anyone'
 max_connections = 6
+authentication = ['file']
 limits.max_connect_rate = 4
 [[listeners]]
 name = 'new'
 address = '127.0.0.1:1886'
+authentication = ['file']
 [authentication.file]
 type = 'password_file'
 file = 'others'
+[authentication.other]
+type = 'password_file'
+file = 'more'
 [acl]
 rules = ['allow all all \"a\"']
 [limits]

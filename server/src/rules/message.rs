@@ -209,6 +209,7 @@ impl KeptMessage {
             received_at_ms: self.received_at_ms,
             expires_after_ms: None,
             publisher: self.publisher.as_ref().map(|publisher| &*publisher.client_id),
+            author: &[],
         }
     }
 

@@ -10,6 +10,7 @@
 //! - `outboxes.rs`: the life of outboxes through starts and changes of the rules;
 //! - `render.rs`: an action's templates for one message;
 //! - `explain.rs`: why a rule does what it does with a message;
+//! - `explain_json.rs`: the same for programs;
 //! - `parameters.rs`: what an action would send, parameter by parameter;
 //! - `sample.rs`: a message that nobody sent;
 //! - `message.rs`: a message as rules and error documents see it;
@@ -27,6 +28,7 @@ mod difference;
 mod error;
 mod error_action;
 mod explain;
+mod explain_json;
 mod file;
 mod groups;
 mod message;
@@ -48,11 +50,11 @@ pub use difference::RuleDifference;
 pub use error::RuleFileError;
 pub use error_action::Publisher;
 pub(crate) use explain::{ActionExplanation, HIDDEN, RuleExplanation, is_secret_name};
+pub(crate) use explain_json::explanation_line;
 pub(crate) use file::files_in;
 pub use file::{ERROR_ACTION, LoadedRule, RuleSet, load_rules};
 pub(crate) use parameters::parameters;
 pub use pipeline::{PipelineError, PipelineSettings, RulePipeline};
-pub(crate) use render::Parameter;
 pub use rulebook::{
     BookError, Changed, DEFINITION_BYTES_MAX, Expected, MemberChange, Owner, Prune, RuleBook, RuleChange,
     RuleDelta, RuleEntry, STORED_RULES_MAX, Suspension, VERSION_BYTES_MAX, VERSIONS_MAX, Version,

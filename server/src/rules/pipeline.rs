@@ -318,6 +318,18 @@ impl RulePipeline {
         Ok(())
     }
 
+    /// The rules of the last change, those that aren't enabled among them.
+    #[must_use]
+    pub fn loaded(&self) -> Vec<Arc<LoadedRule>> {
+        self.shared.registry.lock().loaded.clone()
+    }
+
+    /// The counters of a rule, if it runs.
+    #[must_use]
+    pub fn stats_of(&self, name: &str) -> Option<RuleStats> {
+        self.shared.rule(name).map(|rule| rule.stats())
+    }
+
     /// Outboxes that hold something and belong to no action of the rules, with how many requests they hold.
     #[must_use]
     pub fn orphans(&self) -> Vec<(String, u64)> {

@@ -1,4 +1,4 @@
-//! The certificates of listeners: read, judged whole, and read again when their files change.
+//! The certificates of listeners and of the administration interface: read, judged whole, and read again when their files change.
 //!
 //! Files are looked at every few seconds, through symbolic links, so that a certificate manager needs to tell nobody. A
 //! change is taken when it has stayed the same from one look to the next, so that a key isn't read without its
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use self::setup::{Made, make};
-use crate::config::{Listener, ListenerKind, ListenerTls};
+use crate::config::{Config, ListenerKind, ListenerTls};
 use crate::stamp::Stamp;
 
 /// How often files are looked at for changes.
@@ -32,10 +32,10 @@ const DAY_S: i64 = 24 * 3600;
 
 /// Why a listener's certificates can't be used. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("listener \"{listener}\": {key} \"{}\": {problem}", path.display())]
+#[error("{place}: {key} \"{}\": {problem}", path.display())]
 pub struct TlsError {
-    /// The listener.
-    pub listener: String,
+    /// Whose certificates: a listener, or `[admin]`.
+    pub place: String,
     /// The key of the configuration that names the file.
     pub key: &'static str,
     /// The file.
@@ -44,13 +44,21 @@ pub struct TlsError {
     pub problem: String,
 }
 
-/// The certificates of all listeners.
+/// The certificates of all listeners, and of the administration interface.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    listeners: Mutex<BTreeMap<String, Arc<Watched>>>,
+    /// By place, as errors name it.
+    places: Mutex<BTreeMap<String, Arc<Watched>>>,
 }
 
-/// The certificates of one listener.
+/// Whose certificates: the place of the administration interface.
+const ADMIN: &str = "[admin]";
+
+fn place_of(listener: &str) -> String {
+    format!("listener \"{listener}\"")
+}
+
+/// The certificates of one place.
 #[derive(Debug)]
 struct Watched {
     kind: ListenerKind,
@@ -59,13 +67,13 @@ struct Watched {
     seen: Mutex<Seen>,
 }
 
-/// Certificates that were read and found good, for listeners that there are to be.
+/// Certificates that were read and found good, for places that there are to be.
 #[derive(Debug)]
 pub struct Prepared {
-    listeners: BTreeMap<String, Fresh>,
+    places: BTreeMap<String, Fresh>,
 }
 
-/// The same of one listener.
+/// The same of one place.
 #[derive(Debug)]
 struct Fresh {
     watched: Arc<Watched>,
@@ -77,7 +85,7 @@ struct Fresh {
 impl Prepared {
     /// What a listener that isn't open yet is to show and trust.
     pub fn setup(&self, listener: &str) -> Option<TlsSetup> {
-        self.listeners.get(listener).map(|fresh| fresh.watched.setup.clone())
+        self.places.get(&place_of(listener)).map(|fresh| fresh.watched.setup.clone())
     }
 }
 
@@ -99,68 +107,78 @@ fn stamps(config: &ListenerTls) -> Vec<Stamp> {
 }
 
 impl Certificates {
-    /// Reads and judges the certificates of every listener that has some.
+    /// Reads and judges the certificates of every place that has some.
     ///
     /// # Errors
     /// Every fault.
-    pub fn load(listeners: &[Listener]) -> Result<Self, Vec<TlsError>> {
+    pub fn load(config: &Config) -> Result<Self, Vec<TlsError>> {
         let certificates = Self::default();
-        certificates.apply(certificates.prepare(listeners)?);
+        certificates.apply(certificates.prepare(config)?);
         Ok(certificates)
     }
 
-    /// Reads and judges the certificates of every listener that has some, without any effect yet.
+    /// Reads and judges the certificates of every place that has some, without any effect yet.
     ///
     /// # Errors
     /// Every fault.
-    pub fn prepare(&self, listeners: &[Listener]) -> Result<Prepared, Vec<TlsError>> {
-        let mut prepared = BTreeMap::new();
+    pub fn prepare(&self, config: &Config) -> Result<Prepared, Vec<TlsError>> {
+        let of_listeners = config
+            .listeners
+            .iter()
+            .filter_map(|listener| Some((place_of(&listener.name), listener.kind, listener.tls.as_ref()?)));
+        // What is spoken inside is HTTP there, as it is for WebSocket.
+        let admin = config.admin.tls.as_ref().map(|tls| (ADMIN.to_owned(), ListenerKind::Wss, tls));
+        let mut places = BTreeMap::new();
         let mut faults = Vec::new();
-        for listener in listeners {
-            let Some(config) = &listener.tls else { continue };
+        for (place, kind, config) in of_listeners.chain(admin) {
             let files = stamps(config);
-            let open = self.listeners.lock().get(&listener.name).cloned();
-            if let Some(open) = open.as_ref().filter(|open| open.uses(listener.kind, config, &files)) {
+            let open = self.places.lock().get(&place).cloned();
+            if let Some(open) = open.as_ref().filter(|open| open.uses(kind, config, &files)) {
                 let fresh = Fresh { watched: Arc::clone(open), replaces: None };
-                prepared.insert(listener.name.clone(), fresh);
+                places.insert(place, fresh);
                 continue;
             }
-            match make(&listener.name, listener.kind, config, now_s()) {
+            match make(&place, kind, config, now_s()) {
                 Ok(Made { config: made, expires_at_s }) => {
                     let replaces = open.is_some().then(|| (Arc::clone(&made), expires_at_s));
                     let setup = open.map(|open| open.setup.clone());
                     let seen = Seen { used: files.clone(), judged: files.clone(), last: files, warnings: 0 };
                     let watched = Arc::new(Watched {
-                        kind: listener.kind,
+                        kind,
                         config: config.clone(),
                         setup: setup.unwrap_or_else(|| TlsSetup::new(made, Some(expires_at_s))),
                         seen: Mutex::new(seen),
                     });
-                    prepared.insert(listener.name.clone(), Fresh { watched, replaces });
+                    places.insert(place, Fresh { watched, replaces });
                 }
                 Err(fault) => faults.push(fault),
             }
         }
-        if faults.is_empty() { Ok(Prepared { listeners: prepared }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Prepared { places }) } else { Err(faults) }
     }
 
     /// Puts what was prepared in place of what is there. Connections that are open notice nothing.
     pub fn apply(&self, prepared: Prepared) {
-        let mut listeners = BTreeMap::new();
-        for (name, Fresh { watched, replaces }) in prepared.listeners {
+        let mut places = BTreeMap::new();
+        for (place, Fresh { watched, replaces }) in prepared.places {
             if let Some((config, expires_at_s)) = replaces {
                 watched.setup.replace(config, Some(expires_at_s));
-                told(&name, expires_at_s);
+                told(&place, expires_at_s);
             }
-            watched.warn_of_end(&name, now_s());
-            listeners.insert(name, watched);
+            watched.warn_of_end(&place, now_s());
+            places.insert(place, watched);
         }
-        *self.listeners.lock() = listeners;
+        *self.places.lock() = places;
     }
 
     /// What a listener shows and trusts.
     pub fn setup(&self, listener: &str) -> Option<TlsSetup> {
-        self.listeners.lock().get(listener).map(|watched| watched.setup.clone())
+        self.places.lock().get(&place_of(listener)).map(|watched| watched.setup.clone())
+    }
+
+    /// What the administration interface shows and trusts.
+    pub fn admin(&self) -> Option<TlsSetup> {
+        self.places.lock().get(ADMIN).map(|watched| watched.setup.clone())
     }
 
     /// Looks at the files from time to time, for as long as the certificates are kept.
@@ -183,8 +201,8 @@ impl Certificates {
 
     /// Looks once: takes what has changed and stayed so since the last look.
     fn look(&self) {
-        let listeners = self.listeners.lock().clone();
-        for (name, watched) in &listeners {
+        let places = self.places.lock().clone();
+        for (place, watched) in &places {
             let now = stamps(&watched.config);
             let is_settled = {
                 let mut seen = watched.seen.lock();
@@ -193,9 +211,9 @@ impl Certificates {
                 is_settled
             };
             if is_settled {
-                watched.take(name, now);
+                watched.take(place, now);
             }
-            watched.warn_of_end(name, now_s());
+            watched.warn_of_end(place, now_s());
         }
     }
 }
@@ -206,38 +224,38 @@ impl Watched {
         self.kind == kind && self.config == *config && self.seen.lock().used == files
     }
 
-    fn take(&self, name: &str, stamps: Vec<Stamp>) {
+    fn take(&self, place: &str, stamps: Vec<Stamp>) {
         self.seen.lock().judged.clone_from(&stamps);
-        match make(name, self.kind, &self.config, now_s()) {
+        match make(place, self.kind, &self.config, now_s()) {
             Ok(Made { config, expires_at_s }) => {
                 self.setup.replace(config, Some(expires_at_s));
                 let mut seen = self.seen.lock();
                 seen.used = stamps;
                 seen.warnings = 0;
                 drop(seen);
-                told(name, expires_at_s);
+                told(place, expires_at_s);
             }
             Err(fault) => error!(%fault, "certificates are refused; those that were there stay"),
         }
     }
 
-    fn warn_of_end(&self, listener: &str, now_s: i64) {
+    fn warn_of_end(&self, place: &str, now_s: i64) {
         let Some(left_s) = self.setup.expires_at_s().map(|end| end - now_s) else { return };
         let due = due_warnings(left_s);
         let mut seen = self.seen.lock();
         if due > seen.warnings {
             seen.warnings = due;
             if left_s <= 0 {
-                error!(listener, "the listener's certificate has expired: clients refuse it");
+                error!(place, "the certificate has expired: clients refuse it");
             } else {
-                warn!(listener, days_left = left_s / DAY_S, "the listener's certificate expires soon");
+                warn!(place, days_left = left_s / DAY_S, "the certificate expires soon");
             }
         }
     }
 }
 
-fn told(listener: &str, expires_at_s: i64) {
-    info!(listener, expires_in_days = (expires_at_s - now_s()) / DAY_S, "certificates reloaded");
+fn told(place: &str, expires_at_s: i64) {
+    info!(place, expires_in_days = (expires_at_s - now_s()) / DAY_S, "certificates reloaded");
 }
 
 /// How many warnings are due for a certificate with this much time left.

@@ -1,4 +1,4 @@
-//! From the files of one listener to what rustls takes.
+//! From the files of one place to what rustls takes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,21 +24,21 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const FROM_1_2: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 const FROM_1_3: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// What was made of a listener's files.
+/// What was made of a place's files.
 pub(super) struct Made {
     pub(super) config: Arc<ServerConfig>,
     /// When the first of its own certificates expires, in seconds since the epoch.
     pub(super) expires_at_s: i64,
 }
 
-/// Reads the files and makes what a listener shows and trusts.
+/// Reads the files and makes what a place shows and trusts.
 pub(super) fn make(
-    listener: &str,
+    place: &str,
     kind: ListenerKind,
     config: &ListenerTls,
     now_s: i64,
 ) -> Result<Made, TlsError> {
-    let maker = Maker { listener, now_s, provider: Arc::new(ring::default_provider()) };
+    let maker = Maker { place, now_s, provider: Arc::new(ring::default_provider()) };
     let (default, mut expires_at_s) =
         maker.identity(("tls.certificate", &config.certificate), ("tls.key", &config.key))?;
     let mut names = HashMap::new();
@@ -80,7 +80,7 @@ pub(super) fn make(
 }
 
 struct Maker<'l> {
-    listener: &'l str,
+    place: &'l str,
     now_s: i64,
     provider: Arc<CryptoProvider>,
 }
@@ -89,7 +89,7 @@ type Keyed<'p> = (&'static str, &'p Path);
 
 impl Maker<'_> {
     fn fault(&self, key: &'static str, path: &Path, problem: impl Into<String>) -> TlsError {
-        TlsError { listener: self.listener.to_owned(), key, path: path.to_owned(), problem: problem.into() }
+        TlsError { place: self.place.to_owned(), key, path: path.to_owned(), problem: problem.into() }
     }
 
     fn read(&self, (key, path): Keyed<'_>) -> Result<Vec<u8>, TlsError> {
@@ -135,7 +135,7 @@ impl Maker<'_> {
         if validity.not_before_s > self.now_s {
             // No reason to refuse: machines without a battery for their clock wake up in the past.
             tracing::warn!(
-                listener = self.listener,
+                place = self.place,
                 path = %certificate.1.display(),
                 "the certificate isn't valid yet, if this machine's clock is right"
             );

@@ -7,7 +7,7 @@ use rcgen::{
 };
 
 use super::*;
-use crate::config::{ClientCertificates, NamedCertificate, TlsVersion};
+use crate::config::{ClientCertificates, Listener, NamedCertificate, TlsVersion};
 
 fn write_identity(folder: &Path, name: &str, change: impl FnOnce(&mut CertificateParams)) {
     let key = KeyPair::generate().unwrap();
@@ -30,13 +30,14 @@ fn tls(folder: &Path) -> ListenerTls {
     }
 }
 
-fn listener(tls: ListenerTls) -> Listener {
-    Listener { kind: ListenerKind::Tls, tls: Some(tls), ..Listener::local_default() }
+fn listener(tls: ListenerTls) -> Config {
+    let listener = Listener { kind: ListenerKind::Tls, tls: Some(tls), ..Listener::local_default() };
+    Config { listeners: vec![listener], ..Config::default() }
 }
 
 #[track_caller]
 fn refused(config: ListenerTls) -> String {
-    let faults = Certificates::load(&[listener(config)]).expect_err("faults");
+    let faults = Certificates::load(&listener(config)).expect_err("faults");
     assert_eq!(faults.len(), 1, "{faults:?}");
     faults[0].to_string()
 }
@@ -47,7 +48,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
     let folder = folder.path();
     write_identity(folder, "a", |_| {});
     write_identity(folder, "b", |_| {});
-    Certificates::load(&[listener(tls(folder))]).unwrap();
+    Certificates::load(&listener(tls(folder))).unwrap();
 
     let missing = refused(ListenerTls { certificate: folder.join("no.pem"), ..tls(folder) });
     assert!(
@@ -97,7 +98,7 @@ fn a_certificate_that_has_expired_is_refused_and_one_to_come_is_not() {
     let expired = refused(tls(folder));
     assert!(expired.contains("a.pem\": it has expired"), "{expired}");
     write_identity(folder, "a", |params| params.not_before = date_time_ymd(2190, 1, 1));
-    Certificates::load(&[listener(tls(folder))]).unwrap();
+    Certificates::load(&listener(tls(folder))).unwrap();
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn the_first_certificate_to_expire_counts() {
     write_identity(folder, "b", |params| params.not_after = date_time_ymd(2099, 1, 1));
     let sni =
         NamedCertificate { name: "b".into(), certificate: folder.join("b.pem"), key: folder.join("b.key") };
-    let loaded = Certificates::load(&[listener(ListenerTls { sni: vec![sni], ..tls(folder) })]).unwrap();
+    let loaded = Certificates::load(&listener(ListenerTls { sni: vec![sni], ..tls(folder) })).unwrap();
     assert_eq!(loaded.setup("tcp").unwrap().expires_at_s(), Some(4_070_908_800));
     assert!(loaded.setup("other").is_none());
 }
@@ -135,7 +136,7 @@ fn files_that_changed_are_taken_when_they_have_settled_and_refused_when_they_do_
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write_identity(folder, "a", |params| params.not_after = date_time_ymd(2100, 1, 1));
-    let certificates = Certificates::load(&[listener(tls(folder))]).unwrap();
+    let certificates = Certificates::load(&listener(tls(folder))).unwrap();
     let end = || certificates.setup("tcp").unwrap().expires_at_s();
     let first = end();
     certificates.look();
@@ -162,7 +163,7 @@ fn files_that_changed_are_taken_when_they_have_settled_and_refused_when_they_do_
     certificates.look();
     assert_eq!(end(), Some(4_133_980_800));
     write_identity(folder, "a", |params| params.not_after = date_time_ymd(2102, 1, 1));
-    certificates.apply(certificates.prepare(&[listener(tls(folder))]).unwrap());
+    certificates.apply(certificates.prepare(&listener(tls(folder))).unwrap());
     assert_eq!(end(), Some(4_165_516_800));
 }
 
@@ -176,7 +177,7 @@ fn a_symbolic_link_that_is_turned_is_noticed() {
     }
     let link = folder.join("current");
     std::os::unix::fs::symlink("one", &link).unwrap();
-    let certificates = Certificates::load(&[listener(tls(&link))]).unwrap();
+    let certificates = Certificates::load(&listener(tls(&link))).unwrap();
     std::os::unix::fs::symlink("two", folder.join("next")).unwrap();
     fs::rename(folder.join("next"), &link).unwrap();
     certificates.look();
@@ -209,7 +210,7 @@ fn lists_of_revocations_are_read() {
         crl: vec![folder.join("ca.crl")],
         ..tls(folder)
     };
-    Certificates::load(&[listener(config)]).unwrap();
+    Certificates::load(&listener(config)).unwrap();
 }
 
 #[test]
@@ -218,26 +219,27 @@ fn a_reload_reads_what_has_changed_and_nothing_else() {
     let folder = folder.path();
     write_identity(folder, "a", |params| params.not_after = date_time_ymd(2100, 1, 1));
     write_identity(folder, "b", |params| params.not_after = date_time_ymd(2101, 1, 1));
-    let certificates = Certificates::load(&[listener(tls(folder))]).unwrap();
+    let certificates = Certificates::load(&listener(tls(folder))).unwrap();
     let setup = certificates.setup("tcp").unwrap();
     // Other files: what is shown changes when it is applied, and not before.
     let other = ListenerTls { certificate: folder.join("b.pem"), key: folder.join("b.key"), ..tls(folder) };
-    let prepared = certificates.prepare(&[listener(other.clone())]).unwrap();
+    let prepared = certificates.prepare(&listener(other.clone())).unwrap();
     assert_eq!(setup.expires_at_s(), Some(4_102_444_800));
     certificates.apply(prepared);
     assert_eq!(setup.expires_at_s(), Some(4_133_980_800));
     // The same files again aren't judged again, though by now they might be refused.
-    let kept = Arc::clone(&certificates.listeners.lock()["tcp"]);
-    certificates.apply(certificates.prepare(&[listener(other.clone())]).unwrap());
-    assert!(Arc::ptr_eq(&kept, &certificates.listeners.lock()["tcp"]));
+    let kept = Arc::clone(&certificates.places.lock()[&place_of("tcp")]);
+    certificates.apply(certificates.prepare(&listener(other.clone())).unwrap());
+    assert!(Arc::ptr_eq(&kept, &certificates.places.lock()[&place_of("tcp")]));
     // What is broken is refused, and stays so though nothing changes.
     fs::write(folder.join("b.key"), "no key").unwrap();
     for _ in 0..2 {
-        assert_eq!(certificates.prepare(&[listener(other.clone())]).unwrap_err().len(), 1);
+        assert_eq!(certificates.prepare(&listener(other.clone())).unwrap_err().len(), 1);
     }
     // A listener that comes, and one that goes.
-    let new = Listener { name: "new".to_owned(), ..listener(tls(folder)) };
-    let prepared = certificates.prepare(&[new]).unwrap();
+    let mut new = listener(tls(folder));
+    new.listeners[0].name = "new".to_owned();
+    let prepared = certificates.prepare(&new).unwrap();
     assert!(prepared.setup("new").is_some() && prepared.setup("tcp").is_none());
     certificates.apply(prepared);
     assert!(certificates.setup("new").is_some() && certificates.setup("tcp").is_none());

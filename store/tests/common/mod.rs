@@ -142,6 +142,7 @@ pub(crate) struct Model {
 pub(crate) struct ModelSession {
     pub(crate) expiry_interval_s: u32,
     pub(crate) detached_at_ms: Option<i64>,
+    pub(crate) owner: String,
     pub(crate) will: Option<u64>,
     pub(crate) subscriptions: BTreeMap<String, (u8, u32)>,
     pub(crate) received: BTreeSet<u16>,
@@ -157,6 +158,7 @@ impl Model {
             let session = ModelSession {
                 expiry_interval_s: found.expiry_interval_s,
                 detached_at_ms: found.detached_at_ms,
+                owner: found.owner,
                 will: found.will.map(|will| will.message.id.sequence),
                 subscriptions: found
                     .subscriptions
@@ -205,6 +207,27 @@ impl Model {
         model.queues.values_mut().for_each(BTreeMap::clear);
         model
     }
+}
+
+/// Leaves no room on a disk for another byte.
+pub(crate) fn fill(disk: &FaultDisk) {
+    use store::Disk as _;
+    disk.set_capacity(u64::MAX);
+    disk.set_capacity(u64::MAX - disk.free_bytes().unwrap());
+    assert_eq!(disk.free_bytes().unwrap(), 0);
+}
+
+/// The files of a kind, in order.
+pub(crate) fn names(disk: &FaultDisk, extension: &str) -> Vec<String> {
+    use store::Disk as _;
+    let mut names = disk.names().unwrap();
+    names.retain(|name| name.ends_with(extension));
+    names.sort_unstable();
+    names
+}
+
+pub(crate) fn is_full(store: &DurableStore) -> bool {
+    matches!(store.health(), Health::Full { .. })
 }
 
 pub(crate) fn is_sound(store: &DurableStore) -> bool {

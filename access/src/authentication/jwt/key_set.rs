@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(5);
 
 /// Where keys come from and how long they serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct KeySetSettings {
     /// Where the set is.
     pub endpoint: EndpointSettings,

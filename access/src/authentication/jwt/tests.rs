@@ -381,6 +381,7 @@ fn set_at(url: &str) -> Jwt {
             ca: None,
             insecure_http: false,
             timeout: Duration::from_secs(5),
+            guard: None,
         },
         refresh_after: Duration::from_secs(3600),
         max_age: Duration::from_secs(24 * 3600),

@@ -44,6 +44,7 @@ fn keep(store: &DurableStore, outbox: &str, number: u64, body: &[u8]) -> LetterN
         received_at_ms: 500,
         expires_after_ms: Some(9),
         publisher: Some("p"),
+        author: &[],
     };
     let queued = Record::Queued { queue: key(outbox), id: Some(id), body };
     let mut positions = Vec::new();

@@ -67,7 +67,9 @@ impl TlsSetup {
         self.0.read().expires_at_s
     }
 
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    /// The settings as they are now.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.0.read().config)
     }
 }

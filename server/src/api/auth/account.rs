@@ -8,9 +8,11 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, SET_COOKIE};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::super::Api;
+use super::super::audit::Change;
 use super::super::extract::{Json, Path};
 use super::super::problem::{Kind, Problem};
 use super::super::serve::Peer;
@@ -54,7 +56,7 @@ pub(in super::super) struct SignedIn {
 /// Who asks.
 #[derive(Serialize, ToSchema)]
 pub(in super::super) struct WhoAmI {
-    /// Name of the user, or `token` and the token's name.
+    /// Name of the user, or `token` and the token's name, or `uid:` and a number: the gateway's owner.
     name: String,
     role: Role,
     /// What the token is held to; null: whatever the role may.
@@ -124,7 +126,7 @@ pub(in super::super) struct Tokens {
 pub(in super::super) async fn set_up(
     State(api): State<Arc<Api>>,
     Json(body): Json<SetUp>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
     let wrong = || Problem::new(Kind::Unauthenticated, "the setup token is wrong, used up or too old");
     if api.is_read_only {
         return Err(Problem::read_only());
@@ -144,7 +146,27 @@ pub(in super::super) async fn set_up(
     let name = body.name.clone();
     api.blocking(move |api| api.auth.directory.create_user(&body.name, Role::Admin, hash, now_ms())).await?;
     tracing::info!(name, "an administrator was made with a setup token");
-    Ok(StatusCode::NO_CONTENT)
+    let change = Change::of(name).by("setup token").after(json!({ "role": Role::Admin }));
+    Ok((change, StatusCode::NO_CONTENT))
+}
+
+/// A setup token that was made.
+#[derive(Serialize, ToSchema)]
+pub(in super::super) struct NewSetupToken {
+    /// It makes one administrator, within an hour.
+    setup_token: String,
+}
+
+/// Makes a setup token, with which an administrator can be made; the one before is void.
+#[utoipa::path(post, path = "/api/v1/setup-tokens", operation_id = "makeSetupToken", tag = "account",
+    responses((status = 201, description = "The token, this once", body = NewSetupToken)))]
+pub(in super::super) async fn make_setup_token(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<(StatusCode, Change, Json<NewSetupToken>), Problem> {
+    caller.must_be_unscoped()?;
+    let setup_token = api.blocking(|api| api.auth.make_setup_token().map_err(ChangeError::from)).await?;
+    Ok((StatusCode::CREATED, Change::of("setup token"), Json(NewSetupToken { setup_token })))
 }
 
 /// Begins a session: sets a cookie.
@@ -152,7 +174,7 @@ pub(in super::super) async fn set_up(
     responses((status = 200, description = "The session began", body = SignedIn)))]
 pub(in super::super) async fn sign_in(
     State(api): State<Arc<Api>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     Json(body): Json<SignIn>,
 ) -> Result<Response, Problem> {
     if body.name.len() > NAME_BYTES_MAX || body.password.len() > *PASSWORD_BYTES.end() {
@@ -162,9 +184,10 @@ pub(in super::super) async fn sign_in(
     let begun = api.auth.sessions.begin(&body.name, user.stamp);
     let (secret, csrf_token) =
         begun.ok_or_else(|| Problem::new(Kind::Internal, "the system gives no random numbers"))?;
-    let cookie =
-        format!("{COOKIE_NAME}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}", AGE_MAX.as_secs());
-    let mut response = Json(SignedIn { name: body.name, role: user.role, csrf_token }).into_response();
+    let cookie = cookie(&api, &secret, AGE_MAX.as_secs());
+    let change = Change::of(body.name.clone()).by(&body.name);
+    let mut response =
+        (change, Json(SignedIn { name: body.name, role: user.role, csrf_token })).into_response();
     set_cookie(&mut response, &cookie);
     Ok(response)
 }
@@ -180,8 +203,14 @@ pub(in super::super) async fn sign_out(
         api.auth.sessions.end(digest);
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    set_cookie(&mut response, &format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"));
+    set_cookie(&mut response, &cookie(&api, "", 0));
     response
+}
+
+/// The session's cookie, for no script and no other site to see. With TLS it is sent over nothing else.
+fn cookie(api: &Api, secret: &str, age_s: u64) -> String {
+    let secure = if api.has_tls { "; Secure" } else { "" };
+    format!("{COOKIE_NAME}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age_s}{secure}")
 }
 
 fn set_cookie(response: &mut Response, cookie: &str) {
@@ -196,7 +225,7 @@ fn set_cookie(response: &mut Response, cookie: &str) {
 pub(in super::super) async fn who_am_i(Extension(caller): Extension<Caller>) -> Json<WhoAmI> {
     let csrf_token = match caller.by {
         By::Session(_, csrf) => Some(csrf),
-        By::Token => None,
+        By::Token | By::Socket => None,
     };
     Json(WhoAmI { name: caller.name, role: caller.role, scopes: caller.scopes, csrf_token })
 }
@@ -215,13 +244,14 @@ pub(in super::super) async fn create_user(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Json(body): Json<NewUser>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
     caller.must_be_unscoped()?;
     check_name(&body.name)?;
     check_password(&body.password)?;
     let hash = api.auth.hash(&body.password).await?;
+    let change = Change::of(body.name.clone()).after(json!({ "role": body.role }));
     api.blocking(move |api| api.auth.directory.create_user(&body.name, body.role, hash, now_ms())).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((change, StatusCode::NO_CONTENT))
 }
 
 /// Gives a user another role or password; its sessions end.
@@ -233,7 +263,7 @@ pub(in super::super) async fn change_user(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     Json(body): Json<UserChange>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
     caller.must_be_unscoped()?;
     let hash = match &body.password {
         Some(password) => {
@@ -242,8 +272,12 @@ pub(in super::super) async fn change_user(
         }
         None => None,
     };
+    let role = api.auth.directory.user(&name).map(|user| user.role);
+    let change = Change::of(name.clone())
+        .before(json!({ "role": role }))
+        .after(json!({ "role": body.role.or(role), "is_password_new": hash.is_some() }));
     api.blocking(move |api| api.auth.directory.change_user(&name, body.role, hash)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((change, StatusCode::NO_CONTENT))
 }
 
 /// Deletes a user; its sessions end.
@@ -253,9 +287,11 @@ pub(in super::super) async fn change_user(
 pub(in super::super) async fn delete_user(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
+    let role = api.auth.directory.user(&name).map(|user| user.role);
+    let change = Change::of(name.clone()).before(json!({ "role": role }));
     api.blocking(move |api| api.auth.directory.delete_user(&name)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((change, StatusCode::NO_CONTENT))
 }
 
 /// Lists tokens, without their secrets.
@@ -272,7 +308,7 @@ pub(in super::super) async fn create_token(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Json(body): Json<TokenRequest>,
-) -> Result<(StatusCode, Json<NewSecret>), Problem> {
+) -> Result<(StatusCode, Change, Json<NewSecret>), Problem> {
     check_name(&body.name)?;
     if let Some(scope) = body.scopes.iter().flatten().find(|scope| !is_scope(scope)) {
         return Err(Problem::new(Kind::Invalid, format!("scopes: {scope:?} is no scope")));
@@ -280,6 +316,9 @@ pub(in super::super) async fn create_token(
     caller.may_grant(body.scopes.as_deref())?;
     let now_ms = now_ms();
     let name = body.name.clone();
+    let change = Change::of(name.clone()).after(json!({
+        "role": body.role, "scopes": body.scopes, "expires_in_s": body.expires_in_s,
+    }));
     let token = api
         .blocking(move |api| {
             let new = NewToken {
@@ -292,7 +331,7 @@ pub(in super::super) async fn create_token(
             api.auth.directory.create_token(new, now_ms)
         })
         .await?;
-    Ok((StatusCode::CREATED, Json(NewSecret { name, token })))
+    Ok((StatusCode::CREATED, change, Json(NewSecret { name, token })))
 }
 
 /// Deletes a token.
@@ -302,9 +341,11 @@ pub(in super::super) async fn create_token(
 pub(in super::super) async fn delete_token(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(Change, StatusCode), Problem> {
+    let before = api.auth.directory.tokens().into_iter().find(|token| token.is_called(&name));
+    let change = Change::of(name.clone()).before(json!(before));
     api.blocking(move |api| api.auth.directory.delete_token(&name)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((change, StatusCode::NO_CONTENT))
 }
 
 /// Whether the text may be the name of a user or a token.

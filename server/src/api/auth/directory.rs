@@ -155,6 +155,12 @@ pub(in super::super) struct Token {
     created_by: Option<String>,
 }
 
+impl Token {
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.name == name
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(in super::super) struct Directory {

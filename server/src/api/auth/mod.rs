@@ -4,6 +4,7 @@
 //!   `directory`, never in both under one name.
 //! - What proves somebody (a token, a session, the setup token) is 32 random bytes. Only its SHA-256 is kept, and it is
 //!   looked up by that, so how long a look-up takes says nothing of the secret. Passwords are kept as Argon2id.
+//! - Whoever comes by the administration socket owns the gateway, and needs no proof.
 //! - A cookie is sent by the browser whoever's page asks, so a change by a session needs the session's CSRF token in a header too.
 //! - An answer never depends on whether a user exists; whoever fails too often waits.
 
@@ -18,7 +19,6 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use access::authentication::{Hashing, HashingLimits, Lockout, LockoutLimits};
-use axum::response::{IntoResponse as _, Response};
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
 
 use super::problem::{Kind, Problem};
+use super::serve::Peer;
 use crate::config::Admin;
 use directory::Directory;
 pub(super) use directory::DirectoryError;
@@ -72,7 +73,7 @@ pub(super) struct Scope {
 
 /// The areas that scopes are about.
 pub(super) const AREAS: [&str; 7] =
-    ["clients", "dead_letters", "messages", "retained", "rules", "server", "users"];
+    ["audit", "clients", "dead_letters", "messages", "rules", "server", "users"];
 
 /// Whether the text names a scope: `clients:read`, `clients:write`.
 pub(crate) fn is_scope(text: &str) -> bool {
@@ -118,6 +119,8 @@ pub(super) enum By {
     Token,
     /// By the cookie of a session: its digest and its CSRF token.
     Session(Digest, String),
+    /// By the administration socket.
+    Socket,
 }
 
 impl Caller {
@@ -200,7 +203,11 @@ impl Auth {
     }
 
     /// Who asks; `None`: nobody says so.
-    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
+    pub(super) fn caller(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Option<Caller>, Problem> {
+        if let Some(peer @ Peer::Owner(_)) = peer {
+            let name = peer.to_string();
+            return Ok(Some(Caller { name, role: Role::Admin, scopes: None, by: By::Socket }));
+        }
         let unknown =
             || Problem::new(Kind::Unauthenticated, "the token or session isn't known, or its time is over");
         if let Some(authorization) = headers.get(AUTHORIZATION) {
@@ -231,9 +238,9 @@ impl Auth {
         &self,
         name: &str,
         password: &str,
-        address: IpAddr,
+        address: Option<IpAddr>,
     ) -> Result<directory::KnownUser, Problem> {
-        if let Some(wait) = self.lockout.wait(Some(address), Some(name)) {
+        if let Some(wait) = self.lockout.wait(address, Some(name)) {
             let seconds = wait.as_secs() + 1;
             let problem = Problem::new(Kind::LockedOut, "too many failures: try again later");
             return Err(problem.retry_after(seconds));
@@ -244,11 +251,11 @@ impl Auth {
         let is_right = is_right.map_err(|error| Problem::new(Kind::Unavailable, error.to_string()))?;
         match user.filter(|_| is_right) {
             Some(user) => {
-                self.lockout.succeeded(Some(address), Some(name));
+                self.lockout.succeeded(address, Some(name));
                 Ok(user)
             }
             None => {
-                self.lockout.failed(Some(address), Some(name));
+                self.lockout.failed(address, Some(name));
                 Err(Problem::new(Kind::Unauthenticated, "the name or the password is wrong"))
             }
         }
@@ -276,6 +283,6 @@ pub(super) fn now_ms() -> i64 {
 }
 
 /// The answer of a caller who has to prove who it is.
-pub(super) fn unauthenticated() -> Response {
-    Problem::new(Kind::Unauthenticated, "sign in, or send a token").into_response()
+pub(super) fn unauthenticated() -> Problem {
+    Problem::new(Kind::Unauthenticated, "sign in, or send a token")
 }

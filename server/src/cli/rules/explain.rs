@@ -1,6 +1,5 @@
 //! `tidegate rules explain`: one message, and why each rule does what it does with it. Nothing is sent.
 
-mod json;
 mod text;
 
 use std::path::PathBuf;
@@ -13,7 +12,7 @@ use crate::cli::output::{Output, notice};
 use crate::cli::{ConfigArgs, Exit, Failure, serve};
 use crate::config::{self, Environment, suggest};
 use crate::rules::cases::Shelf;
-use crate::rules::{LoadedRule, RuleExplanation};
+use crate::rules::{LoadedRule, RuleExplanation, explanation_line};
 use crate::server;
 
 #[derive(Debug, Args)]
@@ -54,7 +53,10 @@ pub(super) fn run(args: &ExplainArgs, environment: &Environment) -> Result<Exit,
     let print = |explanation: &RuleExplanation<'_>| {
         let out = Output::stdout();
         if args.json {
-            out.line(&json::line(explanation)?)
+            let line = explanation_line(explanation).map_err(|error| {
+                Failure::new(Exit::Failed, format!("the explanation can't be written: {error}"))
+            })?;
+            out.line(&line)
         } else {
             out.bytes(text::page(explanation).as_bytes())
         }

@@ -8,13 +8,12 @@ use rules_sql::{NamedStep, Outcome, Step, StepResult};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::cli::{Exit, Failure};
-use crate::rules::{ActionExplanation, Parameter, RuleExplanation};
+use super::explain::{ActionExplanation, RuleExplanation};
+use super::render::Parameter;
 
 /// Everything about one rule, as one line.
-pub(super) fn line(explanation: &RuleExplanation<'_>) -> Result<String, Failure> {
+pub(crate) fn explanation_line(explanation: &RuleExplanation<'_>) -> serde_json::Result<String> {
     serde_json::to_string(&RuleLine::of(explanation))
-        .map_err(|error| Failure::new(Exit::Failed, format!("the explanation can't be written: {error}")))
 }
 
 #[derive(Serialize)]

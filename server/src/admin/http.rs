@@ -1,0 +1,116 @@
+//! The other end, for HTTP: asks the interface of a gateway that runs (docs/api.md), over its socket.
+
+use std::io;
+use std::path::Path;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use super::client::{ANSWER_TIMEOUT, AdminClientError, open};
+use super::protocol::ANSWER_BYTES_MAX;
+
+/// A connection to the HTTP interface of a gateway that runs.
+#[derive(Debug)]
+pub struct ApiClient {
+    runtime: Runtime,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl ApiClient {
+    /// Connects to the gateway that has this data directory. It blocks, as all of this does.
+    ///
+    /// # Errors
+    /// [`AdminClientError::NoGateway`] when none runs, [`AdminClientError::Connect`] when it can't be asked.
+    pub fn connect(data_dir: &Path) -> Result<Self, AdminClientError> {
+        let stream = open(data_dir)?;
+        stream.set_nonblocking(true)?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let sender = runtime.block_on(async {
+            let stream = TokioIo::new(tokio::net::UnixStream::from_std(stream)?);
+            let (sender, connection) = handshake(stream).await.map_err(io::Error::other)?;
+            // It moves whenever a request is waited for; how it ends, the request says.
+            drop(tokio::spawn(connection));
+            Ok::<_, AdminClientError>(sender)
+        })?;
+        Ok(Self { runtime, sender })
+    }
+
+    /// Asks for something that is looked at: the answer's body.
+    ///
+    /// # Errors
+    /// [`AdminClientError`]; after any but `Refused` the connection is of no use.
+    pub fn get(&mut self, path: &str) -> Result<Value, AdminClientError> {
+        self.request(&Method::GET, path, None)
+    }
+
+    /// Asks for something to be done, with what it takes: the answer's body, null where there is none.
+    ///
+    /// # Errors
+    /// As [`ApiClient::get`].
+    pub fn post(&mut self, path: &str, body: &Value) -> Result<Value, AdminClientError> {
+        self.request(&Method::POST, path, Some(body))
+    }
+
+    /// Asks by any method.
+    ///
+    /// # Errors
+    /// As [`ApiClient::get`].
+    pub fn request(
+        &mut self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, AdminClientError> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+        let bytes = match body.filter(|body| !body.is_null()) {
+            Some(body) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                serde_json::to_vec(body).map_err(io::Error::from)?
+            }
+            None => Vec::new(),
+        };
+        let request = request.body(Full::from(bytes)).map_err(io::Error::other)?;
+        let answered = self.runtime.block_on(timeout(ANSWER_TIMEOUT, answer(&mut self.sender, request)));
+        let (status, body) = answered.map_err(|_| {
+            let seconds = ANSWER_TIMEOUT.as_secs();
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer came for {seconds} seconds"))
+        })??;
+        read_answer(status, &body)
+    }
+}
+
+async fn answer(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> io::Result<(StatusCode, Bytes)> {
+    sender.ready().await.map_err(io::Error::other)?;
+    let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+    let status = answer.status();
+    let body =
+        Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?;
+    Ok((status, body.to_bytes()))
+}
+
+fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, AdminClientError> {
+    let foreign = |problem: String| AdminClientError::Foreign { problem };
+    if status == StatusCode::NO_CONTENT {
+        return Ok(Value::Null);
+    }
+    let answer: Value = serde_json::from_slice(body)
+        .map_err(|error| foreign(format!("its answer of status {status} can't be read: {error}")))?;
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let text = |key| answer.get(key).and_then(Value::as_str).map(str::to_owned);
+    match text("code").zip(text("detail")) {
+        Some((code, message)) => Err(AdminClientError::Refused { code, message }),
+        None => Err(foreign(format!("its answer of status {status} is no problem of ours"))),
+    }
+}

@@ -1,0 +1,69 @@
+//! What handlers work on: the gateway as it runs.
+
+use std::sync::Arc;
+
+use broker::{BoundListener, Broker};
+use mqtt_protocol::ReasonCode;
+use parking_lot::RwLock;
+use store::DurableStore;
+
+use super::auth::now_ms;
+use super::problem::{Kind, Problem};
+use crate::admin::Services;
+use crate::rules::RulePipeline;
+
+/// The gateway that is administered.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(super) broker: Broker,
+    pub(super) rules: RulePipeline,
+    /// What a rule may use.
+    pub(super) rule_limits: rules_sql::Limits,
+    /// Dead letters; `None`: there is no store on disk to keep any.
+    pub(super) letters: Option<Arc<Services>>,
+    pub(super) started_at_ms: i64,
+    /// Those that are open, once they are.
+    pub(super) listeners: Arc<RwLock<Vec<BoundListener>>>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("started_at_ms", &self.started_at_ms).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway that starts now.
+    #[must_use]
+    pub fn new(
+        broker: Broker,
+        rules: RulePipeline,
+        rule_limits: rules_sql::Limits,
+        store: Option<&Arc<DurableStore>>,
+    ) -> Self {
+        let letters = store.map(|store| Arc::new(Services::new(store, Arc::new(rules.clone()))));
+        let started_at_ms = now_ms();
+        Self { broker, rules, rule_limits, letters, started_at_ms, listeners: Arc::default() }
+    }
+
+    /// The dead letters.
+    pub(super) fn letters(&self) -> Result<&Arc<Services>, Problem> {
+        let missing = || Problem::new(Kind::Conflict, "there are no dead letters without a store on disk");
+        self.letters.as_ref().ok_or_else(missing)
+    }
+}
+
+/// Why the broker doesn't do something.
+pub(super) fn refused(reason: ReasonCode) -> Problem {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the broker has no other reasons for the embedding program"
+    )]
+    let kind = match reason {
+        ReasonCode::NotAuthorized => Kind::Forbidden,
+        ReasonCode::PacketTooLarge => Kind::TooLarge,
+        ReasonCode::ImplementationSpecificError | ReasonCode::ServerUnavailable => Kind::Unavailable,
+        _ => Kind::Conflict,
+    };
+    Problem::new(kind, format!("the broker refuses: {}", reason.name()))
+}

@@ -1,0 +1,391 @@
+//! Rules: those that are there, and trying others out. Nothing here changes or sends anything.
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use axum::extract::State;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use mqtt_protocol::QoS;
+use rules_sql::{CompileError, Dialect, Evaluation, compile};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Api;
+use super::auth::now_ms;
+use super::extract::{Json, Path, Query};
+use super::gateway::Gateway;
+use super::messages::UserProperty;
+use super::paging::{cursor, limit, place};
+use super::problem::{Kind, Problem};
+use crate::rules::{
+    LoadedRule, RuleExplanation, RuleFileError, RuleSet, SampleMessage, SampleProperties, explanation_line,
+};
+use crate::server::random;
+
+/// What a rule file that came in a request is called in its faults.
+const REQUEST_FILE: &str = "request.toml";
+/// Most rules that are explained in one request.
+pub const EXPLAINED_MAX: usize = 100;
+
+/// Which rules are wanted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RulesQuery {
+    /// Part of the name.
+    search: Option<String>,
+    /// Those with this tag.
+    tag: Option<String>,
+    /// Those that run, or those that don't.
+    enabled: Option<bool>,
+    /// Most entries, 1 to 1,000; 100 where nothing is said.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// `next` of the page before.
+    after: Option<String>,
+}
+
+/// A page of rules, by name.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RulePage {
+    rules: Vec<RuleSummary>,
+    /// Where the next page begins; null: there is none.
+    next: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct RuleSummary {
+    name: String,
+    /// Whether it runs.
+    enabled: bool,
+    description: String,
+    tags: Vec<String>,
+    /// The Topic Filters of FROM.
+    filters: Vec<String>,
+    /// Names of its actions.
+    actions: Vec<String>,
+    /// The file that it stands in.
+    file: String,
+    /// How many warnings there are about it.
+    warnings: usize,
+}
+
+/// A rule.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Rule {
+    summary: RuleSummary,
+    sql: String,
+    warnings: Vec<Finding>,
+    /// What became of every message and every request, as `rules.counters` of docs/admin-socket.md; null: the rule doesn't run.
+    #[schema(value_type = Option<Object>)]
+    counters: Option<Value>,
+}
+
+/// What is wrong with a rule file, or allowed in it but hardly meant.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Finding {
+    rule: Option<String>,
+    action: Option<String>,
+    /// From 1.
+    line: Option<usize>,
+    /// From 1, in characters.
+    column: Option<usize>,
+    /// The code of SQL's faults and doubts.
+    code: Option<&'static str>,
+    message: String,
+    /// The text with the place marked: several lines, for a terminal.
+    detail: Option<String>,
+}
+
+/// A rule file to be checked.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Validate {
+    /// TOML, as it would stand in rules.d.
+    text: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Validated {
+    is_valid: bool,
+    /// The names of its rules, where there are no faults.
+    rules: Vec<String>,
+    faults: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
+
+/// What to explain for a message: a rule that is there, the rules of a file, or a statement alone.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Explain {
+    /// Name of a rule that is there.
+    #[serde(default)]
+    rule: Option<String>,
+    /// A rule file, TOML.
+    #[serde(default)]
+    text: Option<String>,
+    /// A statement.
+    #[serde(default)]
+    sql: Option<String>,
+    message: TriedMessage,
+}
+
+/// A message to try rules on. Nobody gets it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SampleMessage)]
+pub(super) struct TriedMessage {
+    /// Topic Name.
+    topic: String,
+    /// Payload as text.
+    #[serde(default)]
+    payload: Option<String>,
+    /// Payload in base64.
+    #[serde(default)]
+    payload_base64: Option<String>,
+    #[serde(default)]
+    client_id: Option<String>,
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default)]
+    listener: Option<String>,
+    /// 0, 1 or 2.
+    #[serde(default)]
+    #[schema(maximum = 2)]
+    qos: u8,
+    #[serde(default)]
+    retain: bool,
+    #[serde(default)]
+    content_type: Option<String>,
+    #[serde(default)]
+    response_topic: Option<String>,
+    #[serde(default)]
+    user_properties: Vec<UserProperty>,
+}
+
+/// One explanation for each rule, as `tidegate rules explain --json` prints them (docs/cli.md).
+#[derive(Serialize, ToSchema)]
+pub(super) struct Explained {
+    #[schema(value_type = Vec<Object>)]
+    explanations: Vec<Box<RawValue>>,
+}
+
+impl From<&LoadedRule> for RuleSummary {
+    fn from(rule: &LoadedRule) -> Self {
+        Self {
+            name: rule.name.clone(),
+            enabled: rule.enabled,
+            description: rule.description.clone(),
+            tags: rule.tags.clone(),
+            filters: rule.filters().to_vec(),
+            actions: rule.action_names().map(str::to_owned).collect(),
+            file: rule.file.display().to_string(),
+            warnings: rule.warnings.len(),
+        }
+    }
+}
+
+impl From<&RuleFileError> for Finding {
+    fn from(finding: &RuleFileError) -> Self {
+        Self {
+            rule: finding.rule.clone(),
+            action: finding.action.clone(),
+            line: finding.line,
+            column: finding.column,
+            code: finding.code,
+            message: finding.message.clone(),
+            detail: finding.detail.clone(),
+        }
+    }
+}
+
+/// Lists rules.
+#[utoipa::path(get, path = "/api/v1/rules", operation_id = "listRules", tag = "rules", params(RulesQuery),
+    responses((status = 200, description = "A page of rules", body = RulePage)))]
+pub(super) async fn list_rules(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<RulesQuery>,
+) -> Result<Json<RulePage>, Problem> {
+    let limit = limit(query.limit)?;
+    let after: Option<String> = place(query.after.as_deref())?;
+    api.blocking(move |api| {
+        let mut rules = api.gateway.rules.loaded();
+        rules.retain(|rule| {
+            after.as_ref().is_none_or(|after| rule.name > *after)
+                && query.search.as_ref().is_none_or(|part| rule.name.contains(part))
+                && query.tag.as_ref().is_none_or(|tag| rule.tags.contains(tag))
+                && query.enabled.is_none_or(|enabled| rule.enabled == enabled)
+        });
+        rules.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let has_more = rules.len() > limit;
+        rules.truncate(limit);
+        let next = rules.last().filter(|_| has_more).map(|last| cursor(&last.name));
+        let rules = rules.iter().map(|rule| RuleSummary::from(&**rule)).collect();
+        Ok::<_, Problem>(Json(RulePage { rules, next }))
+    })
+    .await
+}
+
+fn find(gateway: &Gateway, name: &str) -> Result<Arc<LoadedRule>, Problem> {
+    let found = gateway.rules.loaded().into_iter().find(|rule| rule.name == name);
+    found.ok_or_else(|| Problem::new(Kind::Missing, format!("there is no rule {name:?}")))
+}
+
+/// Shows a rule and its counters.
+#[utoipa::path(get, path = "/api/v1/rules/{name}", operation_id = "getRule", tag = "rules",
+    params(("name" = String, Path, description = "Name of the rule")),
+    responses((status = 200, description = "The rule", body = Rule)))]
+pub(super) async fn get_rule(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<Json<Rule>, Problem> {
+    api.blocking(move |api| {
+        let rule = find(&api.gateway, &name)?;
+        Ok::<_, Problem>(Json(Rule {
+            summary: RuleSummary::from(&*rule),
+            sql: rule.sql.clone(),
+            warnings: rule.warnings.iter().map(Finding::from).collect(),
+            counters: api.gateway.rules.stats_of(&name).map(|stats| crate::admin::counters_of(&stats)),
+        }))
+    })
+    .await
+}
+
+/// Checks a rule file.
+#[utoipa::path(post, path = "/api/v1/rules/validate", operation_id = "validateRules", tag = "rules", request_body = Validate,
+    responses((status = 200, description = "What is to be said of it", body = Validated)))]
+pub(super) async fn validate(
+    State(api): State<Arc<Api>>,
+    Json(body): Json<Validate>,
+) -> Result<Json<Validated>, Problem> {
+    api.blocking(move |api| {
+        let validated = match read(&api.gateway, &body.text) {
+            Ok(rules) => Validated {
+                is_valid: true,
+                rules: rules.iter().map(|rule| rule.name.clone()).collect(),
+                faults: Vec::new(),
+                warnings: rules.warnings().map(Finding::from).collect(),
+            },
+            Err(faults) => Validated {
+                is_valid: false,
+                rules: Vec::new(),
+                faults: faults.iter().map(Finding::from).collect(),
+                warnings: Vec::new(),
+            },
+        };
+        Ok::<_, Problem>(Json(validated))
+    })
+    .await
+}
+
+/// Reads a rule file as it would be read from the folder, its actions' connectors too.
+fn read(gateway: &Gateway, text: &str) -> Result<RuleSet, Vec<RuleFileError>> {
+    let rules = RuleSet::from_texts([(FilePath::new(REQUEST_FILE), text)], &gateway.rule_limits)?;
+    let faults = rules.unconnected(&gateway.rules.connectors());
+    if faults.is_empty() { Ok(rules) } else { Err(faults) }
+}
+
+/// Says for a message what each rule makes of it and why, down to what each action would send. Nothing is sent.
+#[utoipa::path(post, path = "/api/v1/rules/explain", operation_id = "explainRules", tag = "rules", request_body = Explain,
+    responses((status = 200, description = "The explanations", body = Explained)))]
+pub(super) async fn explain(
+    State(api): State<Arc<Api>>,
+    Json(body): Json<Explain>,
+) -> Result<Json<Explained>, Problem> {
+    let message = body.message.read()?;
+    let (rule, text, sql) = (body.rule, body.text, body.sql);
+    api.blocking(move |api| {
+        let properties = message.properties();
+        let seed = random();
+        let trace_id = (u128::from(random()) << 64) | u128::from(random());
+        let event = message.event(&properties, now_ms(), trace_id);
+        let mut explanations = Vec::new();
+        match (rule, text, sql) {
+            (Some(name), None, None) => {
+                let rule = find(&api.gateway, &name)?;
+                explanations.push(shown(&rule.explain(&mut Evaluation::new(&event, seed)))?);
+            }
+            (None, Some(text), None) => {
+                let rules = read(&api.gateway, &text).map_err(|faults| refused(&faults))?;
+                if rules.len() > EXPLAINED_MAX {
+                    let detail =
+                        format!("text: {} rules, more than the limit of {EXPLAINED_MAX}", rules.len());
+                    return Err(Problem::new(Kind::Invalid, detail));
+                }
+                for (number, rule) in (0..).zip(rules.iter()) {
+                    // As for live messages, each rule has random numbers of its own.
+                    let mut evaluation = Evaluation::new(&event, seed);
+                    evaluation.begin_rule(number);
+                    explanations.push(shown(&rule.explain(&mut evaluation))?);
+                }
+            }
+            (None, None, Some(sql)) => {
+                let compiled = compile(&sql, Dialect::Aws, &api.gateway.rule_limits)
+                    .map_err(|error| Problem::new(Kind::Invalid, place_of(&error)))?;
+                let mut evaluation = Evaluation::new(&event, seed);
+                explanations.push(shown(&RuleExplanation::of_statement(&compiled, &mut evaluation))?);
+            }
+            _ => return Err(Problem::new(Kind::Invalid, "expected one of rule, text and sql")),
+        }
+        Ok(Json(Explained { explanations }))
+    })
+    .await
+}
+
+fn shown(explanation: &RuleExplanation<'_>) -> Result<Box<RawValue>, Problem> {
+    explanation_line(explanation).and_then(RawValue::from_string).map_err(|error| {
+        tracing::error!(%error, "an explanation can't be written");
+        Problem::new(Kind::Internal, "the explanation can't be written")
+    })
+}
+
+fn refused(faults: &[RuleFileError]) -> Problem {
+    let first = faults.first().map(ToString::to_string).unwrap_or_default();
+    let detail = match faults.len() {
+        0 | 1 => first,
+        count => format!("{first} (the first of {count} faults; validateRules tells them all)"),
+    };
+    Problem::new(Kind::Invalid, detail)
+}
+
+fn place_of(error: &CompileError) -> String {
+    format!("sql: {}:{}: {}: {}", error.line, error.column, error.code, error.message)
+}
+
+impl TriedMessage {
+    fn read(self) -> Result<SampleMessage, Problem> {
+        let invalid = |detail: String| Problem::new(Kind::Invalid, format!("message: {detail}"));
+        let payload = match (self.payload, self.payload_base64) {
+            (Some(text), None) => text.into_bytes(),
+            (None, Some(text)) => BASE64_STANDARD
+                .decode(text)
+                .map_err(|_| invalid("payload_base64: expected base64".to_owned()))?,
+            (None, None) => Vec::new(),
+            (Some(_), Some(_)) => {
+                return Err(invalid("expected either payload or payload_base64".to_owned()));
+            }
+        };
+        let properties = SampleProperties {
+            content_type: self.content_type,
+            response_topic: self.response_topic,
+            user_properties: self.user_properties.into_iter().map(UserProperty::into_pair).collect(),
+            ..SampleProperties::default()
+        };
+        let message = SampleMessage {
+            topic: self.topic,
+            payload,
+            client_id: self.client_id,
+            username: self.username,
+            source_ip: None,
+            listener: self.listener,
+            qos: QoS::try_from(self.qos).map_err(|_| invalid("qos: expected 0, 1 or 2".to_owned()))?,
+            retain: self.retain,
+            properties: properties.encode().map_err(&invalid)?,
+        };
+        message.check_topic().map_err(&invalid)?;
+        Ok(message)
+    }
+}
