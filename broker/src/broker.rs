@@ -236,6 +236,12 @@ impl Broker {
         listeners::open(Arc::clone(&self.shared), config).await
     }
 
+    /// Has a listener take no more connections; those that it has stay. Returns whether there was one of the name. Its address
+    /// is free a moment later.
+    pub fn close_listener(&self, name: &str) -> bool {
+        listeners::close(&self.shared, name)
+    }
+
     /// Publishes a message as the broker itself; returns when every receiver has it in its queue and every debt is safe.
     ///
     /// # Errors

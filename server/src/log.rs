@@ -33,15 +33,15 @@ pub(crate) fn levels(text: &str) -> Option<Targets> {
     let mut targets = Targets::new();
     for part in text.split(',').map(str::trim) {
         targets = match part.split_once('=') {
-            None => targets.with_default(level(part)?),
-            Some((name, text)) if !name.is_empty() => targets.with_target(name, level(text)?),
+            None => targets.with_default(word(part)?),
+            Some((name, text)) if !name.is_empty() => targets.with_target(name, word(text)?),
             Some(_) => return None,
         };
     }
     Some(targets)
 }
 
-fn level(text: &str) -> Option<LevelFilter> {
+fn word(text: &str) -> Option<LevelFilter> {
     // As words only: the library takes numbers too, in an order that few know by heart.
     text.starts_with(|c: char| c.is_ascii_alphabetic()).then(|| text.parse().ok())?
 }
@@ -51,7 +51,7 @@ fn level(text: &str) -> Option<LevelFilter> {
 /// # Errors
 /// [`LogError::Level`].
 pub fn start(log: &Log, environment: &Environment) -> Result<(), LogError> {
-    let (level, handle) = reload::Layer::new(wanted(log, environment)?);
+    let (level, handle) = reload::Layer::new(level(log, environment)?);
     let colours = std::io::stderr().is_terminal() && environment.get("NO_COLOR").is_none_or(str::is_empty);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let layer = match log.format {
@@ -67,22 +67,21 @@ pub fn start(log: &Log, environment: &Environment) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Changes the level of the log that runs; `TIDEGATE_LOG` goes on to win.
+/// The level that a configuration wants; `TIDEGATE_LOG` goes on to win.
 ///
 /// # Errors
 /// [`LogError::Level`].
-pub fn set_level(log: &Log, environment: &Environment) -> Result<(), LogError> {
-    let level = wanted(log, environment)?;
+pub(crate) fn level(log: &Log, environment: &Environment) -> Result<Targets, LogError> {
+    let text = environment.get("TIDEGATE_LOG").unwrap_or(&log.level);
+    levels(text).ok_or_else(|| LogError::Level { text: text.to_owned() })
+}
+
+/// Changes the level of the log that runs.
+pub(crate) fn set_level(level: Targets) {
     if let Some(handle) = LEVEL.get() {
         // It fails only when the log is gone, and then nobody reads it.
         drop(handle.reload(level));
     }
-    Ok(())
-}
-
-fn wanted(log: &Log, environment: &Environment) -> Result<Targets, LogError> {
-    let text = environment.get("TIDEGATE_LOG").unwrap_or(&log.level);
-    levels(text).ok_or_else(|| LogError::Level { text: text.to_owned() })
 }
 
 #[cfg(test)]

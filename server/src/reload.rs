@@ -4,6 +4,8 @@
 //! start keep the value that runs, and are told as long as they differ. What runs is remembered value by value, so that a
 //! difference can be shown: secrets are compared and never shown.
 
+mod watch;
+
 use std::path::{Path, PathBuf};
 
 use actions::ConnectorError;
@@ -11,19 +13,22 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
-use crate::access::{Access, AccessError, Prepared};
+use self::watch::Files;
+use crate::access::{self, Access, AccessError};
 use crate::admin::Reload;
 use crate::cli::chain;
 use crate::config::{
-    Assignment, Change, Config, ConfigErrors, Effective, Environment, Inputs, Limits, Loaded, Log,
-    RuleLimits, Setting, changes, default_data_dir,
+    Assignment, Change, Config, ConfigErrors, Environment, Inputs, Limits, Listener, Loaded, Log, RuleLimits,
+    Setting, changes, default_data_dir,
 };
+use crate::listeners::Listeners;
 use crate::log::{self, LogError};
 use crate::rules::{BookError, RuleBook, RuleDifference, RuleSet};
-use crate::server::{self, RulesError, Server};
-use crate::tls::Certificates;
+use crate::server::{self, RulesError, Server, StartError};
+use crate::tls::{self, Certificates, TlsError};
 
 /// Why everything goes on as it was.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,12 @@ pub enum ReloadError {
     /// Connectors are refused.
     #[error("{} connectors are refused", .0.len())]
     Connectors(Vec<ConnectorError>),
+    /// Certificates of listeners are refused.
+    #[error("certificates are refused")]
+    Certificates(Vec<TlsError>),
+    /// A listener can't be opened.
+    #[error("a listener can't be opened")]
+    Listener(#[source] StartError),
     /// Nobody could be let in as it says.
     #[error("authentication can't be done as the configuration says")]
     Access(#[source] AccessError),
@@ -56,6 +67,7 @@ impl ReloadError {
             Self::Config(errors) if !errors.faults().is_empty() => {
                 errors.faults().iter().map(ToString::to_string).collect()
             }
+            Self::Certificates(faults) => faults.iter().map(ToString::to_string).collect(),
             Self::Connectors(faults) => faults.iter().map(ToString::to_string).collect(),
             Self::Rules(RulesError::Faults { faults }) => faults.iter().map(ToString::to_string).collect(),
             Self::Book(error) => error.faults(),
@@ -85,7 +97,8 @@ pub struct KeyChange {
     pub needs_restart: bool,
 }
 
-/// Reads again what a server was started with.
+/// Reads again what a server was started with. What runs and what is to run are compared as the configuration files say it; a
+/// flag such as `--port` goes on to hold.
 #[derive(Debug)]
 pub struct Reloader {
     path: Option<PathBuf>,
@@ -94,7 +107,10 @@ pub struct Reloader {
     book: RuleBook,
     access: Arc<Access>,
     certificates: Arc<Certificates>,
+    listeners: Arc<Listeners>,
     running: Mutex<Running>,
+    /// The files as they were when they were read last, or refused.
+    judged: Mutex<Files>,
 }
 
 #[derive(Debug)]
@@ -106,26 +122,33 @@ struct Running {
 /// Everything that was read and found good.
 struct Fresh {
     config: Config,
-    effective: Effective,
+    /// What holds, value by value, once this is in place as far as it can be.
+    settings: Vec<Setting>,
     rules: RuleSet,
     connectors: actions::Connectors,
-    access: Prepared,
+    access: access::Prepared,
+    certificates: tls::Prepared,
     told: Reloaded,
 }
 
 impl Reloader {
-    /// For a server that was started with `loaded`.
+    /// For a server that was started with `loaded`, right after its files were read.
     pub fn new(server: &Server, loaded: &Loaded, flags: &[Assignment], environment: &Environment) -> Self {
         let settings = loaded.effective.settings().to_vec();
-        Self {
+        let reloader = Self {
             path: loaded.path.clone(),
             flags: flags.to_vec(),
             environment: environment.clone(),
             book: server.rule_book().clone(),
             access: Arc::clone(server.access()),
             certificates: Arc::clone(server.certificates()),
+            listeners: Arc::clone(server.listeners()),
             running: Mutex::new(Running { config: loaded.config.clone(), settings }),
-        }
+            judged: Mutex::default(),
+        };
+        let files = reloader.files();
+        *reloader.judged.lock() = files;
+        reloader
     }
 
     /// Reads everything and says what would change.
@@ -141,19 +164,38 @@ impl Reloader {
     /// # Errors
     /// [`ReloadError`]; then everything goes on as it was.
     pub fn apply(&self) -> Result<Reloaded, ReloadError> {
+        // Before they are read: a change meanwhile is seen later.
+        let files = self.files();
         let mut running = self.running.lock();
-        let Fresh { config, effective, rules, connectors, access, told } = self.read(&running)?;
-        // The one step that may still fail comes first.
+        *self.judged.lock() = files;
+        let fresh = self.read(&running)?;
+        let Fresh { config, settings, rules, connectors, access, certificates, told } = fresh;
+        // The steps that may still fail come first, and each takes back those before it.
+        let level = log::level(&config.log, &self.environment).map_err(ReloadError::Log)?;
+        let is_in =
+            |config: &Config, name: &str| config.listeners.iter().any(|listener| listener.name == name);
+        let mut opened: Vec<&str> = Vec::new();
+        let close = |names: &[&str]| names.iter().for_each(|name| self.listeners.close(name));
+        for listener in config.listeners.iter().filter(|listener| !is_in(&running.config, &listener.name)) {
+            let open = self.listeners.open(listener, &config, certificates.setup(&listener.name));
+            if let Err(error) = Handle::current().block_on(open) {
+                close(&opened);
+                return Err(ReloadError::Listener(error));
+            }
+            opened.push(&listener.name);
+        }
         let limits = server::rule_limits(&config.limits.rules);
-        self.book
-            .replace_files(&rules, &limits, &server::targets(&config), &connectors)
-            .map_err(ReloadError::Book)?;
+        if let Err(error) = self.book.replace_files(&rules, &limits, &server::targets(&config), &connectors) {
+            close(&opened);
+            return Err(ReloadError::Book(error));
+        }
         self.access.apply(access);
-        self.certificates.reload();
-        log::set_level(&config.log, &self.environment).map_err(ReloadError::Log)?;
-        let kept = running.settings.iter().filter(|setting| needs_restart(setting.key())).cloned();
-        let live = effective.settings().iter().filter(|setting| !needs_restart(setting.key())).cloned();
-        running.settings = kept.chain(live).collect();
+        self.certificates.apply(certificates);
+        log::set_level(level);
+        for listener in running.config.listeners.iter().filter(|before| !is_in(&config, &before.name)) {
+            self.listeners.close(&listener.name);
+        }
+        running.settings = settings;
         running.config = config;
         Ok(told)
     }
@@ -176,31 +218,40 @@ impl Reloader {
         outcome
     }
 
+    /// The folder that `rules.d` is looked for in.
+    fn home(&self, config: &Config) -> PathBuf {
+        match self.path.as_deref().and_then(Path::parent) {
+            Some(folder) => folder.to_owned(),
+            None => config.data_dir.clone().unwrap_or_else(|| default_data_dir(&self.environment)),
+        }
+    }
+
     fn read(&self, running: &Running) -> Result<Fresh, ReloadError> {
         let inputs = Inputs { flags: &self.flags, ..Inputs::new(self.path.as_deref(), &self.environment) };
         let fresh = inputs.load().map_err(ReloadError::Config)?;
         let changed = changes(&running.settings, fresh.effective.settings());
+        let both = Both { running: &running.config.listeners, fresh: &fresh.config.listeners };
+        let changes = changed
+            .into_iter()
+            .map(|change| KeyChange { needs_restart: both.needs_restart(&change.key), change })
+            .collect();
+        let kept = running.settings.iter().filter(|setting| both.needs_restart(setting.key()));
+        let live = fresh.effective.settings().iter().filter(|setting| !both.needs_restart(setting.key()));
+        let settings = kept.chain(live).cloned().collect();
         let config = with_live_parts(&running.config, fresh.config);
+        let certificates = self.certificates.prepare(&config).map_err(ReloadError::Certificates)?;
         let access = self.access.prepare(&config).map_err(ReloadError::Access)?;
         let connectors = server::connectors(&config, &self.book.pipeline().connectors())
             .map_err(ReloadError::Connectors)?;
-        let home = match self.path.as_deref().and_then(Path::parent) {
-            Some(folder) => folder.to_owned(),
-            None => config.data_dir.clone().unwrap_or_else(|| default_data_dir(&self.environment)),
-        };
-        let rules = server::load_rules(&config, &home).map_err(ReloadError::Rules)?;
+        let rules = server::load_rules(&config, &self.home(&config)).map_err(ReloadError::Rules)?;
         let limits = server::rule_limits(&config.limits.rules);
         let difference = self
             .book
             .check_files(&rules, &limits, &server::targets(&config), &connectors)
             .map_err(ReloadError::Book)?;
         let warnings = fresh.warnings.into_iter().chain(rules.warnings().map(ToString::to_string)).collect();
-        let changes = changed
-            .into_iter()
-            .map(|change| KeyChange { needs_restart: needs_restart(&change.key), change })
-            .collect();
         let told = Reloaded { changes, rules: difference, warnings };
-        Ok(Fresh { config, effective: fresh.effective, rules, connectors, access, told })
+        Ok(Fresh { config, settings, rules, connectors, access, certificates, told })
     }
 }
 
@@ -236,38 +287,60 @@ fn tell(told: &Reloaded) {
     );
 }
 
-/// Whether a key counts only from the next start.
-fn needs_restart(key: &str) -> bool {
-    let of_listener = key.strip_prefix("listeners.");
-    // A list of names is one value, whose key is the last part.
-    if let Some((_, key)) = of_listener.and_then(|rest| rest.split_once('.')) {
-        return key != "authentication";
-    }
-    let is_live_section = ["actions", "connectors", "authentication", "acl", "limits.rules"]
-        .iter()
-        .any(|section| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')));
-    let is_live = is_live_section && key != "limits.rules.hops";
-    !is_live && !["rules_dir", "log.level"].contains(&key)
+/// The listeners that run and those of a fresh configuration.
+#[derive(Clone, Copy)]
+struct Both<'l> {
+    running: &'l [Listener],
+    fresh: &'l [Listener],
 }
 
-/// What runs, with those parts of `fresh` that count at once. Agrees with [`needs_restart`].
+impl Both<'_> {
+    /// Whether a key counts only from the next start. Agrees with [`with_live_parts`].
+    fn needs_restart(self, key: &str) -> bool {
+        if let Some((name, key)) = key.strip_prefix("listeners.").and_then(|rest| rest.split_once('.')) {
+            let find = |listeners: &'_ [Listener]| {
+                listeners.iter().find(|listener| listener.name == name).map(|listener| listener.tls.is_some())
+            };
+            return match (find(self.running), find(self.fresh)) {
+                // One that comes or goes does so at once.
+                (None, _) | (_, None) => false,
+                (Some(tls), Some(also_tls)) => {
+                    let is_certificates = tls && also_tls && key.starts_with("tls.");
+                    !is_certificates && key != "authentication"
+                }
+            };
+        }
+        let is_live_section = ["actions", "connectors", "authentication", "acl", "limits.rules", "reload"]
+            .iter()
+            .any(|section| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')));
+        let is_live = is_live_section && key != "limits.rules.hops";
+        !is_live && !["rules_dir", "log.level"].contains(&key)
+    }
+}
+
+/// What runs, with those parts of `fresh` that count at once. Agrees with [`Both::needs_restart`].
 fn with_live_parts(running: &Config, fresh: Config) -> Config {
     let hops = running.limits.rules.hops;
-    let mut listeners = running.listeners.clone();
-    for listener in &mut listeners {
-        if let Some(same) = fresh.listeners.iter().find(|other| other.name == listener.name) {
-            listener.authentication.clone_from(&same.authentication);
-        }
-    }
+    let listeners = fresh.listeners.into_iter().map(|fresh| {
+        let Some(same) = running.listeners.iter().find(|running| running.name == fresh.name) else {
+            return fresh;
+        };
+        let tls = if same.tls.is_some() && fresh.tls.is_some() { fresh.tls } else { same.tls.clone() };
+        Listener { authentication: fresh.authentication, tls, ..same.clone() }
+    });
     Config {
         rules_dir: fresh.rules_dir,
-        listeners,
+        listeners: listeners.collect(),
         authentication: fresh.authentication,
         acl: fresh.acl,
         limits: Limits { rules: RuleLimits { hops, ..fresh.limits.rules }, ..running.limits.clone() },
         actions: fresh.actions,
         connectors: fresh.connectors,
         log: Log { level: fresh.log.level, format: running.log.format },
+        reload: fresh.reload,
         ..running.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

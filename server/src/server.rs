@@ -8,16 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actions::{ConnectorError, Connectors, TargetPolicy};
-use broker::{
-    AccessControl, BoundListener, Broker, BrokerConfig, Endpoint, ListenerConfig, Proxies, Speaks,
-    WebSocketConfig,
-};
+use broker::{AccessControl, BoundListener, Broker, BrokerConfig};
 use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
 use crate::admin::{AdminSocket, Reload, ReloadSlot, Services};
 use crate::api::{ApiError, ApiServer, Gateway};
-use crate::config::{ByteSize, Config, Limits, Listener, ListenerKind, QueuePolicy, RuleLimits};
+use crate::config::{Config, Limits, QueuePolicy, RuleLimits};
+use crate::listeners::Listeners;
 use crate::rules::{BookError, PipelineSettings, RuleBook, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
 use crate::tls::{Certificates, TlsError};
@@ -86,12 +84,12 @@ pub struct Server {
     book: RuleBook,
     access: Arc<Access>,
     certificates: Arc<Certificates>,
-    listeners: Vec<BoundListener>,
+    listeners: Arc<Listeners>,
     /// Open as long as the server runs on a data directory.
     admin: Mutex<Option<AdminSocket>>,
     /// Open as long as the server runs.
     api: Mutex<Option<ApiServer>>,
-    reload: Option<ReloadSlot>,
+    reload: ReloadSlot,
 }
 
 impl Server {
@@ -133,33 +131,28 @@ impl Server {
         let gateway =
             Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable());
         let api = api_server(config, storage, &certificates, gateway).await;
-        let (admin, reload) = admin_socket(storage, &pipeline, api.as_ref()).unzip();
-        let mut listeners = Vec::with_capacity(config.listeners.len());
+        let reload = ReloadSlot::default();
+        let admin = admin_socket(storage, &book, &reload, api.as_ref());
+        let listeners = Arc::new(Listeners::new(&broker));
         for listener in &config.listeners {
-            let bound = match listener_config(listener, config, &certificates) {
-                Ok(settings) => broker.listen(settings).await,
-                Err(error) => Err(error),
-            };
-            match bound {
-                Ok(bound) => listeners.push(bound),
-                Err(error) => {
-                    if let Some(admin) = admin {
-                        admin.close().await;
-                    }
-                    if let Some(api) = api {
-                        api.close().await;
-                    }
-                    broker.shutdown(Duration::ZERO).await;
-                    return Err(cannot_listen(listener, error));
+            let setup = certificates.setup(&listener.name);
+            if let Err(error) = listeners.open(listener, config, setup).await {
+                if let Some(admin) = admin {
+                    admin.close().await;
                 }
+                if let Some(api) = api {
+                    api.close().await;
+                }
+                broker.shutdown(Duration::ZERO).await;
+                return Err(error);
             }
         }
         if let Some(api) = &api {
-            api.ready(&listeners);
+            api.ready(&listeners.bound());
         }
         certificates.watch();
         let (admin, api) = (Mutex::new(admin), Mutex::new(api));
-        Ok(Self { broker, book, access, certificates, listeners, admin, api, reload })
+        Ok(Self { broker, book, access, certificates, listeners, admin, reload, api })
     }
 
     /// The broker.
@@ -189,19 +182,17 @@ impl Server {
 
     /// Lets the administration read the configuration again. What was said first holds.
     pub fn set_reload(&self, reload: Arc<dyn Reload>) {
-        if let Some(slot) = &self.reload {
-            drop(slot.set(reload));
-        }
+        drop(self.reload.set(reload));
     }
 
-    /// The listeners with their real addresses, in the order of the configuration.
-    pub fn listeners(&self) -> &[BoundListener] {
+    /// The listeners.
+    pub fn listeners(&self) -> &Arc<Listeners> {
         &self.listeners
     }
 
     /// The address of the first listener.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.listeners.iter().find_map(BoundListener::address)
+        self.listeners.bound().iter().find_map(BoundListener::address)
     }
 
     /// Makes a setup token if nobody can administer the gateway over HTTP yet, and says where that is done.
@@ -241,16 +232,19 @@ impl Server {
 /// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
 fn admin_socket(
     storage: &Storage,
-    pipeline: &RulePipeline,
+    book: &RuleBook,
+    reload: &ReloadSlot,
     api: Option<&ApiServer>,
-) -> Option<(AdminSocket, ReloadSlot)> {
+) -> Option<AdminSocket> {
     let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
-    let services = Services::new(store, Arc::new(pipeline.clone())).with_api(api);
-    let reload = services.reload_slot();
+    let services = Services::new(store, Arc::new(book.pipeline().clone()))
+        .with_book(book.clone())
+        .with_reload(Arc::clone(reload))
+        .with_api(api);
     match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
-            Some((admin, reload))
+            Some(admin)
         }
         Err(error) => {
             let error = crate::cli::chain(&error);
@@ -306,14 +300,6 @@ fn sentences<E: ToString>(errors: &[E]) -> String {
 /// A number that nobody can guess: the keys of a hasher come from the system's source of randomness.
 pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0)
-}
-
-fn cannot_listen(listener: &Listener, source: io::Error) -> StartError {
-    let name = listener.name.clone();
-    match (source.kind(), listener.address) {
-        (io::ErrorKind::AddrInUse, Some(address)) => StartError::AddressInUse { listener: name, address },
-        _ => StartError::Listen { listener: name, place: listener.place(), source },
-    }
 }
 
 /// The broker's settings, as far as the configuration has them.
@@ -383,53 +369,9 @@ pub fn rule_limits(limits: &RuleLimits) -> rules_sql::Limits {
     }
 }
 
-/// A listener as the broker takes it. What a checked configuration can't lack is no reason to guess: never is TLS left out.
-fn listener_config(
-    listener: &Listener,
-    config: &Config,
-    certificates: &Certificates,
-) -> Result<ListenerConfig, io::Error> {
-    let lacks = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("it has no {what}"));
-    let websocket = || {
-        let settings = listener.websocket.clone().unwrap_or_default();
-        // A packet may come in a frame of its own.
-        let max_frame_size = settings.max_frame_size.max(config.limits.max_packet_size).as_u64();
-        WebSocketConfig { path: settings.path, origins: settings.origins, max_frame_size }
-    };
-    let speaks = match (listener.kind, certificates.setup(&listener.name)) {
-        (ListenerKind::Tls, Some(setup)) => Speaks::Tls(setup),
-        (ListenerKind::Wss, Some(setup)) => Speaks::SecureWebSocket(setup, websocket()),
-        (ListenerKind::Ws, _) => Speaks::WebSocket(websocket()),
-        (ListenerKind::Auto, setup) => Speaks::Any(setup, websocket()),
-        (ListenerKind::Tcp | ListenerKind::Unix, _) => Speaks::Mqtt,
-        (ListenerKind::Tls | ListenerKind::Wss, None) => return Err(lacks("certificate")),
-    };
-    let endpoint = match (listener.kind, &listener.path, listener.address) {
-        (ListenerKind::Unix, Some(path), _) => {
-            Endpoint::Unix { path: path.clone(), mode: listener.socket_mode().unwrap_or(0o600) }
-        }
-        (ListenerKind::Unix, None, _) => return Err(lacks("path")),
-        (_, _, Some(address)) => Endpoint::Ip(address),
-        (_, _, None) => return Err(lacks("address")),
-    };
-    let ranges = listener.proxy_protocol.clone();
-    Ok(ListenerConfig {
-        name: listener.name.clone(),
-        endpoint,
-        speaks,
-        allow_anonymous: listener.allow_anonymous,
-        client_ids: listener.client_id.client_ids(),
-        takeover: listener.session_takeover.takeover(),
-        max_connections: listener.max_connections,
-        limits: broker::ListenerLimits {
-            max_packet_size: listener.limits.max_packet_size.map(ByteSize::as_u32_saturating),
-            max_connect_rate: listener.limits.max_connect_rate,
-            max_publish_rate: listener.limits.max_publish_rate,
-            max_publish_bytes_rate: listener.limits.max_publish_bytes_rate.map(ByteSize::as_u64),
-        },
-        proxies: (!ranges.is_empty())
-            .then(|| Proxies::new(move |address| ranges.iter().any(|range| range.contains(address)))),
-    })
+/// The folder that the rules of a configuration are read from, whether it is there or not.
+pub(crate) fn rules_folder(config: &Config, home: &Path) -> PathBuf {
+    config.rules_dir.clone().unwrap_or_else(|| home.join("rules.d"))
 }
 
 /// Reads the rules of a configuration: from the configured folder, which must exist, else from `rules.d` in `home`,
@@ -438,13 +380,12 @@ fn listener_config(
 /// # Errors
 /// [`RulesError`], with every fault of every file.
 pub fn load_rules(config: &Config, home: &Path) -> Result<RuleSet, RulesError> {
-    let folder = match &config.rules_dir {
-        Some(path) if path.is_dir() => path.clone(),
-        Some(path) => return Err(RulesError::NoFolder { path: path.clone() }),
-        None => home.join("rules.d"),
-    };
+    let folder = rules_folder(config, home);
     if !folder.is_dir() {
-        return Ok(RuleSet::default());
+        return match config.rules_dir {
+            Some(_) => Err(RulesError::NoFolder { path: folder }),
+            None => Ok(RuleSet::default()),
+        };
     }
     crate::rules::load_rules(&folder, &rule_limits(&config.limits.rules))
         .map_err(|faults| RulesError::Faults { faults })

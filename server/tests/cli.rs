@@ -552,8 +552,13 @@ fn a_packet_that_the_server_does_not_take_is_code_5() {
 fn a_busy_port_is_said_in_words() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
+    // Not the state of whoever runs the tests.
+    let state = tempfile::tempdir().unwrap();
     for command in ["serve", "demo"] {
-        let output = tidegate().args([command, "--port", &port]).env("TIDEGATE_LOG", "off").output().unwrap();
+        let mut command_line = tidegate();
+        command_line.args([command, "--port", &port]).env("TIDEGATE_LOG", "off");
+        command_line.env("XDG_STATE_HOME", state.path()).env_remove("STATE_DIRECTORY");
+        let output = command_line.output().unwrap();
         assert_exit(&output, 7);
         let text = err(&output);
         assert!(text.contains(&format!("127.0.0.1:{port} is in use by another program")), "{text}");

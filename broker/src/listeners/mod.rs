@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 pub(crate) use self::arrival::Arrivals;
 pub use self::config::{ClientIds, Endpoint, ListenerConfig, Proxies, Speaks, Takeover, WebSocketConfig};
@@ -53,6 +54,8 @@ pub(crate) struct Listener {
     connect_rate: SharedBucket,
     /// When it warned last, on the monotonic clock.
     warned_ms: AtomicU64,
+    /// Told once when it takes no more connections.
+    closing: Notify,
 }
 
 impl Listener {
@@ -147,11 +150,22 @@ pub(crate) async fn open(shared: Arc<Shared>, config: ListenerConfig) -> std::io
         limits: config.limits,
         connect_rate: SharedBucket::new(config.limits.max_connect_rate),
         warned_ms: AtomicU64::new(0),
+        closing: Notify::new(),
     });
     shared.listeners.lock().push(Arc::clone(&listener));
     tracing::info!(listener = %name, address = %endpoint, "listening");
     tokio::spawn(accept(shared, listener, socket));
     Ok(BoundListener { name, endpoint })
+}
+
+/// Has a listener take no more connections; those that it has stay. Returns whether there was one of the name.
+pub(crate) fn close(shared: &Shared, name: &str) -> bool {
+    let mut listeners = shared.listeners.lock();
+    let Some(place) = listeners.iter().position(|listener| &*listener.name == name) else { return false };
+    let listener = listeners.remove(place);
+    // It waits there until somebody listens for it.
+    listener.closing.notify_one();
+    true
 }
 
 async fn accept(shared: Arc<Shared>, listener: Arc<Listener>, socket: Socket) {
@@ -163,6 +177,10 @@ async fn accept(shared: Arc<Shared>, listener: Arc<Listener>, socket: Socket) {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             () = shutdown => return,
+            () = listener.closing.notified() => {
+                tracing::info!(listener = %listener.name, "listens no more");
+                return;
+            }
         };
         match accepted {
             Ok(accepted) => {

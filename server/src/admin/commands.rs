@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Services;
@@ -9,9 +10,16 @@ use super::counters::CountersParams;
 use super::dead_letters::{ListParams, ShowParams, Verb};
 use super::protocol::{Code, Refusal, Request};
 use super::reload::ReloadParams;
+use super::rules::{ApplyParams, Deed, ListParams as ListRulesParams, NameParams, RollbackParams};
+use super::socket::Peer;
+
+/// Of a command that takes none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParams {}
 
 impl Services {
-    pub(super) async fn carry_out(self: &Arc<Self>, request: Request) -> Result<Value, Refusal> {
+    pub(super) async fn carry_out(self: &Arc<Self>, request: Request, peer: Peer) -> Result<Value, Refusal> {
         match request.command.as_str() {
             "dead_letters.list" => {
                 let params: ListParams = request.params()?;
@@ -31,11 +39,50 @@ impl Services {
                 let params: ReloadParams = request.params()?;
                 self.blocking(move |services| services.reload(&params)).await
             }
+            "rules.list" => {
+                let params: ListRulesParams = request.params()?;
+                self.blocking(move |services| services.list_rules(&params)).await
+            }
+            "rules.show" => {
+                let params: NameParams = request.params()?;
+                self.blocking(move |services| services.show_rule(&params)).await
+            }
+            "rules.apply" => {
+                let params: ApplyParams = request.params()?;
+                self.blocking(move |services| services.apply_rules(&params, peer)).await
+            }
+            "rules.suspend" => self.do_to_rule(Deed::Suspend, request, peer).await,
+            "rules.resume" => self.do_to_rule(Deed::Resume, request, peer).await,
+            "rules.enable" => self.do_to_rule(Deed::Enable, request, peer).await,
+            "rules.disable" => self.do_to_rule(Deed::Disable, request, peer).await,
+            "rules.remove" => self.do_to_rule(Deed::Remove, request, peer).await,
+            "rules.versions" => {
+                let params: NameParams = request.params()?;
+                self.blocking(move |services| services.rule_versions(&params)).await
+            }
+            "rules.rollback" => {
+                let params: RollbackParams = request.params()?;
+                self.blocking(move |services| services.roll_rule_back(&params, peer)).await
+            }
+            "rules.export" => {
+                let NoParams {} = request.params()?;
+                self.blocking(Self::export_rules).await
+            }
             _ => Err(Refusal::new(
                 Code::UnknownCommand,
-                "expected config.reload, dead_letters.list, dead_letters.show, dead_letters.redrive, dead_letters.drop or rules.counters",
+                "expected config.reload, one of dead_letters.list, .show, .redrive and .drop, or one of rules.apply, .counters, .disable, .enable, .export, .list, .remove, .resume, .rollback, .show, .suspend and .versions",
             )),
         }
+    }
+
+    async fn do_to_rule(
+        self: &Arc<Self>,
+        deed: Deed,
+        request: Request,
+        peer: Peer,
+    ) -> Result<Value, Refusal> {
+        let params: NameParams = request.params()?;
+        self.blocking(move |services| services.change_rule(params, deed, peer)).await
     }
 
     /// Runs what waits for the disk where that is allowed.

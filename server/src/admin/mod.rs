@@ -3,7 +3,7 @@
 //! Whoever may open the socket may do everything that it offers, so its file mode is 0600, its directory is the owner's
 //! alone, and a peer that runs as somebody else is turned away. Requests and answers are lines of JSON
 //! (docs/admin-socket.md); `protocol` has their form and limits, `socket` the connections, `commands` says
-//! which there are, `dead_letters`, `counters` and `reload` carry them out, `view` is what is shown of a letter, `client` the other end.
+//! which there are, `dead_letters`, `counters`, `rules` and `reload` carry them out, `view` is what is shown of a letter, `client` the other end.
 //!
 //! Nothing here holds up the broker: commands that read the disk run where blocking is allowed, as many at a time as there are
 //! connections.
@@ -15,6 +15,7 @@ mod dead_letters;
 mod http;
 mod protocol;
 mod reload;
+mod rules;
 mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -32,7 +33,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::api::{ApiServer, OwnersDoor};
-use crate::rules::{RulePipeline, RuleStats};
+use crate::rules::{RuleBook, RulePipeline, RuleStats};
 
 pub use client::{AdminClient, AdminClientError};
 pub(crate) use counters::rule as counters_of;
@@ -90,6 +91,7 @@ pub struct Services {
     store: Arc<DurableStore>,
     letters: DeadLetters,
     rules: Arc<dyn RunningRules>,
+    book: Option<RuleBook>,
     reload: ReloadSlot,
     /// Wall clock when the gateway started, milliseconds since the epoch.
     since_ms: i64,
@@ -126,22 +128,29 @@ impl Services {
             store: Arc::clone(store),
             letters,
             rules,
+            book: None,
             reload: ReloadSlot::default(),
             since_ms: now_ms(),
             door: None,
         }
     }
 
+    /// Adds who owns which rule: without it rules can't be changed.
+    #[must_use]
+    pub fn with_book(self, book: RuleBook) -> Self {
+        Self { book: Some(book), ..self }
+    }
+
+    /// Adds where to find what reads the configuration again.
+    #[must_use]
+    pub fn with_reload(self, reload: ReloadSlot) -> Self {
+        Self { reload, ..self }
+    }
+
     /// Adds the HTTP interface, which is served beside the lines of JSON.
     #[must_use]
     pub fn with_api(self, api: Option<&ApiServer>) -> Self {
         Self { door: api.map(ApiServer::owners_door), ..self }
-    }
-
-    /// Where to put what reads the configuration again; until then nothing can.
-    #[must_use]
-    pub fn reload_slot(&self) -> ReloadSlot {
-        Arc::clone(&self.reload)
     }
 }
 

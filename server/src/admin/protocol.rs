@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 /// Version of the protocol.
 pub const VERSION: u64 = 1;
-/// Longest request in bytes, without its newline.
-pub const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Longest request in bytes, without its newline: a folder of rules fits.
+pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// Longest answer in bytes that a client needs to take.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 

@@ -1,5 +1,6 @@
 //! The socket and its connections: who may connect, how many, how long, how much.
 
+use std::fmt;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -75,8 +76,8 @@ impl Listener {
                 }
             };
             match self.admit(&stream, connections.len()) {
-                Ok(uid) => {
-                    connections.spawn(serve(stream, uid, Arc::clone(&services)));
+                Ok(peer) => {
+                    connections.spawn(serve(stream, peer, Arc::clone(&services)));
                 }
                 // Its buffer is empty, so a short answer fits; who doesn't take it has lost nothing else.
                 Err(refusal) => drop(stream.try_write(&answer(Err(refusal)))),
@@ -86,7 +87,7 @@ impl Listener {
     }
 
     /// Says which user is at the other end, if it may come in.
-    fn admit(&self, stream: &UnixStream, connections: usize) -> Result<u32, Refusal> {
+    fn admit(&self, stream: &UnixStream, connections: usize) -> Result<Peer, Refusal> {
         let peer = stream.peer_cred().map(|peer| peer.uid());
         // The system's administrator reads every file here anyway.
         let Some(uid) = peer.ok().filter(|uid| *uid == self.owner || *uid == 0) else {
@@ -96,22 +97,32 @@ impl Listener {
             let message = format!("{CONNECTIONS_MAX} connections are open, which is the limit");
             return Err(Refusal::new(Code::Busy, message));
         }
-        Ok(uid)
+        Ok(Peer(uid))
+    }
+}
+
+/// Who asks, by the user id that the system tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(u32);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {}", self.0)
     }
 }
 
 /// Answers one connection's requests until it ends: HTTP, or lines of JSON, as the first byte says.
-async fn serve(stream: UnixStream, uid: u32, services: Arc<Services>) {
+async fn serve(stream: UnixStream, peer: Peer, services: Arc<Services>) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let first = timeout(IDLE_TIMEOUT, reader.fill_buf()).await;
     let is_http = matches!(first, Ok(Ok(bytes)) if bytes.first().is_some_and(u8::is_ascii_uppercase));
     if let Some(door) = services.door.clone().filter(|_| is_http) {
-        return door.serve(tokio::io::join(reader, writer), uid).await;
+        return door.serve(tokio::io::join(reader, writer), peer.0).await;
     }
     loop {
         let (line, is_last) = match timeout(IDLE_TIMEOUT, read_line(&mut reader)).await {
-            Ok(Ok(Line::Request(line))) => (services.answer(&line).await, false),
+            Ok(Ok(Line::Request(line))) => (services.answer(&line, peer).await, false),
             Ok(Ok(Line::TooLong)) => {
                 let message = format!("a request may have {REQUEST_BYTES_MAX} bytes");
                 (answer(Err(Refusal::new(Code::TooLong, message))), true)
@@ -156,9 +167,9 @@ async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Line>
 }
 
 impl Services {
-    async fn answer(self: &Arc<Self>, line: &[u8]) -> Vec<u8> {
+    async fn answer(self: &Arc<Self>, line: &[u8], peer: Peer) -> Vec<u8> {
         let outcome = match Request::read(line) {
-            Ok(request) => self.carry_out(request).await,
+            Ok(request) => self.carry_out(request, peer).await,
             Err(refusal) => Err(refusal),
         };
         answer(outcome)

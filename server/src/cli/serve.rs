@@ -98,6 +98,7 @@ async fn serve(loaded: &Loaded, flags: &[Assignment], environment: &Environment)
     let server = Server::start(config, &rules, &storage).await.map_err(cannot_start)?;
     let reloader = Arc::new(Reloader::new(&server, loaded, flags, environment));
     server.set_reload(Arc::<Reloader>::clone(&reloader));
+    reloader.watch();
     info!(rules = rules.len(), "rules loaded");
     if storage.durable().is_none() {
         warn!("sessions and retained messages are kept in memory (store.durability): a restart loses them");

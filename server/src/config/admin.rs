@@ -80,7 +80,7 @@ impl fmt::Debug for HiddenText {
 
 impl Serialize for HiddenText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
+        serializer.serialize_str("(secret)")
     }
 }
 

@@ -25,6 +25,14 @@ pub(super) struct Layer {
     pub(super) text: String,
 }
 
+/// The files of a configuration as they are now, and their folder, which changes when one comes or goes. What can't be read
+/// is told when it is read.
+pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
+    let folder = folder_beside(path);
+    let more = files_in(&folder).unwrap_or_default();
+    [path.to_owned(), folder].into_iter().chain(more).collect()
+}
+
 /// Reads a configuration's files in the order in which they count.
 pub(super) fn read(path: &Path) -> Result<Vec<Layer>, ConfigErrors> {
     let failed = |path: &Path| {

@@ -42,6 +42,7 @@ pub use self::authentication::{
 };
 pub use self::effective::{Change, Effective, Setting, changes};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS};
+pub(crate) use self::layers::files;
 pub use self::listeners::{
     ClientCertificates, ClientIdRule, ListenerTls, ListenerWebSocket, NamedCertificate, SessionTakeover,
     TlsVersion,
@@ -50,7 +51,7 @@ pub(crate) use self::load::suggest;
 pub use self::load::{Inputs, Loaded, MissingSecrets, load, load_text};
 pub use self::model::{
     AclConfig, Actions, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy,
-    RuleLimits, Store, Sys,
+    Reload, RuleLimits, Store, Sys,
 };
 pub use self::overrides::{Assignment, AssignmentError};
 pub use self::units::{ByteSize, Period, UnitError};

@@ -50,6 +50,8 @@ pub struct Config {
     pub log: Log,
     /// The `$SYS` topics.
     pub sys: Sys,
+    /// When the configuration is read again by itself.
+    pub reload: Reload,
 }
 
 impl Default for Config {
@@ -67,6 +69,7 @@ impl Default for Config {
             connectors: BTreeMap::new(),
             log: Log::default(),
             sys: Sys::default(),
+            reload: Reload::default(),
         }
     }
 }
@@ -464,6 +467,22 @@ pub struct Sys {
 impl Default for Sys {
     fn default() -> Self {
         Self { interval: Period::secs(10) }
+    }
+}
+
+/// When the configuration is read again without being told to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reload {
+    /// Whether the files of the configuration and of the rules are read again when they change. Default: false.
+    pub watch: bool,
+    /// Time between two looks at the files. Default 2 s, range 100 ms to 1 hour.
+    pub interval: Period,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { watch: false, interval: Period::secs(2) }
     }
 }
 

@@ -72,6 +72,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
             " (or 0s: off)",
         );
     }
+    check.range("reload", "interval", config.reload.interval, Period::millis(100), Period::secs(3_600), "");
     check.findings
 }
 

@@ -146,7 +146,8 @@ impl RuleSet {
 
 impl LoadedRule {
     /// The definition as a value.
-    pub(super) fn definition_value(&self) -> serde_json::Value {
+    #[must_use]
+    pub fn definition_value(&self) -> serde_json::Value {
         // It was printed from a value.
         serde_json::from_str(&self.definition).unwrap_or_default()
     }
@@ -176,18 +177,8 @@ impl LoadedRule {
 /// # Errors
 /// Every fault of every file; a folder that can't be read is one.
 pub fn load_rules(dir: &Path, limits: &Limits) -> Result<RuleSet, Vec<RuleFileError>> {
-    let unreadable = |path: &Path, error: &std::io::Error| {
-        vec![RuleFileError::of_file(path, format!("can't be read: {error}"))]
-    };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|error| unreadable(dir, &error))? {
-        let path = entry.map_err(|error| unreadable(dir, &error))?.path();
-        let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-        if !is_hidden && path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
+    let files = files_in(dir)
+        .map_err(|error| vec![RuleFileError::of_file(dir, format!("can't be read: {error}"))])?;
     let mut loader = Loader::new(limits);
     for file in files {
         match read_text(&file) {
@@ -196,6 +187,20 @@ pub fn load_rules(dir: &Path, limits: &Limits) -> Result<RuleSet, Vec<RuleFileEr
         }
     }
     loader.finish()
+}
+
+/// The rule files of a folder, in the order of their names.
+pub(crate) fn files_in(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if !is_hidden && path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 pub(super) fn read_text(file: &Path) -> Result<String, String> {

@@ -51,6 +51,7 @@ pub use error::RuleFileError;
 pub use error_action::Publisher;
 pub(crate) use explain::{ActionExplanation, HIDDEN, RuleExplanation, is_secret_name};
 pub(crate) use explain_json::explanation_line;
+pub(crate) use file::files_in;
 pub use file::{ERROR_ACTION, LoadedRule, RuleSet, load_rules};
 pub(crate) use parameters::parameters;
 pub use pipeline::{PipelineError, PipelineSettings, RulePipeline};

@@ -12,8 +12,7 @@ mod validity;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +22,7 @@ use tracing::{error, info, warn};
 
 use self::setup::{Made, make};
 use crate::config::{Config, ListenerKind, ListenerTls};
+use crate::stamp::Stamp;
 
 /// How often files are looked at for changes.
 const LOOK: Duration = Duration::from_secs(2);
@@ -48,7 +48,7 @@ pub struct TlsError {
 #[derive(Debug, Default)]
 pub struct Certificates {
     /// By place, as errors name it.
-    places: BTreeMap<String, Watched>,
+    places: Mutex<BTreeMap<String, Arc<Watched>>>,
 }
 
 /// Whose certificates: the place of the administration interface.
@@ -67,26 +67,39 @@ struct Watched {
     seen: Mutex<Seen>,
 }
 
+/// Certificates that were read and found good, for places that there are to be.
+#[derive(Debug)]
+pub struct Prepared {
+    places: BTreeMap<String, Fresh>,
+}
+
+/// The same of one place.
+#[derive(Debug)]
+struct Fresh {
+    watched: Arc<Watched>,
+    /// What it is to show and trust from then on, with the time at which it expires; where it is open already and something
+    /// has changed.
+    replaces: Option<(Arc<rustls::ServerConfig>, i64)>,
+}
+
+impl Prepared {
+    /// What a listener that isn't open yet is to show and trust.
+    pub fn setup(&self, listener: &str) -> Option<TlsSetup> {
+        self.places.get(&place_of(listener)).map(|fresh| fresh.watched.setup.clone())
+    }
+}
+
 /// What was seen of its files, and said of its certificate.
 #[derive(Debug)]
 struct Seen {
+    /// The files that are in use.
+    used: Vec<Stamp>,
     /// The files that are in use, or that were refused.
     judged: Vec<Stamp>,
     /// The files at the last look.
     last: Vec<Stamp>,
     /// How many of [`WARNING_DAYS`] have been warned of, the end itself included.
     warnings: usize,
-}
-
-/// What changes about a file when it is written, or another is put in its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp(Option<(u64, u64, i64, i64, u64)>);
-
-impl Stamp {
-    fn of(path: &Path) -> Self {
-        let file = std::fs::metadata(path).ok();
-        Self(file.map(|file| (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size())))
-    }
 }
 
 fn stamps(config: &ListenerTls) -> Vec<Stamp> {
@@ -99,6 +112,16 @@ impl Certificates {
     /// # Errors
     /// Every fault.
     pub fn load(config: &Config) -> Result<Self, Vec<TlsError>> {
+        let certificates = Self::default();
+        certificates.apply(certificates.prepare(config)?);
+        Ok(certificates)
+    }
+
+    /// Reads and judges the certificates of every place that has some, without any effect yet.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn prepare(&self, config: &Config) -> Result<Prepared, Vec<TlsError>> {
         let of_listeners = config
             .listeners
             .iter()
@@ -108,36 +131,58 @@ impl Certificates {
         let mut places = BTreeMap::new();
         let mut faults = Vec::new();
         for (place, kind, config) in of_listeners.chain(admin) {
-            let seen = stamps(config);
+            let files = stamps(config);
+            let open = self.places.lock().get(&place).cloned();
+            if let Some(open) = open.as_ref().filter(|open| open.uses(kind, config, &files)) {
+                let fresh = Fresh { watched: Arc::clone(open), replaces: None };
+                places.insert(place, fresh);
+                continue;
+            }
             match make(&place, kind, config, now_s()) {
-                Ok(made) => {
-                    let seen = Seen { judged: seen.clone(), last: seen, warnings: 0 };
-                    let setup = TlsSetup::new(made.config, Some(made.expires_at_s));
-                    let watched = Watched { kind, config: config.clone(), setup, seen: Mutex::new(seen) };
-                    watched.warn_of_end(&place, now_s());
-                    places.insert(place, watched);
+                Ok(Made { config: made, expires_at_s }) => {
+                    let replaces = open.is_some().then(|| (Arc::clone(&made), expires_at_s));
+                    let setup = open.map(|open| open.setup.clone());
+                    let seen = Seen { used: files.clone(), judged: files.clone(), last: files, warnings: 0 };
+                    let watched = Arc::new(Watched {
+                        kind,
+                        config: config.clone(),
+                        setup: setup.unwrap_or_else(|| TlsSetup::new(made, Some(expires_at_s))),
+                        seen: Mutex::new(seen),
+                    });
+                    places.insert(place, Fresh { watched, replaces });
                 }
                 Err(fault) => faults.push(fault),
             }
         }
-        if faults.is_empty() { Ok(Self { places }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Prepared { places }) } else { Err(faults) }
+    }
+
+    /// Puts what was prepared in place of what is there. Connections that are open notice nothing.
+    pub fn apply(&self, prepared: Prepared) {
+        let mut places = BTreeMap::new();
+        for (place, Fresh { watched, replaces }) in prepared.places {
+            if let Some((config, expires_at_s)) = replaces {
+                watched.setup.replace(config, Some(expires_at_s));
+                told(&place, expires_at_s);
+            }
+            watched.warn_of_end(&place, now_s());
+            places.insert(place, watched);
+        }
+        *self.places.lock() = places;
     }
 
     /// What a listener shows and trusts.
     pub fn setup(&self, listener: &str) -> Option<TlsSetup> {
-        self.places.get(&place_of(listener)).map(|watched| watched.setup.clone())
+        self.places.lock().get(&place_of(listener)).map(|watched| watched.setup.clone())
     }
 
     /// What the administration interface shows and trusts.
     pub fn admin(&self) -> Option<TlsSetup> {
-        self.places.get(ADMIN).map(|watched| watched.setup.clone())
+        self.places.lock().get(ADMIN).map(|watched| watched.setup.clone())
     }
 
     /// Looks at the files from time to time, for as long as the certificates are kept.
     pub fn watch(self: &Arc<Self>) {
-        if self.places.is_empty() {
-            return;
-        }
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
             let mut looks = tokio::time::interval(LOOK);
@@ -156,7 +201,8 @@ impl Certificates {
 
     /// Looks once: takes what has changed and stayed so since the last look.
     fn look(&self) {
-        for (place, watched) in &self.places {
+        let places = self.places.lock().clone();
+        for (place, watched) in &places {
             let now = stamps(&watched.config);
             let is_settled = {
                 let mut seen = watched.seen.lock();
@@ -170,23 +216,24 @@ impl Certificates {
             watched.warn_of_end(place, now_s());
         }
     }
-
-    /// Reads every file again at once.
-    pub fn reload(&self) {
-        for (place, watched) in &self.places {
-            watched.take(place, stamps(&watched.config));
-        }
-    }
 }
 
 impl Watched {
+    /// Whether it is made of these files as they are.
+    fn uses(&self, kind: ListenerKind, config: &ListenerTls, files: &[Stamp]) -> bool {
+        self.kind == kind && self.config == *config && self.seen.lock().used == files
+    }
+
     fn take(&self, place: &str, stamps: Vec<Stamp>) {
-        self.seen.lock().judged = stamps;
+        self.seen.lock().judged.clone_from(&stamps);
         match make(place, self.kind, &self.config, now_s()) {
             Ok(Made { config, expires_at_s }) => {
                 self.setup.replace(config, Some(expires_at_s));
-                self.seen.lock().warnings = 0;
-                info!(place, expires_in_days = (expires_at_s - now_s()) / DAY_S, "certificates reloaded");
+                let mut seen = self.seen.lock();
+                seen.used = stamps;
+                seen.warnings = 0;
+                drop(seen);
+                told(place, expires_at_s);
             }
             Err(fault) => error!(%fault, "certificates are refused; those that were there stay"),
         }
@@ -205,6 +252,10 @@ impl Watched {
             }
         }
     }
+}
+
+fn told(place: &str, expires_at_s: i64) {
+    info!(place, expires_in_days = (expires_at_s - now_s()) / DAY_S, "certificates reloaded");
 }
 
 /// How many warnings are due for a certificate with this much time left.

@@ -163,7 +163,7 @@ fn files_that_changed_are_taken_when_they_have_settled_and_refused_when_they_do_
     certificates.look();
     assert_eq!(end(), Some(4_133_980_800));
     write_identity(folder, "a", |params| params.not_after = date_time_ymd(2102, 1, 1));
-    certificates.reload();
+    certificates.apply(certificates.prepare(&listener(tls(folder))).unwrap());
     assert_eq!(end(), Some(4_165_516_800));
 }
 
@@ -211,4 +211,36 @@ fn lists_of_revocations_are_read() {
         ..tls(folder)
     };
     Certificates::load(&listener(config)).unwrap();
+}
+
+#[test]
+fn a_reload_reads_what_has_changed_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_identity(folder, "a", |params| params.not_after = date_time_ymd(2100, 1, 1));
+    write_identity(folder, "b", |params| params.not_after = date_time_ymd(2101, 1, 1));
+    let certificates = Certificates::load(&listener(tls(folder))).unwrap();
+    let setup = certificates.setup("tcp").unwrap();
+    // Other files: what is shown changes when it is applied, and not before.
+    let other = ListenerTls { certificate: folder.join("b.pem"), key: folder.join("b.key"), ..tls(folder) };
+    let prepared = certificates.prepare(&listener(other.clone())).unwrap();
+    assert_eq!(setup.expires_at_s(), Some(4_102_444_800));
+    certificates.apply(prepared);
+    assert_eq!(setup.expires_at_s(), Some(4_133_980_800));
+    // The same files again aren't judged again, though by now they might be refused.
+    let kept = Arc::clone(&certificates.places.lock()[&place_of("tcp")]);
+    certificates.apply(certificates.prepare(&listener(other.clone())).unwrap());
+    assert!(Arc::ptr_eq(&kept, &certificates.places.lock()[&place_of("tcp")]));
+    // What is broken is refused, and stays so though nothing changes.
+    fs::write(folder.join("b.key"), "no key").unwrap();
+    for _ in 0..2 {
+        assert_eq!(certificates.prepare(&listener(other.clone())).unwrap_err().len(), 1);
+    }
+    // A listener that comes, and one that goes.
+    let mut new = listener(tls(folder));
+    new.listeners[0].name = "new".to_owned();
+    let prepared = certificates.prepare(&new).unwrap();
+    assert!(prepared.setup("new").is_some() && prepared.setup("tcp").is_none());
+    certificates.apply(prepared);
+    assert!(certificates.setup("new").is_some() && certificates.setup("tcp").is_none());
 }

@@ -18,6 +18,8 @@ use super::{ConfigArgs, Exit, Failure};
 use crate::admin::{AdminClient, AdminClientError};
 use crate::config::Environment;
 
+pub(super) use self::text::time;
+
 /// Most letters that one call lists.
 const LIMIT_MAX: u64 = 10_000;
 /// Letters that are asked for at a time.

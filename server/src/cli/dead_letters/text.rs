@@ -153,7 +153,7 @@ fn cell(text: &str) -> String {
     }
 }
 
-fn time(at_ms: i64) -> String {
+pub(in crate::cli) fn time(at_ms: i64) -> String {
     let printed = iso_8601(UNIX_EPOCH + Duration::from_millis(u64::try_from(at_ms).unwrap_or(0)));
     // Milliseconds are all there is.
     match printed.strip_suffix("000Z").map(|printed| printed.trim_end_matches('0').trim_end_matches('.')) {

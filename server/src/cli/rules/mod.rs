@@ -1,7 +1,8 @@
-//! `tidegate rules`: work on rules, one subcommand a file. All but `counters` need no server.
+//! `tidegate rules`: work on rules. `counters` and what is in `gateway.rs` ask a gateway that runs; the others need none.
 
 mod counters;
 mod explain;
+mod gateway;
 mod junit;
 mod new;
 mod test;
@@ -19,6 +20,30 @@ pub(super) struct RulesArgs {
 
 #[derive(Debug, Subcommand)]
 enum RulesCommand {
+    /// Have the store of a gateway that runs own the rules of a folder.
+    Apply(gateway::ApplyArgs),
+    /// Say what `apply --prune` would change; exit code 1 if it would.
+    Diff(gateway::DiffArgs),
+    /// Switch off a rule of the store.
+    Disable(gateway::NameArgs),
+    /// Switch on a rule of the store.
+    Enable(gateway::NameArgs),
+    /// Print the rules of the store as a rule file.
+    Export(gateway::ExportArgs),
+    /// List the rules of a gateway that runs, with their owners.
+    List(gateway::ListArgs),
+    /// Take out a rule of the store.
+    Remove(gateway::NameArgs),
+    /// Let a suspended rule run again.
+    Resume(gateway::NameArgs),
+    /// Have a rule of the store say again what it said in an earlier version.
+    Rollback(gateway::RollbackArgs),
+    /// Print one rule.
+    Show(gateway::NameArgs),
+    /// Let a rule of a file run no more, whatever its file says.
+    Suspend(gateway::NameArgs),
+    /// List the versions of a rule of the store, and what each changed.
+    Versions(gateway::NameArgs),
     /// Show what became of messages and requests in a gateway that runs.
     Counters(counters::CountersArgs),
     /// Say for one message what each rule makes of it, and why.
@@ -31,6 +56,18 @@ enum RulesCommand {
 
 pub(super) fn run(args: RulesArgs, outer: &ConfigArgs, environment: &Environment) -> Result<Exit, Failure> {
     match args.command {
+        RulesCommand::Apply(args) => gateway::apply(&args, outer, environment),
+        RulesCommand::Diff(args) => gateway::diff(&args, outer, environment),
+        RulesCommand::Disable(args) => gateway::change("rules.disable", &args, outer, environment),
+        RulesCommand::Enable(args) => gateway::change("rules.enable", &args, outer, environment),
+        RulesCommand::Export(args) => gateway::export(&args, outer, environment),
+        RulesCommand::List(args) => gateway::list(&args, outer, environment),
+        RulesCommand::Remove(args) => gateway::change("rules.remove", &args, outer, environment),
+        RulesCommand::Resume(args) => gateway::change("rules.resume", &args, outer, environment),
+        RulesCommand::Rollback(args) => gateway::rollback(&args, outer, environment),
+        RulesCommand::Show(args) => gateway::show(&args, outer, environment),
+        RulesCommand::Suspend(args) => gateway::change("rules.suspend", &args, outer, environment),
+        RulesCommand::Versions(args) => gateway::versions(&args, outer, environment),
         RulesCommand::Counters(args) => counters::run(&args, outer, environment),
         RulesCommand::Explain(args) => explain::run(&args.or(outer), environment),
         RulesCommand::New(args) => new::run(&args),

@@ -17,7 +17,6 @@ use super::{
     AUTHOR_CHARS_MAX, DEFINITION_BYTES_MAX, RuleBook, STORED_RULES_MAX, State, Suspension, without_place,
 };
 use crate::rules::error::RuleFileError;
-use crate::rules::explain::{HIDDEN, is_secret_name};
 use crate::rules::file::{LoadedRule, RuleSet};
 
 /// What a change expects to find.
@@ -390,17 +389,7 @@ impl Plan {
 
     fn tell(&mut self, name: &str, change: &'static str, before: Option<&Value>, after: Option<&Value>) {
         let version = self.versions.iter().rev().find(|(rule, _)| rule == name);
-        let mut members = member_changes(before, after);
-        for member in &mut members {
-            let is_secret = member.member.rsplit('.').next().is_some_and(is_secret_name);
-            if is_secret {
-                let hidden = |value: &Value| {
-                    if value.is_string() { Value::from(HIDDEN) } else { value.clone() }
-                };
-                member.before = member.before.as_ref().map(hidden);
-                member.after = member.after.as_ref().map(hidden);
-            }
-        }
+        let members = member_changes(before, after);
         let version = version.map(|(_, version)| version.number);
         self.changed.rules.push(RuleDelta { rule: name.to_owned(), change, version, members });
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::rules::explain::{HIDDEN, is_secret_name};
+
 /// One member whose value differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MemberChange {
@@ -16,7 +18,8 @@ pub struct MemberChange {
     pub after: Option<Value>,
 }
 
-/// What differs between two definitions, in the order of the members' names.
+/// What differs between two definitions, in the order of the members' names. Of a member that usually holds a secret it is
+/// told that it differs, and not what it holds.
 #[must_use]
 pub fn member_changes(before: Option<&Value>, after: Option<&Value>) -> Vec<MemberChange> {
     let mut members: BTreeMap<String, (Option<&Value>, Option<&Value>)> = BTreeMap::new();
@@ -28,10 +31,13 @@ pub fn member_changes(before: Option<&Value>, after: Option<&Value>) -> Vec<Memb
     }
     let changed = members.into_iter().filter(|(_, (before, after))| before != after);
     changed
-        .map(|(member, (before, after))| MemberChange {
-            member,
-            before: before.cloned(),
-            after: after.cloned(),
+        .map(|(member, (before, after))| {
+            let is_secret = member.rsplit('.').next().is_some_and(is_secret_name);
+            let shown = |value: &Value| match value {
+                Value::String(_) if is_secret => HIDDEN.into(),
+                value => value.clone(),
+            };
+            MemberChange { before: before.map(shown), after: after.map(shown), member }
         })
         .collect()
 }
