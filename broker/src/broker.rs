@@ -31,6 +31,7 @@ use crate::subscriptions::retained::Retained;
 use crate::subscriptions::route::{self, Route};
 use crate::subscriptions::{Group, Subscribers};
 use crate::timers::{Deadline, Timers};
+use crate::watch::Watchers;
 
 static NEXT_BROKER: AtomicU64 = AtomicU64::new(1);
 
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) subscription_count: AtomicU64,
     pub(crate) retained: Retained,
     pub(crate) timers: Timers,
+    pub(crate) watchers: Watchers,
     pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
     pub(crate) arrivals: Arrivals,
     /// What waits in queues in memory.
@@ -205,6 +207,7 @@ impl Broker {
             subscription_count: AtomicU64::new(0),
             retained: Retained::new(),
             timers: Timers::new(),
+            watchers: Watchers::default(),
             listeners: Mutex::new(Vec::new()),
             arrivals: Arrivals::default(),
             queued_memory: QueuedMemory::new(max_queued_memory),

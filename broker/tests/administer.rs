@@ -296,3 +296,50 @@ async fn a_retained_message_is_forgotten_and_nobody_is_sent_anything() {
     assert!(harness.broker.retained_message("a").is_none());
     assert_eq!(harness.broker.retained_message("b").unwrap().payload(), b"2");
 }
+
+#[tokio::test]
+async fn a_watch_sees_what_it_asks_for_at_its_rate_and_counts_the_rest() {
+    let harness = start().await;
+    let mut hall = harness.broker.watch("hall/+", 3);
+    let mut all = harness.broker.watch("#", 1_000_000);
+    for number in 0..300 {
+        retain(&harness.broker, &format!("hall/{number}"), b"x").await;
+    }
+    retain(&harness.broker, "yard", b"y").await;
+    retain(&harness.broker, "hall/0/temp", b"z").await;
+    assert_eq!(hall.next().await.unwrap().topic(), "hall/0");
+    // The second may have changed in between.
+    let mut shown = 1;
+    while let Ok(Some(message)) = tokio::time::timeout(Duration::ZERO, hall.next()).await {
+        assert!(message.topic().starts_with("hall/") && message.payload() == b"x");
+        shown += 1;
+    }
+    assert!((3..=256).contains(&shown), "{shown}");
+    assert_eq!(hall.take_missed(), 300 - shown);
+    assert_eq!(hall.take_missed(), 0);
+    // What isn't read is missed, and nobody waits for it.
+    let mut read = 0;
+    while let Ok(Some(_)) = tokio::time::timeout(Duration::ZERO, all.next()).await {
+        read += 1;
+    }
+    assert_eq!((read, all.take_missed()), (256, 302 - 256));
+    drop(hall);
+    retain(&harness.broker, "hall/9", b"again").await;
+    assert_eq!(all.next().await.unwrap().payload(), b"again");
+}
+
+#[tokio::test]
+async fn a_watch_shows_a_message_of_many_receivers_once() {
+    let harness = start().await;
+    let mut clients = Vec::new();
+    for number in 0..600 {
+        let mut client = harness.client(&format!("c{number}")).await;
+        client.subscribe("t", QoS::AtMostOnce).await;
+        clients.push(client);
+    }
+    let mut watch = harness.broker.watch("#", 100);
+    retain(&harness.broker, "t", b"1").await;
+    retain(&harness.broker, "t", b"2").await;
+    assert_eq!(watch.next().await.unwrap().payload(), b"1");
+    assert_eq!(watch.next().await.unwrap().payload(), b"2");
+}

@@ -71,6 +71,10 @@ impl<'a> Fanout<'a> {
         self.publication.retain
     }
 
+    pub(crate) fn topic(&self) -> &'a str {
+        self.publication.topic
+    }
+
     pub(crate) fn payload(&self) -> &'a [u8] {
         self.publication.payload
     }
@@ -255,6 +259,9 @@ pub(super) fn fan_out(
     next: usize,
     slow: &mut Option<Arc<Session>>,
 ) -> usize {
+    if next == 0 {
+        shared.watchers.show(fanout);
+    }
     let limits = &shared.config.limits;
     let publisher = fanout.publication.publisher.map(|publisher| &*publisher.client_id);
     let published = fanout.publication.qos;

@@ -19,6 +19,7 @@ mod extract;
 mod gateway;
 mod guard;
 mod health;
+mod live;
 mod messages;
 mod paging;
 mod problem;
@@ -34,7 +35,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use broker::{BoundListener, TlsSetup};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -53,6 +54,9 @@ pub use auth::{Role, SETUP_TOKEN_AGE_MAX};
 pub use document::document;
 pub use extract::BODY_BYTES_MAX;
 pub use gateway::Gateway;
+pub use live::{
+    RATE_DEFAULT as LIVE_RATE_DEFAULT, RATE_MAX as LIVE_RATE_MAX, STREAMS_MAX as LIVE_STREAMS_MAX,
+};
 pub use paging::{PAGE_DEFAULT, PAGE_MAX};
 pub use routes::route_page;
 pub use rules::EXPLAINED_MAX;
@@ -74,6 +78,10 @@ pub(crate) struct Api {
     has_tls: bool,
     /// Clients are let in.
     is_ready: AtomicBool,
+    /// Streams of events that are open.
+    streams: AtomicUsize,
+    /// Something is sent: streams end, and connections after the request that they are at.
+    stop: watch::Sender<()>,
 }
 
 impl Api {
@@ -130,8 +138,6 @@ impl OwnersDoor {
 pub struct ApiServer {
     api: Arc<Api>,
     router: axum::Router,
-    /// Something is sent: connections end after the request that they are at.
-    stop: watch::Sender<()>,
     /// Where it listens, and the task that does.
     listening: Option<(SocketAddr, JoinHandle<()>)>,
 }
@@ -151,9 +157,11 @@ impl ApiServer {
             is_read_only: config.read_only,
             has_tls: config.tls.is_some(),
             is_ready: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+            stop: watch::Sender::new(()),
         });
         let router = routes::router(&api);
-        Ok(Self { api, router, stop: watch::channel(()).0, listening: None })
+        Ok(Self { api, router, listening: None })
     }
 
     /// Listens on an address, inside the current tokio runtime.
@@ -168,7 +176,7 @@ impl ApiServer {
         let failed = |source| ApiError::Listen { address, source };
         let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let task = tokio::spawn(serve::run(listener, tls, self.router.clone(), self.stop.subscribe()));
+        let task = tokio::spawn(serve::run(listener, tls, self.router.clone(), self.api.stop.subscribe()));
         self.listening = Some((address, task));
         Ok(address)
     }
@@ -182,7 +190,7 @@ impl ApiServer {
     /// Where its owner comes in.
     #[must_use]
     pub fn owners_door(&self) -> OwnersDoor {
-        OwnersDoor { router: self.router.clone(), stop: self.stop.subscribe() }
+        OwnersDoor { router: self.router.clone(), stop: self.api.stop.subscribe() }
     }
 
     /// Makes a setup token, and voids the one before.
@@ -213,7 +221,7 @@ impl ApiServer {
     /// Takes no more connections, lets those that are open finish their request, and ends those that take too long.
     pub async fn close(mut self) {
         self.not_ready();
-        self.stop.send_replace(());
+        self.api.stop.send_replace(());
         if let Some((_, task)) = &mut self.listening
             && let Err(error) = task.await
         {

@@ -20,7 +20,7 @@ use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use super::{
-    Api, clients, dead_letters, document, guard, health, messages, rule_changes, rules, server_info,
+    Api, clients, dead_letters, document, guard, health, live, messages, rule_changes, rules, server_info,
 };
 
 /// Who may ask.
@@ -233,6 +233,8 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(writes(Operator, "dead_letters"), routes!(dead_letters::drop_letter))
         .add(writes(Operator, "dead_letters"), routes!(dead_letters::redrive_letters))
         .add(writes(Operator, "dead_letters"), routes!(dead_letters::drop_letters))
+        .add(reads(Operator, "messages"), routes!(live::watch_messages))
+        .add(reads(Viewer, "rules"), routes!(live::watch_rules))
         .add(reads(Viewer, "rules"), routes!(rules::list_rules))
         .add(reads(Viewer, "rules"), routes!(rules::get_rule))
         .add(reads(Operator, "rules"), routes!(rules::validate))

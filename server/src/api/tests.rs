@@ -10,6 +10,7 @@ use crate::rules::{PipelineSettings, RuleBook, RuleSet};
 use crate::storage::Storage;
 
 mod doors;
+mod live;
 mod rule_changes;
 mod running;
 mod security;
