@@ -42,6 +42,12 @@ pub struct AddressRangeError {
 }
 
 impl AddressRange {
+    /// Every address of the same kind.
+    #[must_use]
+    pub fn all_like(address: IpAddr) -> Self {
+        Self { first: address, bits: 0 }
+    }
+
     /// Whether the address is one of them. An IPv4 address is in no IPv6 range.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

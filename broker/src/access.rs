@@ -136,6 +136,11 @@ pub trait AccessControl: Send + Sync + fmt::Debug {
 
     /// Changes whenever a decision may have changed: answers may be kept as long as it stays.
     fn version(&self) -> u64;
+
+    /// Counters of its own, by their names below `$SYS/broker/`.
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// Lets everybody do everything, as far as the listener lets them in.

@@ -267,7 +267,7 @@ impl Shared {
     fn restore_retained(&self, store: &DurableStore, now: Now, restored: &mut Restored) -> io::Result<()> {
         let mut expired = Vec::new();
         // Most have few authors among them.
-        let mut authors: HashMap<_, Option<Arc<Publisher>>> = HashMap::new();
+        let mut authors = Authors::new();
         store.for_each_retained(|mut stored| {
             let key = (stored.publisher.take(), std::mem::take(&mut stored.author));
             let author = authors.entry(key).or_insert_with_key(|(client_id, author)| {
@@ -388,6 +388,9 @@ impl Shared {
         })
     }
 }
+
+/// Authors by Client Identifier and what was kept of them.
+type Authors = HashMap<(Option<String>, Vec<u8>), Option<Arc<Publisher>>>;
 
 /// Who left a message, if that was kept.
 fn author_of(stored: &StoredMessage) -> Option<Arc<Publisher>> {

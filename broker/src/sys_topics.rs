@@ -27,6 +27,8 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
         let limits = shared.metrics.limits().into_iter();
         topics.extend(limits.map(|(name, count)| (format!("limits/{name}"), count.to_string())));
         topics.extend(certificates(&shared));
+        let figures = denials(&stats).into_iter().chain(shared.access.figures());
+        topics.extend(figures.map(|(name, count)| (name.to_owned(), count.to_string())));
         for (topic, value) in topics {
             let publish = InternalPublish {
                 topic: format!("$SYS/broker/{topic}"),
@@ -44,6 +46,20 @@ pub(crate) async fn publish_regularly(shared: Weak<Shared>) {
             }
         }
     }
+}
+
+/// What was denied, by kind.
+fn denials(stats: &Stats) -> [(&'static str, u64); 8] {
+    [
+        ("authorisation/denied/publish", stats.publishes_denied),
+        ("authorisation/denied/subscribe", stats.subscriptions_denied),
+        ("authorisation/denied/receive", stats.dropped_not_authorized),
+        ("authorisation/denied/will", stats.wills_denied),
+        ("authorisation/denied/rule_output", stats.rule_output_denied),
+        ("authorisation/denied/session", stats.takeovers_refused),
+        ("authorisation/denied/client_id", stats.client_ids_refused),
+        ("authentication/timeouts", stats.authentication_timeouts),
+    ]
 }
 
 /// Seconds until the certificates of listeners expire; negative: since they have.

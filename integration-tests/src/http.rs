@@ -61,6 +61,21 @@ impl HttpReceiver {
     }
 }
 
+impl HttpReceiver {
+    /// Answers every request from here on with the status and the body that `answer` gives.
+    pub fn answer_all(
+        self,
+        mut answer: impl FnMut(&ReceivedRequest) -> (&'static str, String) + Send + 'static,
+    ) {
+        thread::spawn(move || {
+            for request in self.requests {
+                let (status, body) = answer(&request);
+                request.answer_with(status, &body);
+            }
+        });
+    }
+}
+
 impl ReceivedRequest {
     /// The value of a header; `name` in lower case.
     #[must_use]

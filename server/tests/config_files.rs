@@ -31,7 +31,9 @@ fn toml_files(folder: &Path) -> Vec<PathBuf> {
 
 /// What the examples take from the environment.
 fn environment() -> Environment {
-    [("LOG_LEVEL", "info"), ("OPS_TOKEN", "token"), ("CLOUD_SECRET", "secret")].into_iter().collect()
+    [("LOG_LEVEL", "info"), ("OPS_TOKEN", "token"), ("CLOUD_SECRET", "secret"), ("ID_TOKEN", "token")]
+        .into_iter()
+        .collect()
 }
 
 fn commented() -> String {

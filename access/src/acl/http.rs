@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -136,6 +136,8 @@ pub struct HttpRules {
     max_age: Duration,
     clients_max: usize,
     known: Mutex<Known>,
+    /// Who is asked in its place since a reload.
+    successor: OnceLock<Weak<HttpRules>>,
     asked: AtomicU64,
     failed: AtomicU64,
     full: AtomicU64,
@@ -190,6 +192,7 @@ impl HttpRules {
             max_age: *max_age,
             clients_max: *clients_max,
             known: Mutex::default(),
+            successor: OnceLock::new(),
             asked: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             full: AtomicU64::new(0),
@@ -223,6 +226,11 @@ impl HttpRules {
 
     fn keep(&self, body: Arc<str>, rules: Rules, at: Instant) -> Result<Arc<Served>, String> {
         let mut known = self.known.lock();
+        // Said before the lists are taken: either it is seen here, or this one is taken along.
+        if let Some(successor) = self.successor.get().and_then(Weak::upgrade) {
+            drop(known);
+            return successor.keep(body, rules, at);
+        }
         if let Some(served) = known.find(&body) {
             served.rules.store(Some(Arc::new(rules)));
             *served.asked_at.lock() = at;
@@ -248,13 +256,20 @@ impl HttpRules {
         answer
     }
 
-    /// Goes on with the lists that another one knew, which are asked for at once: the question goes elsewhere now.
-    pub fn take_over(&self, other: &Self) {
+    /// Goes on with the lists that another one knew, which are asked for at once: the question goes elsewhere now. Counters go on.
+    pub fn take_over(self: &Arc<Self>, other: &Self) {
+        if other.successor.set(Arc::downgrade(self)).is_err() {
+            return;
+        }
+        let HttpRulesCounters { asked, failed, full } = other.counters();
+        for (counter, count) in [(&self.asked, asked), (&self.failed, failed), (&self.full, full)] {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
         let lists = std::mem::take(&mut other.known.lock().lists);
-        let long_ago = self.refresh;
+        let due = Instant::now().checked_sub(self.refresh);
         for served in lists.values().filter_map(Weak::upgrade) {
             let mut asked_at = served.asked_at.lock();
-            *asked_at = asked_at.checked_sub(long_ago).unwrap_or(*asked_at);
+            *asked_at = due.map_or(*asked_at, |due| due.min(*asked_at));
         }
         self.known.lock().lists.extend(lists);
     }
@@ -267,7 +282,7 @@ impl HttpRules {
     /// Lets go of what is too old. Returns whether anything was.
     pub fn expire(&self) -> bool {
         let too_old = self.older_than(self.max_age);
-        too_old.iter().fold(false, |is_changed, served| served.rules.swap(None).is_some() || is_changed)
+        too_old.iter().filter(|served| served.rules.swap(None).is_some()).count() > 0
     }
 
     /// Asks again for what is due, a few at a time, and ends when there is no answer to one. Returns whether anything is
@@ -393,7 +408,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(body).unwrap(), expected);
         server.answer(204, "");
         let nobody = Asking { client_id: "c", username: None, address: None, ..ADA };
-        assert_eq!(may_publish(&*rules.of(&nobody).await.unwrap(), "a/ada"), Some(false));
+        assert_eq!(may_publish(&rules.of(&nobody).await.unwrap(), "a/ada"), Some(false));
     }
 
     #[tokio::test]
@@ -510,5 +525,11 @@ mod tests {
         assert_eq!((may_publish(&served, "a"), may_publish(&served, "b")), (Some(false), Some(true)));
         assert!(!old.refresh().await);
         assert_eq!((before.requests(), after.requests()), (1, 1));
+        assert_eq!(new.counters().asked, 2);
+        // Whoever asked the old one while it was replaced is found by the new one.
+        let late = old.of(&Asking { client_id: "late", ..ADA }).await.unwrap();
+        pass(REFRESH).await;
+        assert!(new.refresh().await);
+        assert_eq!(may_publish(&late, "b"), Some(true));
     }
 }

@@ -1,6 +1,6 @@
-//! The access rules of a configuration: `[acl]`, in the file itself and in one beside it.
+//! The access rules of a configuration: `[acl]`, in the file itself and in one beside it; and what is asked before them.
 //!
-//! The rules of the configuration come first, then those of the file. Where there is a section `[acl]` with either key, what
+//! The rules of the configuration come first, then those of the file. Where there is a section `[acl]` with any key, what
 //! no rule allows is denied. A file without a rule is refused: one that lost its contents neither opens the broker nor closes it.
 //!
 //! Only a user name that an authenticator has proven counts. A Client Identifier is taken for what it says.
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use access::acl::{AclError, Request, Rule, Rules, Subject, Verdict, parse_line, parse_text};
+use access::acl::{AclError, Request, Rule, Rules, Served, Subject, Verdict, parse_line, parse_text};
 use broker::{Action, Decision, Grants, Publisher};
 
 use crate::config::AclConfig;
@@ -21,6 +21,9 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What denies where no rule says anything.
 const NO_RULE: &str = "no rule allows it";
+
+/// What denies where nobody can tell what a client may.
+const TOO_OLD: &str = "the rules of the authorisation server are too old";
 
 /// Why access rules aren't taken.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +70,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 impl Acl {
     /// Reads the rules; `None` where the configuration has none.
     pub(super) fn load(config: &AclConfig) -> Result<Option<Self>, AclLoadError> {
-        if config.rules.is_none() && config.file.is_none() {
+        if config.rules.is_none() && config.file.is_none() && config.http.is_none() {
             return Ok(None);
         }
         let mut faults = Vec::new();
@@ -129,24 +132,35 @@ fn read(path: &Path) -> std::io::Result<String> {
     fs::read_to_string(path)
 }
 
-/// Rules that an authenticator grants to one client.
+/// Rules for one client alone.
 #[derive(Debug)]
-pub(super) struct OwnRules(pub(super) Rules);
+pub(super) struct OwnRules {
+    /// Those that it brought along.
+    pub(super) brought: Option<Rules>,
+    /// Those that the server of `[acl.http]` has for it.
+    pub(super) served: Option<Arc<Served>>,
+}
+
+impl OwnRules {
+    pub(super) fn is_empty(&self) -> bool {
+        self.brought.is_none() && self.served.is_none()
+    }
+}
 
 impl Grants for OwnRules {}
 
-/// The rules that a client brought along.
-fn own(who: &Publisher) -> Option<&Rules> {
+fn own(who: &Publisher) -> Option<&OwnRules> {
     let grants: &dyn std::any::Any = who.identity.grants.as_deref()?;
-    grants.downcast_ref::<OwnRules>().map(|own| &own.0)
+    grants.downcast_ref::<OwnRules>()
 }
 
 /// Whether there is nothing to ask about this client.
 pub(super) fn is_open(acl: Option<&Acl>, who: &Publisher) -> bool {
-    acl.is_none() && who.identity.grants.is_none()
+    acl.is_none() && own(who).is_none_or(|own| own.brought.is_none())
 }
 
-/// What the client's own rules say, else those of the configuration; where either exists, nothing else is allowed.
+/// What the client's own rules say, those that it brought and those of the server, else those of the configuration; where any
+/// exist, nothing else is allowed.
 pub(super) fn decide(acl: Option<&Acl>, who: &Publisher, action: Action<'_>) -> Decision {
     let subject = Subject {
         client_id: Some(&*who.client_id).filter(|id| !id.is_empty()),
@@ -164,14 +178,27 @@ pub(super) fn decide(acl: Option<&Acl>, who: &Publisher, action: Action<'_>) -> 
     if is_open(acl, who) {
         return Decision::Allow;
     }
-    ask([own(who), acl.map(|acl| &*acl.rules)], &subject, request)
+    let own = own(who);
+    let brought = own.and_then(|own| own.brought.as_ref());
+    let is_served = acl.is_some_and(|acl| acl.config.http.is_some());
+    let served = own.and_then(|own| own.served.as_ref()).filter(|_| is_served).map(|served| served.rules());
+    let served = match &served {
+        Some(rules) => match rules.as_deref() {
+            Some(rules) => Some(rules),
+            // What comes after them isn't asked: they might have denied.
+            None => return ask([brought], &subject, request, TOO_OLD),
+        },
+        None => None,
+    };
+    ask([brought, served, acl.map(|acl| &*acl.rules)], &subject, request, NO_RULE)
 }
 
-/// Asks lists of rules one after the other: the first rule that applies decides.
+/// Asks lists of rules one after the other: the first rule that applies decides, and otherwise it is no for this reason.
 fn ask<'a>(
     lists: impl IntoIterator<Item = Option<&'a Rules>>,
     subject: &Subject<'_>,
     request: Request<'_>,
+    otherwise: &str,
 ) -> Decision {
     let mut is_partial = false;
     for rules in lists.into_iter().flatten() {
@@ -182,7 +209,7 @@ fn ask<'a>(
             Verdict::Unmatched { in_part } => is_partial |= in_part,
         }
     }
-    Decision::Deny(NO_RULE.into())
+    Decision::Deny(otherwise.into())
 }
 
 #[cfg(test)]
@@ -193,6 +220,7 @@ mod tests {
         AclConfig {
             rules: rules.map(|rules| rules.iter().map(|rule| (*rule).to_owned()).collect()),
             file: file.map(Path::to_owned),
+            http: None,
         }
     }
 
@@ -200,7 +228,7 @@ mod tests {
         let subject =
             Subject { client_id: Some("c"), username: None, groups: &[], address: None, listener: None };
         let request = Request::Publish { topic, qos: mqtt_protocol::QoS::AtMostOnce, retain: false };
-        ask([Some(&*acl.rules)], &subject, request)
+        ask([Some(&*acl.rules)], &subject, request, NO_RULE)
     }
 
     #[test]
@@ -282,7 +310,7 @@ mod tests {
         let all = Rules::new(parse_text("allow all all \"#\"\n", "all").unwrap());
         let subject =
             Subject { client_id: Some("c"), username: None, groups: &[], address: None, listener: None };
-        let asked = |lists: [Option<&Rules>; 2], request| ask(lists, &subject, request);
+        let asked = |lists: [Option<&Rules>; 2], request| ask(lists, &subject, request, NO_RULE);
         let qos = mqtt_protocol::QoS::AtMostOnce;
         let subscribe = Request::Subscribe { filter: "a/+", qos };
         assert_eq!(asked([Some(&own), Some(&all)], subscribe), Decision::AllowInPart);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use access::acl::{ClaimsError, from_claims};
-use access::authentication::{Attempt, Denial, Exchange, Identity, Verdict};
+use access::acl::{Asking, HttpRules, Rules, from_claims};
+use access::authentication::{Attempt, Denial, Exchange, Verdict};
 use mqtt_protocol::ReasonCode;
 
 use super::acl::OwnRules;
@@ -21,25 +21,72 @@ pub(super) fn attempt(attempt: broker::Attempt) -> Attempt {
     }
 }
 
-pub(super) fn verdict(verdict: Verdict, attempt: Attempt) -> broker::Verdict {
+/// What the broker is told: of a client that is let in, with the rules that it brought and those that `http` has for it.
+pub(super) async fn verdict(
+    verdict: Verdict,
+    attempt: Attempt,
+    http: Option<Arc<HttpRules>>,
+) -> broker::Verdict {
     match verdict {
-        Verdict::Accept(Some((authenticator, identity)), data) => match known(authenticator, identity) {
-            Ok(identity) => broker::Verdict::Accept(Arc::new(identity), data),
-            Err(error) => {
-                let why = format!("the access rules that it brings are not understood: {error}");
-                broker::Verdict::Refuse(ReasonCode::NotAuthorized, why.into())
-            }
-        },
+        Verdict::Accept(Some((authenticator, identity)), data) => {
+            // Rules that a client brings along are taken as a whole or not at all.
+            let brought = match identity.acl.as_ref().map(from_claims).transpose() {
+                Ok(brought) => brought,
+                Err(error) => {
+                    let why = format!("the access rules that it brings are not understood: {error}");
+                    return broker::Verdict::Refuse(ReasonCode::NotAuthorized, why.into());
+                }
+            };
+            let known = broker::Identity {
+                username: identity.username,
+                authenticator: Some(authenticator),
+                groups: identity.groups,
+                expires_at_ms: identity.expires_at_ms,
+                grants: None,
+            };
+            admit(known, brought, data, &attempt, http).await
+        }
         // As what it says it is.
         Verdict::Accept(None, data) => {
-            let identity = broker::Identity { username: attempt.username, ..broker::Identity::default() };
-            broker::Verdict::Accept(Arc::new(identity), data)
+            let username = attempt.username.clone();
+            let known = broker::Identity { username, ..broker::Identity::default() };
+            admit(known, None, data, &attempt, http).await
         }
         Verdict::Continue(exchange, data) => {
-            broker::Verdict::Continue(Box::new(Waiting { exchange, attempt }), data)
+            broker::Verdict::Continue(Box::new(Waiting { exchange, attempt, http }), data)
         }
         Verdict::Refuse(denial, why) => broker::Verdict::Refuse(reason(denial), why),
     }
+}
+
+/// Lets a client in, once its rules are known.
+async fn admit(
+    identity: broker::Identity,
+    brought: Option<Rules>,
+    data: Option<Box<[u8]>>,
+    attempt: &Attempt,
+    http: Option<Arc<HttpRules>>,
+) -> broker::Verdict {
+    let mut served = None;
+    if let Some(http) = http {
+        let asking = Asking {
+            client_id: &attempt.client_id,
+            username: identity.authenticator.as_ref().and(identity.username.as_deref()),
+            groups: &identity.groups,
+            address: attempt.address,
+            listener: &attempt.listener,
+        };
+        match http.of(&asking).await {
+            Ok(rules) => served = Some(rules),
+            Err(why) => {
+                let why = format!("its access rules are not known: {why}");
+                return broker::Verdict::Refuse(ReasonCode::ServerUnavailable, why.into());
+            }
+        }
+    }
+    let own = OwnRules { brought, served };
+    let grants = (!own.is_empty()).then(|| Arc::new(own) as Arc<dyn broker::Grants>);
+    broker::Verdict::Accept(Arc::new(broker::Identity { grants, ..identity }), data)
 }
 
 /// An exchange that waits for the client.
@@ -47,26 +94,15 @@ pub(super) fn verdict(verdict: Verdict, attempt: Attempt) -> broker::Verdict {
 struct Waiting {
     exchange: Box<Exchange>,
     attempt: Attempt,
+    http: Option<Arc<HttpRules>>,
 }
 
 impl broker::Exchange for Waiting {
     fn answer(self: Box<Self>, data: &[u8]) -> broker::Answer {
-        let Self { exchange, attempt } = *self;
-        let verdict = verdict(exchange.answer(data), attempt);
-        Box::pin(std::future::ready(verdict))
+        let Self { exchange, attempt, http } = *self;
+        let answered = exchange.answer(data);
+        Box::pin(verdict(answered, attempt, http))
     }
-}
-
-/// Rules that a client brings along are taken as a whole or not at all.
-fn known(authenticator: Arc<str>, identity: Identity) -> Result<broker::Identity, ClaimsError> {
-    let rules = identity.acl.as_ref().map(from_claims).transpose()?;
-    Ok(broker::Identity {
-        username: identity.username,
-        authenticator: Some(authenticator),
-        groups: identity.groups,
-        expires_at_ms: identity.expires_at_ms,
-        grants: rules.map(|rules| Arc::new(OwnRules(rules)) as Arc<dyn broker::Grants>),
-    })
 }
 
 /// What the client is told (MQTT 5.0 §3.2.2.2).

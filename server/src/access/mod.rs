@@ -5,6 +5,7 @@
 
 mod acl;
 mod convert;
+mod served;
 mod token;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,9 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use access::acl::HttpRules;
 use access::authentication::{
-    Attempt, Certificate, Chain, Counters, HashError, Hashing, Http, HttpError, HttpSettings, Jwt, JwtError,
-    Lockout, Method, Named, PasswordFile, Scram, UsersError,
+    AskerError, Attempt, Certificate, Chain, Counters, Guard, HashError, Hashing, Http, HttpError,
+    HttpSettings, Jwt, JwtError, Lockout, Method, Named, PasswordFile, Scram, UsersError,
 };
 use arc_swap::ArcSwap;
 use broker::{AccessControl, Action, Answer, Decision, Publisher, Verdict};
@@ -81,6 +83,9 @@ pub enum AccessError {
     /// The access rules aren't taken.
     #[error("the access rules are refused")]
     Acl(#[source] AclLoadError),
+    /// Nobody can be asked for access rules.
+    #[error("acl.http: nobody can be asked")]
+    AclHttp(#[source] AskerError),
     /// A key is missing: the configuration wasn't checked.
     #[error("authentication \"{name}\": `{key}` is missing")]
     Missing {
@@ -110,8 +115,17 @@ type Listener = Box<dyn Fn() + Send + Sync>;
 #[derive(Debug)]
 pub struct Prepared {
     methods: Vec<Named>,
-    by_listener: HashMap<Arc<str>, Arc<Chain>>,
+    by_listener: HashMap<Arc<str>, OfListener>,
     acl: Option<Acl>,
+    /// Who has rules for single clients.
+    http: Option<Arc<HttpRules>>,
+}
+
+/// How one listener tells who its clients are.
+#[derive(Debug, Clone)]
+struct OfListener {
+    chain: Arc<Chain>,
+    allow_anonymous: bool,
 }
 
 impl std::fmt::Debug for Access {
@@ -136,6 +150,7 @@ impl Access {
                 methods: Vec::new(),
                 by_listener: HashMap::new(),
                 acl: None,
+                http: None,
             }),
             version: AtomicU64::new(1),
             listener: OnceLock::new(),
@@ -147,7 +162,11 @@ impl Access {
 
     /// Puts what was prepared in place of what is there. Limits stay as they were at the start.
     pub fn apply(&self, prepared: Prepared) {
-        self.current.store(Arc::new(prepared));
+        let after = Arc::new(prepared);
+        let before = self.current.swap(Arc::clone(&after));
+        if let (Some(after), Some(before)) = (&after.http, &before.http) {
+            after.take_over(before);
+        }
         self.changed();
     }
 
@@ -168,9 +187,11 @@ impl Access {
     /// # Errors
     /// [`AccessError`] of the first method that can't be made.
     pub fn prepare(&self, config: &Config) -> Result<Prepared, AccessError> {
+        let guard = served::guard(config);
         let mut methods: BTreeMap<&str, Named> = BTreeMap::new();
         for (name, method) in &config.authentication {
-            methods.insert(name, (name.as_str().into(), Arc::new(self.method(name, method)?)));
+            let method = self.method(name, method, &guard)?;
+            methods.insert(name, (name.as_str().into(), Arc::new(method)));
         }
         let mut by_listener = HashMap::new();
         for listener in &config.listeners {
@@ -184,20 +205,23 @@ impl Access {
                 Arc::clone(&self.hashing),
                 Arc::clone(&self.counters),
             );
-            by_listener.insert(listener.name.as_str().into(), Arc::new(chain));
+            let of_listener =
+                OfListener { chain: Arc::new(chain), allow_anonymous: listener.allow_anonymous };
+            by_listener.insert(listener.name.as_str().into(), of_listener);
         }
         let acl = Acl::load(&config.acl).map_err(AccessError::Acl)?;
-        Ok(Prepared { methods: methods.into_values().collect(), by_listener, acl })
+        let http = served::http_rules(config)?;
+        Ok(Prepared { methods: methods.into_values().collect(), by_listener, acl, http })
     }
 
-    fn method(&self, name: &str, config: &AuthenticatorConfig) -> Result<Method, AccessError> {
+    fn method(&self, name: &str, config: &AuthenticatorConfig, guard: &Guard) -> Result<Method, AccessError> {
         match config.kind {
             AuthenticatorKind::Certificate => {
                 let username = needed(name, "username", config.username)?;
                 Ok(Method::Certificate(Certificate::new(username.place())))
             }
             AuthenticatorKind::Jwt => {
-                let settings = token::settings(name, config)?;
+                let settings = token::settings(name, config, guard)?;
                 Jwt::new(settings)
                     .map(|method| Method::Jwt(Box::new(method)))
                     .map_err(|source| AccessError::Jwt { name: name.to_owned(), source })
@@ -206,7 +230,7 @@ impl Access {
                 let url = needed(name, "url", config.url.as_deref())?;
                 let headers = config.headers.iter().flatten();
                 Http::new(&HttpSettings {
-                    endpoint: config.endpoint(url),
+                    endpoint: config.endpoint(url, guard),
                     headers: headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
                     requests: usize::from(config.concurrency.unwrap_or(32)),
                     cached_for: config.cache_time.unwrap_or(Period::ZERO).as_duration(),
@@ -261,6 +285,7 @@ impl Access {
             methods: before.methods.clone(),
             by_listener: before.by_listener.clone(),
             acl: Some(acl),
+            http: before.http.clone(),
         };
         // Whatever was put there meanwhile is newer than this.
         let replaced = self.current.compare_and_swap(&before, Arc::new(after));
@@ -273,6 +298,7 @@ impl Access {
 
     /// Looks after files for as long as somebody uses this.
     pub fn watch(self: &Arc<Self>) {
+        tokio::spawn(served::keep_fresh(Arc::downgrade(self)));
         let access = Arc::downgrade(self);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(LOOK);
@@ -296,13 +322,18 @@ fn needed<T>(name: &str, key: &'static str, value: Option<T>) -> Result<T, Acces
 impl AccessControl for Access {
     fn authenticate(&self, attempt: broker::Attempt) -> Answer {
         let attempt: Attempt = convert::attempt(attempt);
-        let chain = self.current.load().by_listener.get(&attempt.listener).cloned();
+        let current = self.current.load();
+        let of_listener = current.by_listener.get(&attempt.listener).cloned();
+        let http = current.http.clone();
         Box::pin(async move {
-            let Some(chain) = chain else {
+            let Some(OfListener { chain, allow_anonymous }) = of_listener else {
                 return Verdict::Refuse(ReasonCode::NotAuthorized, "the listener is not known".into());
             };
             let verdict = chain.decide(&attempt).await;
-            convert::verdict(verdict, attempt)
+            // Nobody is asked about somebody who is kept outside all the same.
+            let stays_outside =
+                matches!(&verdict, access::authentication::Verdict::Accept(None, _)) && !allow_anonymous;
+            convert::verdict(verdict, attempt, http.filter(|_| !stays_outside)).await
         })
     }
 
@@ -316,5 +347,30 @@ impl AccessControl for Access {
 
     fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        let current = self.current.load();
+        let mut figures = Vec::new();
+        // All chains count together.
+        if let Some(chain) = current.by_listener.values().next().map(|of_listener| &of_listener.chain) {
+            let counters = chain.counters();
+            figures.extend([
+                ("authentication/accepted", counters.accepted),
+                ("authentication/anonymous", counters.anonymous),
+                ("authentication/refused", counters.refused),
+                ("authentication/unavailable", counters.unavailable),
+                ("authentication/locked_out", counters.locked_out),
+            ]);
+        }
+        if let Some(http) = &current.http {
+            let counters = http.counters();
+            figures.extend([
+                ("authorisation/http/asked", counters.asked),
+                ("authorisation/http/failed", counters.failed),
+                ("authorisation/http/full", counters.full),
+            ]);
+        }
+        figures
     }
 }

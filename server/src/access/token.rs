@@ -1,18 +1,22 @@
 //! `type = "jwt"`: from the configuration to what the method takes.
 
-use access::authentication::{JwtSettings, KeySetSettings, KeySource, TokenPlace};
+use access::authentication::{Guard, JwtSettings, KeySetSettings, KeySource, TokenPlace};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{AccessError, needed};
 use crate::config::{AuthenticatorConfig, JwtPlace, Period};
 
-pub(super) fn settings(name: &str, config: &AuthenticatorConfig) -> Result<JwtSettings, AccessError> {
+pub(super) fn settings(
+    name: &str,
+    config: &AuthenticatorConfig,
+    guard: &Guard,
+) -> Result<JwtSettings, AccessError> {
     let algorithms = needed(name, "algorithms", config.algorithms.as_deref())?;
     let claim = |claim: &Option<String>, default: &str| claim.clone().unwrap_or_else(|| default.to_owned());
     Ok(JwtSettings {
         algorithms: algorithms.iter().map(|algorithm| algorithm.algorithm()).collect(),
-        keys: keys(name, config)?,
+        keys: keys(name, config, guard)?,
         place: match config.token.unwrap_or_default() {
             JwtPlace::Password => TokenPlace::Password,
             JwtPlace::Username => TokenPlace::Username,
@@ -28,7 +32,7 @@ pub(super) fn settings(name: &str, config: &AuthenticatorConfig) -> Result<JwtSe
     })
 }
 
-fn keys(name: &str, config: &AuthenticatorConfig) -> Result<KeySource, AccessError> {
+fn keys(name: &str, config: &AuthenticatorConfig, guard: &Guard) -> Result<KeySource, AccessError> {
     if let Some(secret) = &config.secret {
         let secret = if config.secret_is_base64 == Some(true) {
             STANDARD.decode(secret.expose()).map_err(|_| AccessError::NotBase64 { name: name.to_owned() })?
@@ -45,7 +49,7 @@ fn keys(name: &str, config: &AuthenticatorConfig) -> Result<KeySource, AccessErr
     }
     let url = needed(name, "jwks_url", config.jwks_url.as_deref())?;
     Ok(KeySource::Set(KeySetSettings {
-        endpoint: config.endpoint(url),
+        endpoint: config.endpoint(url, guard),
         refresh_after: config.jwks_refresh.unwrap_or(Period::secs(3_600)).as_duration(),
         max_age: config.jwks_max_age.unwrap_or(Period::days(1)).as_duration(),
     }))

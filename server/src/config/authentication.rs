@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use access::authentication::{Algorithm, CertificateName, EndpointSettings, HashingLimits, LockoutLimits};
+use access::authentication::{
+    Algorithm, CertificateName, EndpointSettings, Guard, HashingLimits, LockoutLimits,
+};
 use actions::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -359,13 +361,13 @@ impl AuthenticatorConfig {
     }
 
     /// The server that is asked.
-    pub fn endpoint(&self, url: &str) -> EndpointSettings {
+    pub fn endpoint(&self, url: &str, guard: &Guard) -> EndpointSettings {
         EndpointSettings {
             url: url.to_owned(),
             ca: self.ca.clone(),
             insecure_http: self.insecure_http.unwrap_or(false),
             timeout: self.timeout.unwrap_or(Period::secs(5)).as_duration(),
-            guard: None,
+            guard: Some(guard.clone()),
         }
     }
 

@@ -392,7 +392,8 @@ fn make_paths_relative_to(config: &mut Config, folder: Option<&FsPath>) {
     let certificates = tls.flat_map(|tls| tls.files_mut());
     let authentication = config.authentication.values_mut().flat_map(|method| method.paths_mut());
     let admin = config.admin.tls.iter_mut().flat_map(|tls| tls.files_mut());
-    let others = [&mut config.data_dir, &mut config.rules_dir, &mut config.acl.file].into_iter().flatten();
+    let others = [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten();
+    let others = others.chain(config.acl.paths_mut());
     let listeners = config.listeners.iter_mut().flat_map(Listener::paths_mut);
     for path in others.chain(certificates).chain(authentication).chain(listeners).chain(admin) {
         *path = folder.join(&*path);

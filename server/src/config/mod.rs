@@ -12,6 +12,7 @@
 //! misspelt name, the nearest right one; all faults in one go, up to [`MAX_ERRORS`]. A configuration with any fault
 //! is refused whole. Nothing here touches the process environment: callers pass an [`Environment`].
 
+mod acl;
 mod admin;
 mod authentication;
 mod effective;
@@ -35,6 +36,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use self::acl::{AclConfig, AclHttpConfig};
 pub use self::admin::{Admin, AdminToken, AdminUser, HiddenText};
 pub use self::authentication::{
     AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, JwtAlgorithm,
@@ -50,8 +52,8 @@ pub use self::listeners::{
 pub(crate) use self::load::suggest;
 pub use self::load::{Inputs, Loaded, MissingSecrets, load, load_text};
 pub use self::model::{
-    AclConfig, Actions, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy,
-    Reload, RuleLimits, Store, Sys,
+    Actions, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy, Reload,
+    RuleLimits, Store, Sys,
 };
 pub use self::overrides::{Assignment, AssignmentError};
 pub use self::units::{ByteSize, Period, UnitError};

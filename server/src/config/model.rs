@@ -13,6 +13,7 @@ use actions::config::ConnectorConfig;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::acl::AclConfig;
 use super::admin::Admin;
 use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
 use super::listeners::{ClientIdRule, ListenerTls, ListenerWebSocket, SessionTakeover};
@@ -72,18 +73,6 @@ impl Default for Config {
             reload: Reload::default(),
         }
     }
-}
-
-/// What clients may publish and subscribe to. With either key, what no rule allows is denied.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AclConfig {
-    /// Rules, asked in their order before those of the file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rules: Option<Vec<String>>,
-    /// File of rules, one on each line; it is read again when it changes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
 }
 
 /// One address where clients connect.

@@ -338,6 +338,48 @@ error: /etc/tidegate/tidegate.toml:4:3: acl.rules: at character 7: expected `pub
 }
 
 #[test]
+fn a_server_of_access_rules_has_its_ranges() {
+    let with = |keys: &str| format!("[acl.http]\nurl = 'https://h/'\n{keys}\n");
+    let config = accepted(&with("ca = 'ca.pem'\nheaders = { X = 's3cret' }"), &none());
+    let http = config.acl.http.unwrap();
+    assert_eq!((http.timeout, http.concurrency, http.max_clients), (Period::secs(5), 32, 100_000));
+    assert_eq!((http.refresh, http.max_age), (Period::secs(300), Period::secs(3_600)));
+    assert_eq!(http.ca.as_deref(), Some(Path::new("/etc/tidegate/ca.pem")));
+    assert!(!format!("{http:?}").contains("s3cret"));
+    for keys in [
+        "timeout='100ms'",
+        "timeout='60s'",
+        "concurrency=1",
+        "concurrency=1024",
+        "refresh='1s'\nmax_age='2s'",
+        "max_age='30d'",
+        "max_clients=1",
+        "max_clients=10000000",
+    ] {
+        accepted(&with(keys), &none());
+    }
+    for (keys, expected) in [
+        ("timeout='99ms'", "acl.http.timeout is 99ms, must be between"),
+        ("timeout='61s'", "acl.http.timeout is 61s"),
+        ("concurrency=0", "acl.http.concurrency is 0"),
+        ("concurrency=1025", "acl.http.concurrency is 1025"),
+        ("refresh='999ms'", "acl.http.refresh is 999ms"),
+        ("refresh='1d'\nmax_age='30d'\nmax_clients=0", "acl.http.max_clients is 0"),
+        (
+            "refresh='2s'\nmax_age='3s'",
+            "acl.http.max_age is 3s, must be at least twice acl.http.refresh, which is 2s",
+        ),
+        ("max_age='31d'", "acl.http.max_age is 31d"),
+        ("max_clients=10000001", "acl.http.max_clients is 10000001"),
+        ("username='x'", "username"),
+    ] {
+        let text = refused(&with(keys), &none());
+        assert!(text.contains(expected), "{keys}: {text}");
+    }
+    assert!(refused("[acl.http]\nrefresh = '1m'\n", &none()).contains("url"));
+}
+
+#[test]
 fn values_of_the_wrong_type_are_refused() {
     assert_refused(
         "[limits]\nconnect_timeout = 10\n",

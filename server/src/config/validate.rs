@@ -7,9 +7,10 @@ use access::acl::{RULES_MAX, parse_line};
 use actions::Connectors;
 use actions::config::{AuthKind, ConnectorConfig};
 
+use super::acl::AclConfig;
 use super::authentication::AuthenticatorConfig;
 use super::listeners::{self, ClientIdRule};
-use super::model::{AclConfig, Config, Limits, Listener, ListenerKind, ListenerLimits, RuleLimits, Store};
+use super::model::{Config, Limits, Listener, ListenerKind, ListenerLimits, RuleLimits, Store};
 use super::overrides::canonical;
 use super::tree::Path;
 use super::units::{ByteSize, Period};
@@ -275,6 +276,21 @@ impl Check {
                 self.error(list.clone().index(number), message, Some(help));
             }
         }
+        let Some(http) = &acl.http else { return };
+        let section = "acl.http";
+        self.range(section, "timeout", http.timeout, Period::millis(100), Period::secs(60), "");
+        self.range(section, "concurrency", http.concurrency, 1, 1_024, "");
+        self.range(section, "refresh", http.refresh, Period::secs(1), Period::days(1), "");
+        self.range(section, "max_age", http.max_age, Period::secs(2), Period::days(30), "");
+        // Or rules would be too old before there are others.
+        if http.max_age.as_duration() < http.refresh.as_duration() * 2 {
+            let message = format!(
+                "acl.http.max_age is {}, must be at least twice acl.http.refresh, which is {}",
+                http.max_age, http.refresh
+            );
+            self.error(Path::keys(&["acl", "http", "max_age"]), message, None);
+        }
+        self.range(section, "max_clients", http.max_clients, 1, 10_000_000, "");
     }
 
     fn authentication_limits(&mut self, limits: &Limits) {
