@@ -446,17 +446,12 @@ impl Shared {
                 let delay_s = will.delay_s.min(expiry_s);
                 inner.will = Some(will);
                 let at_ms = now.mono_ms + u64::from(delay_s) * 1000;
-                self.timers.insert(
-                    now.mono_ms,
-                    Arc::downgrade(session),
-                    generation,
-                    Deadline::Will { at_ms },
-                );
+                self.timers.insert(now.mono_ms, session, generation, Deadline::Will { at_ms });
             }
         }
         if expiry_s != 0 && expiry_s != u32::MAX {
             let at_ms = now.mono_ms + u64::from(expiry_s) * 1000;
-            self.timers.insert(now.mono_ms, Arc::downgrade(session), generation, Deadline::Expiry { at_ms });
+            self.timers.insert(now.mono_ms, session, generation, Deadline::Expiry { at_ms });
         }
         if inner.is_recorded && expiry_s != 0 {
             let detached = Record::SessionDetached { session: session.key(), at_ms: now.wall_ms };
@@ -616,7 +611,7 @@ async fn housekeeping(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         let now = shared.clock.now();
         for (number, due) in shared.timers.due(now.mono_ms).into_iter().enumerate() {
-            if let Some(session) = due.session.upgrade() {
+            if let Some(session) = shared.sessions.named(due.session) {
                 fire(&shared, &session, due.generation, due.deadline, now);
             }
             if number % 256 == 255 {
@@ -641,7 +636,7 @@ fn fire(shared: &Arc<Shared>, session: &Arc<Session>, generation: u32, deadline:
     }
     if deadline.at_ms(session) > now.mono_ms {
         drop(inner);
-        shared.timers.insert(now.mono_ms, Arc::downgrade(session), generation, deadline);
+        shared.timers.insert(now.mono_ms, session, generation, deadline);
         return;
     }
     match deadline {

@@ -25,6 +25,8 @@ pub struct Limits {
     pub receive_maximum: u16,
     /// QoS 1 and 2 messages sent to a client and not yet acknowledged; the client's Receive Maximum lowers it.
     pub max_inflight: u16,
+    /// Bytes of those messages: with as many under way further ones wait.
+    pub max_inflight_bytes: u64,
     /// Topic Aliases that a client may use towards us (MQTT 5.0 §3.2.2.3.8).
     pub topic_alias_maximum: u16,
     /// Longest Keep Alive, zero for any. MQTT 5 clients are told (Server Keep Alive), others are capped.
@@ -89,6 +91,7 @@ impl Default for Limits {
             max_connect_packet_size: 16 * 1024,
             receive_maximum: 1024,
             max_inflight: 1024,
+            max_inflight_bytes: 16 * 1024 * 1024,
             topic_alias_maximum: 32,
             max_keep_alive: Duration::ZERO,
             max_session_expiry: Duration::from_secs(7 * 24 * 3600),

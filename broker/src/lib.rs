@@ -50,7 +50,8 @@ pub use inspect::{ClientFilter, ClientInfo, ConnectionInfo, RetainedPlace, Subsc
 pub use limits::ListenerLimits;
 pub use listeners::{
     ClientIds, Endpoint, ListenerConfig, PROXY_PREFIX_BYTES, PeerAddress, Proxies, ProxyError, ProxyPrefix,
-    Speaks, Takeover, TlsSetup, WebSocketConfig, WebSocketControl, WebSocketFrameError, WebSocketFrameReader,
+    Speaks, Takeover, TlsSetup, WebSocketClientFrame, WebSocketConfig, WebSocketControl, WebSocketFrameError,
+    WebSocketFrameReader, websocket_accept_key,
 };
 pub use message::{Message, Publication, Publisher, Trail};
 pub use metrics::Stats;

@@ -151,6 +151,8 @@ counters! {
     limit_packet_size,
     /// Publishes beyond the Receive Maximum (`receive_maximum`).
     limit_receive_maximum,
+    /// Messages that waited because as many bytes as allowed were under way to their client (`max_inflight_bytes`).
+    limit_inflight_bytes,
     /// Topic Aliases above the maximum (`topic_alias_maximum`).
     limit_topic_alias,
     /// Keep Alives that were cut (`max_keep_alive`).
@@ -183,6 +185,7 @@ pub(crate) struct Tally {
     pub(crate) delivered: u64,
     pub(crate) payload_bytes_delivered: u64,
     pub(crate) not_authorized: u64,
+    pub(crate) waited_for_bytes: u64,
 }
 
 thread_local! {
@@ -193,6 +196,7 @@ thread_local! {
             delivered: 0,
             payload_bytes_delivered: 0,
             not_authorized: 0,
+            waited_for_bytes: 0,
         })
     };
 }
@@ -229,6 +233,7 @@ impl Metrics {
         self.messages_delivered.add(tally.delivered);
         self.payload_bytes_delivered.add(tally.payload_bytes_delivered);
         self.dropped_not_authorized.add(tally.not_authorized);
+        self.limit_inflight_bytes.add(tally.waited_for_bytes);
     }
 
     pub(crate) fn dropped(&self, reason: DropReason) {

@@ -157,11 +157,11 @@ impl Shared {
             let spread_ms = session.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % least_ms.max(1);
             let delay_ms = (u64::from(delay_s) * 1_000).max(least_ms + spread_ms).min(left_ms);
             let deadline = Deadline::Will { at_ms: now.mono_ms + delay_ms };
-            self.timers.insert(now.mono_ms, Arc::downgrade(&session), generation, deadline);
+            self.timers.insert(now.mono_ms, &session, generation, deadline);
         }
         if expiry_ms != u64::MAX {
             let deadline = Deadline::Expiry { at_ms: now.mono_ms + left_ms };
-            self.timers.insert(now.mono_ms, Arc::downgrade(&session), generation, deadline);
+            self.timers.insert(now.mono_ms, &session, generation, deadline);
         }
     }
 

@@ -88,6 +88,7 @@ fn totals(stats: &Stats, version: &str, uptime_ms: u64) -> Vec<(String, String)>
         ("clients/active", stats.connections.to_string()),
         ("clients/disconnected", offline.to_string()),
         ("clients/inactive", offline.to_string()),
+        ("connections/panicked", stats.connection_panics.to_string()),
         ("subscriptions/count", stats.subscriptions.to_string()),
         ("retained messages/count", stats.retained_messages.to_string()),
         ("store/messages/count", stats.retained_messages.to_string()),

@@ -5,14 +5,15 @@
 //! when its slot comes round the session's last-heard stamp tells whether it is due, and it is put in again.
 //!
 //! An entry is looked at every [`LOOK_MS`] at least, however far its deadline is: what a client that comes and goes
-//! leaves behind is gone after that time, whatever it asked for.
+//! leaves behind is gone after that time, whatever it asked for. Until then it is only the entry: that names its session and
+//! doesn't hold it, not even its place in memory.
 
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
 use crate::session::Session;
+use crate::session::registry::SessionName;
 
 /// Width of a slot, in milliseconds: deadlines are this late at most, never early.
 pub(crate) const SLOT_MS: u64 = 256;
@@ -46,7 +47,7 @@ impl Deadline {
 /// An entry whose time has come.
 #[derive(Debug)]
 pub(crate) struct Due {
-    pub(crate) session: Weak<Session>,
+    pub(crate) session: SessionName,
     pub(crate) generation: u32,
     pub(crate) deadline: Deadline,
 }
@@ -76,9 +77,9 @@ impl Timers {
         Self { wheel: Mutex::new(Wheel { slots, next: 0 }) }
     }
 
-    pub(crate) fn insert(&self, now_ms: u64, session: Weak<Session>, generation: u32, deadline: Deadline) {
-        let Some(due_ms) = session.upgrade().map(|session| deadline.at_ms(&session)) else { return };
-        let at_ms = due_ms.min(now_ms + LOOK_MS);
+    pub(crate) fn insert(&self, now_ms: u64, session: &Session, generation: u32, deadline: Deadline) {
+        let at_ms = deadline.at_ms(session).min(now_ms + LOOK_MS);
+        let session = SessionName::of(session);
         let mut wheel = self.wheel.lock();
         // Rounded up, so that it is never early; never into a slot that was looked at already.
         let slot = at_ms.div_ceil(SLOT_MS).max(wheel.next);
@@ -108,8 +109,6 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::{Deadline, SLOT_MS, SLOTS, Timers};
@@ -124,7 +123,7 @@ mod tests {
             let timers = Timers::new();
             let session = Session::new("c", 0, &crate::session::memory::QueuedMemory::new(u64::MAX));
             for (number, at_ms) in (0u32..).zip(&deadlines) {
-                timers.insert(0, Arc::downgrade(&session), number, Deadline::Will { at_ms: *at_ms });
+                timers.insert(0, &session, number, Deadline::Will { at_ms: *at_ms });
             }
             let mut seen = vec![false; deadlines.len()];
             let mut now = 0;
@@ -132,7 +131,7 @@ mod tests {
                 for due in timers.due(now) {
                     let at = deadlines[due.generation as usize];
                     if due.deadline.at_ms(&session) > now {
-                        timers.insert(now, due.session, due.generation, due.deadline);
+                        timers.insert(now, &session, due.generation, due.deadline);
                         continue;
                     }
                     prop_assert!(!std::mem::replace(&mut seen[due.generation as usize], true));

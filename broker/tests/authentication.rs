@@ -9,12 +9,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broker::{
     AccessControl, Action, Answer, Attempt, Broker, BrokerConfig, Decision, Exchange, Identity, Limits,
-    Publisher, Verdict,
+    ListenerConfig, Publisher, Speaks, TlsSetup, Verdict,
 };
 use common::{Client, FOR_EVER, Got, Harness, listen_for};
 use mqtt_protocol::{Auth, Connect, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use store::MemoryStore;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::TlsConnector;
 
 /// What somebody wants decided.
 struct Question {
@@ -427,4 +434,58 @@ async fn auth_without_a_method_in_the_connect_is_a_protocol_error_v5_4_12_0_7() 
     assert_eq!(client.receive().await, accepted());
     client.send(&auth(ReasonCode::ReAuthenticate, "m", b"x")).await;
     assert_eq!(client.receive().await, Got::Disconnect(ReasonCode::ProtocolError));
+}
+
+/// A listener of TLS that wants certificates, and a client that has one.
+async fn stage_with_certificates() -> (Stage, std::net::SocketAddr, TlsConnector, Vec<u8>) {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let issue = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let issued = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        (issued.der().clone(), PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let (roots, provider) = (Arc::new(roots), Arc::new(rustls::crypto::ring::default_provider()));
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+        .build()
+        .unwrap();
+    let (certificate, key) = issue("localhost");
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let (shown, key) = issue("device");
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![shown.clone()], key)
+        .unwrap();
+    let stage = stage().await;
+    let mut listener = ListenerConfig::tcp("tls", "127.0.0.1:0".parse().unwrap());
+    listener.speaks = Speaks::Tls(TlsSetup::new(Arc::new(server), None));
+    let bound = stage.harness.broker.listen(listener).await.unwrap();
+    (stage, bound.endpoint.address().unwrap(), TlsConnector::from(Arc::new(client)), shown.to_vec())
+}
+
+#[tokio::test]
+async fn authenticating_again_shows_the_certificate_of_the_connection() {
+    let (mut stage, address, connector, shown) = stage_with_certificates().await;
+    let socket = TcpStream::connect(address).await.unwrap();
+    let mut client = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+    let mut bytes = Vec::new();
+    Packet::Connect(Box::new(by_method("c"))).encode(ProtocolVersion::V5, &mut bytes).unwrap();
+    auth(ReasonCode::ReAuthenticate, "m", b"again").encode(ProtocolVersion::V5, &mut bytes).unwrap();
+    client.write_all(&bytes).await.unwrap();
+    for data in [&b"first"[..], b"again"] {
+        let question = stage.question().await;
+        assert_eq!(question.data, data);
+        assert_eq!(question.attempt.unwrap().certificate.as_deref(), Some(&*shown), "{data:?}");
+        question.reply.send(Verdict::Accept(known(None), None)).unwrap();
+    }
 }

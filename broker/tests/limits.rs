@@ -11,7 +11,7 @@ use broker::{
     Progress, Publication, PublishError, Republish, Trail,
 };
 use common::{Client, Got, Harness, id, listen_within, start, start_with};
-use mqtt_protocol::{Connect, Packet, ProtocolVersion, QoS, ReasonCode, Will};
+use mqtt_protocol::{Ack, Connect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, Will};
 use store::MemoryStore;
 
 const V3: ProtocolVersion = ProtocolVersion::V3_1_1;
@@ -402,6 +402,67 @@ async fn a_client_has_a_number_of_messages_under_way() {
     assert_eq!(subscriber.receive().await, Got::PingResp);
     subscriber.puback(first.unwrap()).await;
     assert_eq!(subscriber.payload().await, 3u16.to_be_bytes());
+}
+
+#[tokio::test]
+async fn a_client_has_a_number_of_bytes_under_way() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        // Payloads of 1,000 bytes under a topic of one: two of them reach it, and are no more than it.
+        let harness = start(limits(Limits { max_inflight_bytes: 2_002, ..Limits::default() })).await;
+        let mut subscriber = harness.client("subscriber").await;
+        subscriber.subscribe("t", qos).await;
+        let mut publisher = harness.client("publisher").await;
+        for number in 1..=4u16 {
+            publisher.publish("t", &vec![u8::try_from(number).unwrap(); 1_000], qos, false, number).await;
+            publisher.receive().await;
+            if qos == QoS::ExactlyOnce {
+                let pubrel = Ack::new(PacketId::new(number).unwrap(), ReasonCode::Success);
+                publisher.send(&Packet::PubRel(pubrel)).await;
+                publisher.receive().await;
+            }
+        }
+        let mut ids = Vec::new();
+        for number in 1..=2u8 {
+            let Got::Publish { id, payload, .. } = subscriber.receive().await else {
+                panic!("a message is due")
+            };
+            assert_eq!(payload[0], number);
+            ids.extend(id);
+        }
+        // One past it waits, and is counted; so does the next.
+        subscriber.send(&Packet::PingReq).await;
+        assert_eq!(subscriber.receive().await, Got::PingResp);
+        assert_eq!(harness.broker.stats().limit_inflight_bytes, 2);
+        // What the client has for certain makes room; the rest of an exchange at QoS 2 holds no message.
+        let first = Ack::new(ids[0], ReasonCode::Success);
+        if qos == QoS::ExactlyOnce {
+            subscriber.send(&Packet::PubRec(first)).await;
+            assert!(matches!(subscriber.receive().await, Got::Ack(..)));
+        } else {
+            subscriber.send(&Packet::PubAck(first)).await;
+        }
+        assert_eq!(subscriber.payload().await, [3; 1_000]);
+        subscriber.send(&Packet::PingReq).await;
+        assert_eq!(subscriber.receive().await, Got::PingResp);
+    }
+}
+
+#[tokio::test]
+async fn a_message_above_the_bytes_under_way_goes_alone() {
+    let harness = start(limits(Limits { max_inflight_bytes: 1_024, ..Limits::default() })).await;
+    let mut subscriber = harness.client("subscriber").await;
+    subscriber.subscribe("t", QoS::AtLeastOnce).await;
+    let mut publisher = harness.client("publisher").await;
+    for number in 1..=2u16 {
+        publisher.publish("t", &[7; 100_000], QoS::AtLeastOnce, false, number).await;
+        publisher.receive().await;
+    }
+    for _ in 0..2 {
+        let Got::Publish { id, .. } = subscriber.receive().await else { panic!("a message is due") };
+        subscriber.send(&Packet::PingReq).await;
+        assert_eq!(subscriber.receive().await, Got::PingResp);
+        subscriber.puback(id.unwrap()).await;
+    }
 }
 
 #[tokio::test]

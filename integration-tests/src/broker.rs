@@ -28,6 +28,7 @@ pub struct Broker {
     log: Arc<Log>,
     readers: Vec<JoinHandle<()>>,
     expected_errors: Vec<String>,
+    environment: Vec<(String, String)>,
     stopped: bool,
     /// The folder is somebody else's and stays.
     folder_stays: bool,
@@ -42,6 +43,7 @@ pub struct BrokerBuilder {
     rules: Vec<(String, String)>,
     expected_errors: Vec<String>,
     environment: Vec<(String, String)>,
+    umask: Option<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +110,13 @@ impl BrokerBuilder {
         self
     }
 
+    /// Starts the broker as a shell with this umask would.
+    #[must_use]
+    pub fn umask(mut self, umask: &'static str) -> Self {
+        self.umask = Some(umask);
+        self
+    }
+
     /// Keeps configuration and data in a folder that is there and stays: a broker that is started there again finds what
     /// the one before left.
     #[must_use]
@@ -164,6 +173,7 @@ impl BrokerBuilder {
             log,
             readers,
             expected_errors: self.expected_errors,
+            environment: self.environment,
             stopped: false,
             folder_stays: self.folder.is_some(),
         }
@@ -217,7 +227,14 @@ format = "json"
         );
         let path = folder.join("tidegate.toml");
         fs::write(&path, config).unwrap();
-        let mut command = Command::new(binary());
+        let mut command = match self.umask {
+            None => Command::new(binary()),
+            Some(umask) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(binary());
+                shell
+            }
+        };
         command.arg("serve").arg("--config").arg(path);
         command
     }
@@ -225,7 +242,7 @@ format = "json"
 
 /// The binary under test: built by `cargo xtask test`, beside the folder that the tests run from.
 #[track_caller]
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os(BINARY) {
         return path.into();
     }
@@ -372,22 +389,44 @@ impl Broker {
         }
     }
 
+    /// Its folder: the configuration, the rules, and the data directory `data`.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the administration interface listens.
+    #[track_caller]
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        let line = self.logged("administration interface open");
+        let (_, rest) = line.split_once("\"admin\":\"").expect("the line names the address");
+        rest.split('"').next().and_then(|address| address.parse().ok()).expect("an address")
+    }
+
     /// All that was logged until now.
     #[must_use]
     pub fn log(&self) -> String {
         self.text()
     }
 
-    /// Runs another command of the program with this broker's configuration; returns its exit code and what it printed.
+    /// Runs another command of the program with this broker's configuration and environment; returns its exit code and what it printed.
     #[track_caller]
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(binary());
         command.args(arguments).arg("--config").arg(self.folder.join("tidegate.toml")).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let output = command.output().unwrap();
         let text =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.code(), text)
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Resident memory of the process in bytes.

@@ -28,11 +28,17 @@ impl Authority {
     /// Makes an authority; its own certificate is the file `ca.pem`.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
+        Self::named(folder, "authority of a test")
+    }
+
+    /// The same under a name of the test's own.
+    #[must_use]
+    pub fn named(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        params.distinguished_name.push(DnType::CommonName, "authority of a test");
+        params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         fs::write(folder.join("ca.pem"), issuer.pem()).unwrap();
         Self { issuer, folder: folder.to_owned() }

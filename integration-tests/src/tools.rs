@@ -117,6 +117,17 @@ pub fn python(script: &str, library: &str) -> Command {
     command
 }
 
+/// Our own program, for another command than `serve`; nothing of the machine that runs the tests is in its environment.
+#[must_use]
+pub fn tidegate() -> Command {
+    let mut command = Command::new(crate::broker::binary());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
 /// Runs `clients/<script>` with Node and MQTT.js.
 #[must_use]
 pub fn node(script: &str) -> Command {

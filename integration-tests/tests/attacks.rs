@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use integration_tests::{Broker, Client, PATIENCE, Version, wire};
 
-/// Rounds that fill pools and caches: the allocator settles in them.
-const FIRST_ROUNDS: usize = 3;
+/// Rounds that fill pools and caches, in which the allocator settles.
+const FIRST_ROUNDS: usize = 2;
 
 /// Rounds after them, which have to do with what those took.
 const ROUNDS: usize = 3;
@@ -24,12 +24,9 @@ const ALLOWANCE_BYTES: u64 = 4 << 20;
 /// Sockets of the flood; half of what a process may usually open, on both sides of it.
 const FLOOD: usize = 10_000;
 
-/// What may be left of a session for a minute after its end: the wheel of deadlines still knows its place.
-const SESSION_BYTES: u64 = 1 << 10;
-
-/// Runs an attack that begins so many sessions again and again, serves a bystander after each round, and asserts that memory and files come back.
+/// Runs an attack again and again, serves a bystander after each round, and asserts that memory and files come back.
 #[track_caller]
-fn repeat(name: &str, broker: &Broker, sessions: u64, mut attack: impl FnMut()) {
+fn repeat(name: &str, broker: &Broker, mut attack: impl FnMut()) {
     let mut bystander = Client::connect(broker, Version::V5, "bystander");
     bystander.subscribe("bystander/#", 1);
     let files = broker.open_files();
@@ -49,8 +46,7 @@ fn repeat(name: &str, broker: &Broker, sessions: u64, mut attack: impl FnMut()) 
     println!("{name}: {sizes:?} bytes resident after each round");
     let first = *sizes.iter().take(FIRST_ROUNDS).max().unwrap();
     let last = *sizes.last().unwrap();
-    let allowance = ALLOWANCE_BYTES + ROUNDS as u64 * sessions * SESSION_BYTES;
-    assert!(last <= first + allowance, "{name}: {sizes:?}");
+    assert!(last <= first + ALLOWANCE_BYTES, "{name}: {sizes:?}");
 }
 
 fn open(broker: &Broker) -> TcpStream {
@@ -66,7 +62,7 @@ fn ten_thousand_sockets_that_say_nothing() {
     let count = FLOOD.min(most.saturating_sub(500));
     let before = broker.resident_bytes();
     let mut each = 0;
-    repeat("half-open", &broker, 1, || {
+    repeat("half-open", &broker, || {
         let sockets: Vec<_> = (0..count).map(|_| open(&broker)).collect();
         // The last one being served means that all before it were accepted.
         let mut last = Client::connect(&broker, Version::V311, "last");
@@ -89,7 +85,7 @@ fn rlimit() -> usize {
 fn a_thousand_sockets_that_send_a_byte_at_a_time() {
     let broker = Broker::builder().limit("connect_timeout", "\"60s\"").start();
     let connect = wire::bytes(&Version::V5.connect("slow"));
-    repeat("slow-loris", &broker, 0, || {
+    repeat("slow-loris", &broker, || {
         let mut sockets: Vec<_> = (0..1_000).map(|_| open(&broker)).collect();
         for byte in &connect[..connect.len() - 1] {
             for socket in &mut sockets {
@@ -104,7 +100,7 @@ fn half_packets_of_what_is_allowed() {
     let broker = Broker::start();
     let mut half = wire::bytes("30 808030");
     half.resize(400_000, b'x');
-    repeat("half packets", &broker, 50, || {
+    repeat("half packets", &broker, || {
         let clients: Vec<_> = (0..50)
             .map(|number| {
                 let mut client = Client::connect(&broker, Version::V311, &format!("half {number}"));
@@ -119,7 +115,7 @@ fn half_packets_of_what_is_allowed() {
 #[test]
 fn a_storm_of_connections() {
     let broker = Broker::start();
-    repeat("connect storm", &broker, 2_000, || {
+    repeat("connect storm", &broker, || {
         for number in 0..2_000 {
             let mut socket = open(&broker);
             socket.write_all(&wire::bytes(&Version::V5.connect(&format!("storm {number}")))).unwrap();
@@ -130,7 +126,7 @@ fn a_storm_of_connections() {
 #[test]
 fn a_storm_of_takeovers() {
     let broker = Broker::start();
-    repeat("takeover storm", &broker, 1_001, || {
+    repeat("takeover storm", &broker, || {
         let mut owner = Client::connect(&broker, Version::V5, "contested");
         for round in 0..1_000 {
             let version = if round % 2 == 0 { Version::V311 } else { Version::V5 };
@@ -145,7 +141,7 @@ fn a_storm_of_takeovers() {
 fn a_flood_of_pings_that_nobody_reads() {
     let broker = Broker::start();
     let pings = [0xc0, 0].repeat(32_768);
-    repeat("ping flood", &broker, 1, || {
+    repeat("ping flood", &broker, || {
         let mut socket = open(&broker);
         socket.write_all(&wire::bytes(&Version::V311.connect("pings"))).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -161,7 +157,7 @@ fn a_flood_of_pings_that_nobody_reads() {
 #[test]
 fn random_packets_by_seed() {
     let broker = Broker::start();
-    repeat("random packets", &broker, 500, || {
+    repeat("random packets", &broker, || {
         let mut random = fastrand::Rng::with_seed(0x7469_6465);
         for round in 0..500 {
             let version = if round % 2 == 0 { Version::V311 } else { Version::V5 };
@@ -184,7 +180,7 @@ fn random_packets_by_seed() {
 #[test]
 fn a_connection_that_is_refused_is_closed() {
     let broker = Broker::start();
-    repeat("refused connections", &broker, 0, || {
+    repeat("refused connections", &broker, || {
         for _ in 0..500 {
             let mut socket = open(&broker);
             socket.write_all(&wire::bytes("10 ['MQTT' 05 06 003c [] 'a' [] '#' 'x']")).unwrap();

@@ -10,7 +10,10 @@ pub mod api;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod confine;
 mod demo;
+#[cfg(feature = "power-cut")]
+mod fault;
 pub mod listeners;
 pub mod log;
 mod memory;

@@ -63,8 +63,24 @@ pub fn start(log: &Log, environment: &Environment) -> Result<(), LogError> {
     // An error says that there is a log already, as in a test that starts two servers.
     if tracing_subscriber::registry().with(layer.with_filter(level)).try_init().is_ok() {
         drop(LEVEL.set(handle));
+        log_panics();
     }
     Ok(())
+}
+
+/// Has panics logged like everything else, in one line. Whatever they were about may stand in their message, and no value
+/// is repeated: only the place in the program is told, which is what finds the fault.
+fn log_panics() {
+    let plain = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if tracing::enabled!(tracing::Level::ERROR) {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            let thread = std::thread::current().name().unwrap_or_default().to_owned();
+            tracing::error!(place, thread, "panicked");
+        } else {
+            plain(panic);
+        }
+    }));
 }
 
 /// The level that a configuration wants; `TIDEGATE_LOG` goes on to win.

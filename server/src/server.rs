@@ -317,6 +317,7 @@ fn broker_limits(limits: &Limits) -> broker::Limits {
         max_connect_packet_size: limits.max_connect_packet_size.as_u32_saturating(),
         receive_maximum: limits.receive_maximum,
         max_inflight: limits.max_inflight,
+        max_inflight_bytes: limits.max_inflight_bytes.as_u64(),
         topic_alias_maximum: limits.topic_alias_maximum,
         max_keep_alive: limits.max_keep_alive.as_duration(),
         max_session_expiry: limits.max_session_expiry.as_duration(),

@@ -12,6 +12,7 @@ use store::{DurableStore, MemoryStore, OpenError, RecoveryReport, Store, StoreOp
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, Durability, Environment};
+use crate::confine::warn_if_open;
 use crate::server::random;
 
 /// Folder of the store in the data directory.
@@ -93,6 +94,7 @@ impl Storage {
             .mode(0o700)
             .create(&data_dir)
             .map_err(|source| StorageError::DataDir { path: data_dir.clone(), source })?;
+        warn_if_open(&data_dir);
         let path = data_dir.join(FOLDER);
         let (store, report) = open_store(&path, options(&config.store)).map_err(|source| match source {
             OpenError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use mqtt_protocol::{QoS, SubscriptionOptions};
 use serde_json::json;
-use tidegate::client::{Client, Event, Message, Options};
+use tidegate::client::{Client, Endpoint, Event, Message, Options};
 use tidegate::config::{Config, Listener};
 use tidegate::rules::{Expected, RuleChange, RuleSet};
 use tidegate::server::Server;
@@ -70,8 +70,7 @@ async fn ten_thousand_changes_drop_no_client_miss_no_message_and_leak_no_memory(
     let server = Server::start(&config, &rules.unwrap(), &Storage::memory()).await.unwrap();
     let address = server.address().unwrap();
     let options = |name: &str| Options {
-        host: address.ip().to_string(),
-        port: address.port(),
+        endpoint: Endpoint::Tcp { host: address.ip().to_string(), port: address.port() },
         client_id: name.to_owned(),
         ..Options::default()
     };

@@ -34,7 +34,7 @@ pub enum CertificateName {
 
 /// Why a certificate gives no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum NoName {
+pub(super) enum NoName {
     #[error("the certificate is not understood")]
     NotUnderstood,
     #[error("the certificate has no such name")]
@@ -117,7 +117,7 @@ fn common_name(subject: &X509Name<'_>) -> Result<String, NoName> {
 }
 
 /// The subject from its last part to its first, with what could be taken for structure escaped (RFC 4514 §2).
-fn distinguished_name(subject: &X509Name<'_>) -> Result<String, NoName> {
+pub(super) fn distinguished_name(subject: &X509Name<'_>) -> Result<String, NoName> {
     let mut parts = Vec::new();
     for part in subject.iter_rdn() {
         let mut attributes = part.iter();
@@ -190,7 +190,7 @@ fn short_name(attribute: &AttributeTypeAndValue<'_>) -> Option<&'static str> {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -23,6 +23,20 @@ use crate::listeners::{Listener, PeerAddress};
 use crate::message::Publisher;
 use crate::session::wake_after_this_turn;
 
+/// How a client authenticates that does so by a method, now and whenever it does so again.
+#[derive(Debug)]
+pub(crate) struct Method {
+    name: Box<str>,
+    /// The certificate that it showed, DER: who it is may depend on it each time.
+    certificate: Option<Arc<[u8]>>,
+}
+
+impl Method {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// An authentication that is under way.
 enum Step {
     /// Somebody decides.
@@ -84,7 +98,7 @@ impl Step {
 pub(crate) struct Known {
     pub(super) publisher: Arc<Publisher>,
     pub(super) assigned_client_id: bool,
-    pub(super) method: Option<Box<str>>,
+    pub(super) method: Option<Box<Method>>,
     pub(super) data: Option<Box<[u8]>>,
 }
 
@@ -113,7 +127,7 @@ pub(crate) struct Authenticating {
     assigned_client_id: bool,
     allow_anonymous: bool,
     client_ids: ClientIdRule,
-    method: Option<Box<str>>,
+    method: Option<Box<Method>>,
     maximum_packet_size: u32,
     step: Step,
     /// First byte, length and body of the CONNECT, once it has to wait.
@@ -138,14 +152,17 @@ impl Authenticating {
         let assigned_client_id = connect.client_id.is_empty();
         let client_id: Box<str> =
             if assigned_client_id { assign_client_id(shared).into() } else { connect.client_id.into() };
-        let method: Option<Box<str>> = connect.properties.authentication_method.map(Into::into);
+        let properties = &connect.properties;
+        let method = properties
+            .authentication_method
+            .map(|name| Box::new(Method { name: name.into(), certificate: certificate.clone() }));
         let attempt = Attempt {
             client_id: client_id.clone(),
             username: connect.username.map(Into::into),
             password: connect.password.map(Into::into),
-            enhanced: method
-                .clone()
-                .map(|method| (method, connect.properties.authentication_data.unwrap_or_default().into())),
+            enhanced: properties
+                .authentication_method
+                .map(|method| (method.into(), properties.authentication_data.unwrap_or_default().into())),
             certificate,
             address: peer,
             listener: Arc::clone(&listener.name),
@@ -214,7 +231,7 @@ impl Authenticating {
             Outcome::Challenge(data) => {
                 if encode(
                     ReasonCode::ContinueAuthentication,
-                    self.method.as_deref(),
+                    self.method.as_deref().map(Method::name),
                     Some(&data),
                     self.maximum_packet_size,
                     out,
@@ -275,7 +292,7 @@ impl Authenticating {
         if auth.reason_code != ReasonCode::ContinueAuthentication {
             return Err(Refusal::new(ReasonCode::ProtocolError, "an AUTH that doesn't continue"));
         }
-        if auth.authentication_method != self.method.as_deref() {
+        if auth.authentication_method != self.method.as_deref().map(Method::name) {
             return Err(Refusal::new(ReasonCode::ProtocolError, "an AUTH of another method"));
         }
         if self.step.answer(auth.authentication_data.unwrap_or_default()) {
@@ -327,14 +344,14 @@ fn encode(
 #[derive(Debug)]
 pub(super) struct Authentication {
     /// Method of its CONNECT; without one there is no AUTH.
-    method: Option<Box<str>>,
+    method: Option<Box<Method>>,
     again: Step,
     /// When the client's right to be here ends.
     ends: Option<std::pin::Pin<Box<Sleep>>>,
 }
 
 impl Authentication {
-    pub(super) fn new(method: Option<Box<str>>, identity: &Identity, now: Now) -> Self {
+    pub(super) fn new(method: Option<Box<Method>>, identity: &Identity, now: Now) -> Self {
         Self { method, again: Step::Over, ends: end_of(identity, now) }
     }
 }
@@ -348,11 +365,11 @@ fn end_of(identity: &Identity, now: Now) -> Option<std::pin::Pin<Box<Sleep>>> {
 impl Client {
     /// AUTH on an open connection: the client authenticates again, while everything else goes on.
     pub(super) fn auth(&mut self, auth: &Auth<'_>, cx: &mut Context<'_>) -> Result<Flow, Close> {
-        let Some(method) = self.authentication.method.clone() else {
+        let Some(method) = &self.authentication.method else {
             // [MQTT-4.12.0-7, v5]
             return Err(self.violation(ReasonCode::ProtocolError, "AUTH without an authentication method"));
         };
-        if auth.authentication_method != Some(&*method) {
+        if auth.authentication_method != Some(method.name()) {
             // [MQTT-4.12.1-1, v5]
             return Err(self.violation(
                 ReasonCode::BadAuthenticationMethod,
@@ -367,8 +384,8 @@ impl Client {
                     client_id: self.publisher.client_id.clone(),
                     username: self.publisher.identity.username.clone(),
                     password: None,
-                    enhanced: Some((method, data.into())),
-                    certificate: None,
+                    enhanced: Some((method.name.clone(), data.into())),
+                    certificate: method.certificate.clone(),
                     address: self.publisher.address,
                     listener: Arc::clone(&self.publisher.listener),
                     version: self.version,
@@ -412,7 +429,7 @@ impl Client {
                 return Err(Close::because(reason, "authentication again failed"));
             }
         };
-        let method = self.authentication.method.as_deref();
+        let method = self.authentication.method.as_deref().map(Method::name);
         if encode(reason, method, data.as_deref(), self.maximum_packet_size, &mut self.replies) {
             Ok(())
         } else {

@@ -11,7 +11,7 @@ use mqtt_protocol::{
 };
 use store::{CommitToken, Record};
 
-use super::authenticate::{Authentication, Known};
+use super::authenticate::{Authentication, Known, Method};
 use super::{Client, ownership};
 use crate::author;
 use crate::authorise::PublishRights;
@@ -101,7 +101,7 @@ pub(crate) struct Connecting {
     is_bridge: bool,
     /// Its place among the clients of its user.
     user: Option<UserPlace>,
-    method: Option<Box<str>>,
+    method: Option<Box<Method>>,
     /// Last Authentication Data, for the CONNACK.
     data: Option<Box<[u8]>>,
 }
@@ -232,7 +232,7 @@ impl Connecting {
             // One and a half times the Keep Alive [MQTT-3.1.2-22, v5] [MQTT-3.1.2-24, v3.1.1].
             let silence_ms = u32::from(self.keep_alive_s) * 1500;
             let deadline = Deadline::KeepAlive { silence_ms };
-            shared.timers.insert(now.mono_ms, Arc::downgrade(&self.session), self.generation, deadline);
+            shared.timers.insert(now.mono_ms, &self.session, self.generation, deadline);
         }
         for group in &groups {
             group.reclaim_from_offline();
@@ -292,7 +292,7 @@ impl Connecting {
                 assigned_client_identifier: self.assigned_client_id.then_some(&self.session.client_id),
                 server_keep_alive_s: (self.keep_alive_s != self.requested_keep_alive_s)
                     .then_some(self.keep_alive_s),
-                authentication_method: self.method.as_deref(),
+                authentication_method: self.method.as_deref().map(Method::name),
                 authentication_data: self.data.as_deref(),
                 ..plain.properties
             };

@@ -27,7 +27,8 @@ pub use self::proxy::{PREFIX_BYTES as PROXY_PREFIX_BYTES, Prefix as ProxyPrefix,
 pub use self::tls::TlsSetup;
 pub(crate) use self::transport::{Carrier, Transport};
 pub use self::websocket::{
-    Control as WebSocketControl, FrameError as WebSocketFrameError, FrameReader as WebSocketFrameReader,
+    ClientFrame as WebSocketClientFrame, Control as WebSocketControl, FrameError as WebSocketFrameError,
+    FrameReader as WebSocketFrameReader, accept_key as websocket_accept_key,
 };
 use crate::broker::{BoundListener, Shared};
 use crate::config::Limits;

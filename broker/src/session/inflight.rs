@@ -68,6 +68,14 @@ impl Entry {
         self.extra.as_ref().and_then(|extra| extra.group.clone())
     }
 
+    /// Bytes of the message that it holds.
+    fn bytes(&self) -> u64 {
+        match &self.stage {
+            Stage::AwaitPuback(message) | Stage::AwaitPubrec(message) => message.size() as u64,
+            Stage::AwaitPubcomp | Stage::Done => 0,
+        }
+    }
+
     /// What keeps the place of an identifier that isn't in use.
     fn done() -> Self {
         Self {
@@ -85,13 +93,15 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct Inflight {
     entries: VecDeque<Entry>,
+    /// Bytes of the messages that the entries hold.
+    bytes: u64,
     /// Identifier of the next message sent; the first entry's is `entries.len()` before it.
     next: PacketId,
 }
 
 impl Inflight {
     pub(crate) fn new() -> Self {
-        Self { entries: VecDeque::new(), next: PacketId::MIN }
+        Self { entries: VecDeque::new(), bytes: 0, next: PacketId::MIN }
     }
 
     /// A window with these entries, by their identifiers. They were sent in the order of identifiers, which go round.
@@ -151,6 +161,11 @@ impl Inflight {
         self.entries.len()
     }
 
+    /// Bytes of the messages that the client doesn't have for certain.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The identifier that [`Inflight::push`] will use, `None` when all are taken.
     pub(crate) fn next_id(&self) -> Option<PacketId> {
         (self.entries.len() < IDENTIFIERS).then_some(self.next)
@@ -159,6 +174,7 @@ impl Inflight {
     /// Adds an entry under [`Inflight::next_id`], which must have been there.
     pub(crate) fn push(&mut self, entry: Entry) {
         debug_assert!(self.entries.len() < IDENTIFIERS, "a packet identifier was free");
+        self.bytes += entry.bytes();
         self.entries.push_back(entry);
         self.next = self.next.next();
     }
@@ -181,6 +197,14 @@ impl Inflight {
         self.entries.get_mut(place)
     }
 
+    /// The client has the message at this place: only the exchange is to be ended.
+    pub(crate) fn await_pubcomp(&mut self, place: usize) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(place)?;
+        self.bytes -= entry.bytes();
+        entry.stage = Stage::AwaitPubcomp;
+        Some(entry)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }
@@ -189,6 +213,7 @@ impl Inflight {
     /// front went away.
     pub(crate) fn finish(&mut self, place: usize) -> usize {
         if let Some(entry) = self.entries.get_mut(place) {
+            self.bytes -= entry.bytes();
             *entry = Entry::done();
         }
         let mut gone = 0;
@@ -211,6 +236,7 @@ impl Inflight {
             }
             let Some(group) = entry.group() else { continue };
             let place = entry.place;
+            self.bytes -= entry.bytes();
             if let Stage::AwaitPuback(message) = std::mem::replace(entry, Entry::done()).stage {
                 taken.push(Returned { group, message, place });
             }

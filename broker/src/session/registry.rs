@@ -11,6 +11,20 @@ use crate::subscriptions::compact_set::hash_of;
 
 const SHARDS: usize = 64;
 
+/// Which session is meant, without holding it. One that has ended, or was replaced by another of its Client Identifier, is
+/// found no more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionName {
+    hash: u64,
+    number: u64,
+}
+
+impl SessionName {
+    pub(crate) fn of(session: &Session) -> Self {
+        Self { hash: hash_of(&*session.client_id), number: session.number }
+    }
+}
+
 /// All sessions of a broker.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -57,6 +71,12 @@ impl Registry {
     pub(crate) fn find(&self, client_id: &str) -> Option<Arc<Session>> {
         let hash = hash_of(client_id);
         self.shard(hash).lock().find(hash, |session| &*session.client_id == client_id).cloned()
+    }
+
+    /// The session of that name, while it is there.
+    pub(crate) fn named(&self, name: SessionName) -> Option<Arc<Session>> {
+        let shard = self.shard(name.hash).lock();
+        shard.find(name.hash, |session| session.number == name.number).cloned()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -197,6 +197,8 @@ pub(crate) struct SessionState {
     online: bool,
     window: u16,
     maximum_packet_size: u32,
+    /// With as many bytes sent and unacknowledged the window is shut; the message that reaches them goes.
+    window_bytes: u64,
     /// Sent on this connection and unacknowledged.
     unacknowledged: u16,
     /// Entries of the window from this place on haven't been sent on this connection.
@@ -241,6 +243,7 @@ impl SessionState {
             online: false,
             window: 0,
             maximum_packet_size: u32::MAX,
+            window_bytes: u64::MAX,
             unacknowledged: 0,
             resend_from: 0,
             waiting: 0,
@@ -270,6 +273,7 @@ impl SessionState {
         self.version = client.version;
         self.online = true;
         self.window = client.receive_maximum.min(limits.max_inflight).max(1);
+        self.window_bytes = limits.max_inflight_bytes;
         self.maximum_packet_size = client.maximum_packet_size;
         self.begin_again();
         self.is_hopeless = false;
@@ -536,6 +540,11 @@ impl SessionState {
     /// Whether another message may get a Packet Identifier: everything of earlier connections was sent again, and the client
     /// takes one more.
     fn window_is_open(&self) -> bool {
+        self.window_takes_one() && self.inflight.bytes() < self.window_bytes
+    }
+
+    /// The same, whatever bytes are under way.
+    fn window_takes_one(&self) -> bool {
         usize::from(self.unacknowledged) + self.waiting < usize::from(self.window)
             && self.resend_from + self.waiting >= self.inflight.len()
             && self.inflight.next_id().is_some()
@@ -630,6 +639,9 @@ impl SessionState {
             self.resend_from = self.inflight.len();
             self.unacknowledged += 1;
             return Delivered::Sent;
+        }
+        if self.online && self.window_takes_one() && !self.window_is_open() {
+            tally(|tally| tally.waited_for_bytes += 1);
         }
         let message = fanout.message();
         let size = message.size() as u64;
@@ -866,10 +878,9 @@ impl SessionState {
 
     /// The client has the message at a place of the window: its debt is paid, PUBREL follows.
     fn received_by_client(&mut self, place: usize, id: PacketId) {
-        let Some(entry) = self.inflight.at_mut(place) else { return };
+        let Some(entry) = self.inflight.await_pubcomp(place) else { return };
         let group = entry.group();
         let debt = std::mem::take(&mut entry.place);
-        entry.stage = Stage::AwaitPubcomp;
         if self.is_recorded {
             entry.safe_at = UNRECORDED;
             if let Some(group) = group {

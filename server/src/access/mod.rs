@@ -342,6 +342,11 @@ impl AccessControl for Access {
     }
 
     fn decide(&self, who: &Publisher, action: Action<'_>) -> Decision {
+        // Asked for each publish, in the task of the publisher's connection.
+        #[cfg(feature = "power-cut")]
+        if let Action::Publish { topic, .. } = action {
+            crate::fault::point("connection", topic.as_bytes());
+        }
         acl::decide(self.current.load().acl.as_ref(), who, action)
     }
 

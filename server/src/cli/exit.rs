@@ -73,10 +73,12 @@ impl From<crate::client::ClientError> for Failure {
         use crate::client::ClientError;
         let exit = match &error {
             ClientError::Refused { .. }
+            | ClientError::WebSocketRefused { .. }
             | ClientError::Disconnected { .. }
             | ClientError::QosNotSupported { .. }
             | ClientError::PacketTooLarge { .. } => Exit::Denied,
             ClientError::Encode(_) => Exit::Usage,
+            ClientError::TlsSetup(_) => Exit::Failed,
             _ => Exit::Unreachable,
         };
         Self::new(exit, chain(&error))

@@ -27,6 +27,7 @@ mod signals;
 mod sql;
 mod subscribe;
 mod table;
+mod target;
 mod users;
 
 use std::ffi::OsString;
@@ -109,7 +110,7 @@ enum Command {
     Users(users::UsersArgs),
     /// Tokens of programs that may administer a running gateway.
     Tokens(users::TokensArgs),
-    /// Make certificates for development.
+    /// Make certificates for development; show what certificates say.
     Certs(certs::CertsArgs),
     /// Evaluate one SQL statement on one message, without a server.
     Sql(sql::SqlArgs),
@@ -150,10 +151,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Retained(args)) => retained::run(&args, &cli.config, environment),
         Some(Command::Users(args)) => users::run(&args, &cli.config, environment),
         Some(Command::Tokens(args)) => users::run_tokens(&args, &cli.config, environment),
-        Some(Command::Certs(args)) => certs::run(&args),
+        Some(Command::Certs(args)) => certs::run(&args, &cli.config, environment),
         Some(Command::Sql(args)) => sql::run(&args),
-        Some(Command::Pub(args)) => publish::run(&args),
-        Some(Command::Sub(args)) => subscribe::run(&args),
+        Some(Command::Pub(args)) => publish::run(&args, environment),
+        Some(Command::Sub(args)) => subscribe::run(&args, environment),
         Some(Command::Acl(args)) => acl::run(&args, &cli.config, environment),
         Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::SetupToken(args)) => setup_token::run(&args, &cli.config, environment),

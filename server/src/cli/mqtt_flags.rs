@@ -1,12 +1,19 @@
 //! The flags that `pub` and `sub` share, spelled as in mosquitto_pub and mosquitto_sub.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use mqtt_protocol::{ProtocolVersion, QoS};
 
+use super::output::notice;
+use super::password::strip_newline;
+use super::target::TargetFlags;
 use super::{Exit, Failure};
 use crate::client::{Message, Options, Password, Properties};
+use crate::config::Environment;
 
 /// Session Expiry Interval that means "never": what `-c` asks for in MQTT 5 when `-x` doesn't say otherwise.
 const NEVER_EXPIRES: u32 = u32::MAX;
@@ -14,18 +21,17 @@ const NEVER_EXPIRES: u32 = u32::MAX;
 /// How to connect.
 #[derive(Debug, Args)]
 pub(super) struct ConnectFlags {
-    /// Host to connect to.
-    #[arg(short = 'h', long, value_name = "HOST", default_value = "localhost")]
-    host: String,
-    /// Port to connect to.
-    #[arg(short = 'p', long, value_name = "PORT", default_value_t = 1883)]
-    port: u16,
+    #[command(flatten)]
+    target: TargetFlags,
     /// User name.
     #[arg(short = 'u', long, value_name = "NAME")]
     username: Option<String>,
-    /// Password.
+    /// Password; every user of the machine sees it here: --pw-file and TIDEGATE_MQTT_PASSWORD keep it out of sight.
     #[arg(short = 'P', long = "pw", alias = "password", value_name = "PASSWORD")]
     password: Option<String>,
+    /// File with the password; a newline at its end doesn't count.
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    pw_file: Option<PathBuf>,
     /// Client Identifier; without it the server chooses one.
     #[arg(short = 'i', long, value_name = "ID")]
     id: Option<String>,
@@ -71,12 +77,36 @@ pub(super) struct ConnectFlags {
     help: Option<bool>,
 }
 
+/// Largest password, in bytes: what MQTT can carry.
+const PASSWORD_BYTES_MAX: u64 = 65_535;
+/// Environment variable that holds a password.
+const PASSWORD_VARIABLE: &str = "TIDEGATE_MQTT_PASSWORD";
+
+/// What the flags ask for.
+pub(super) struct Request {
+    /// How to connect.
+    pub(super) options: Options,
+    /// The properties of the messages that are published.
+    pub(super) properties: Properties,
+    /// Topic or filter, where a URL has one.
+    pub(super) topic: Option<String>,
+}
+
 impl ConnectFlags {
-    /// What the client is to do, and the properties of the messages it publishes.
-    pub(super) fn options(&self) -> Result<(Options, Properties), Failure> {
+    /// What the client is to do.
+    pub(super) fn request(&self, environment: &Environment) -> Result<Request, Failure> {
+        let target = self.target.target()?;
+        if self.target.insecure {
+            notice(
+                "WARNING: --insecure: the server's certificate is not checked; whoever is in between can read and \
+                 change everything, passwords included",
+            );
+        }
+        let username = self.username.clone().or(target.username);
+        let password = self.password(target.password, username.is_some(), environment)?;
         let mut options = Options {
-            host: self.host.clone(),
-            port: self.port,
+            endpoint: target.endpoint,
+            transport: target.transport,
             version: self.protocol_version,
             client_id: match (&self.id, &self.id_prefix) {
                 (Some(id), _) => id.clone(),
@@ -85,8 +115,8 @@ impl ConnectFlags {
             },
             clean_start: !self.disable_clean_session,
             keep_alive: Duration::from_secs(u64::from(self.keepalive)),
-            username: self.username.clone(),
-            password: self.password.clone().map(Password::new),
+            username,
+            password,
             ..Options::default()
         };
         let mut properties = PropertySet::read(&self.property)?;
@@ -117,7 +147,34 @@ impl ConnectFlags {
         if options.will.is_none() && properties.will != Properties::default() {
             return Err(usage("-D will needs --will-topic"));
         }
-        Ok((options, properties.publish))
+        Ok(Request { options, properties: properties.publish, topic: target.topic })
+    }
+
+    /// The password: of the command line, of a file, of the URL, and where a user is named, of the environment.
+    fn password(
+        &self,
+        of_url: Option<String>,
+        has_user: bool,
+        environment: &Environment,
+    ) -> Result<Option<Password>, Failure> {
+        if let Some(path) = &self.pw_file {
+            let failed = |why: &dyn std::fmt::Display| {
+                Failure::new(Exit::Failed, format!("{}: {why}", path.display()))
+            };
+            let file = File::open(path).map_err(|error| failed(&format!("it can't be read: {error}")))?;
+            let mut bytes = Vec::new();
+            // Two more for a newline, and one to see that there is more.
+            file.take(PASSWORD_BYTES_MAX + 3)
+                .read_to_end(&mut bytes)
+                .map_err(|error| failed(&format!("it can't be read: {error}")))?;
+            strip_newline(&mut bytes);
+            if bytes.len() as u64 > PASSWORD_BYTES_MAX {
+                return Err(failed(&format!("the password is longer than {PASSWORD_BYTES_MAX} bytes")));
+            }
+            return Ok(Some(Password::new(bytes)));
+        }
+        let of_environment = || environment.get(PASSWORD_VARIABLE).filter(|_| has_user).map(str::to_owned);
+        Ok(self.password.clone().or(of_url).or_else(of_environment).map(Password::new))
     }
 }
 

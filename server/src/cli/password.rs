@@ -40,7 +40,8 @@ fn read(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(password)
 }
 
-fn strip_newline(line: &mut Vec<u8>) {
+/// Takes off one newline at the end.
+pub(super) fn strip_newline(line: &mut Vec<u8>) {
     if line.last() == Some(&b'\n') {
         line.pop();
         if line.last() == Some(&b'\r') {

@@ -7,10 +7,11 @@ use mqtt_protocol::{QoS, validate_topic_name};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _};
 
 use super::exit::chain;
-use super::mqtt_flags::{ConnectFlags, qos, usage};
+use super::mqtt_flags::{ConnectFlags, Request, qos, usage};
 use super::output::notice;
 use super::{Exit, Failure, Threads, block_on};
 use crate::client::{Client, ClientError, Event, Message};
+use crate::config::Environment;
 
 /// Longest payload that is read, in bytes: no packet holds more.
 const PAYLOAD_BYTES_MAX: usize = mqtt_protocol::VARIABLE_BYTE_INTEGER_MAX as usize;
@@ -21,9 +22,9 @@ const PAYLOAD_BYTES_MAX: usize = mqtt_protocol::VARIABLE_BYTE_INTEGER_MAX as usi
 pub(super) struct PublishArgs {
     #[command(flatten)]
     connect: ConnectFlags,
-    /// Topic to publish on.
-    #[arg(short = 't', long, value_name = "TOPIC")]
-    topic: String,
+    /// Topic to publish on, where the URL has none.
+    #[arg(short = 't', long, value_name = "TOPIC", required_unless_present = "url")]
+    topic: Option<String>,
     /// Publish this text.
     #[arg(short = 'm', long, value_name = "TEXT")]
     message: Option<String>,
@@ -53,15 +54,17 @@ pub(super) struct PublishArgs {
     repeat_delay: f64,
 }
 
-pub(super) fn run(args: &PublishArgs) -> Result<Exit, Failure> {
-    validate_topic_name(&args.topic).map_err(|error| usage(&format!("topic \"{}\": {error}", args.topic)))?;
-    let (options, properties) = args.connect.options()?;
-    let template = Message {
-        qos: args.qos,
-        retain: args.retain,
-        properties,
-        ..Message::new(args.topic.as_str(), Vec::new())
+pub(super) fn run(args: &PublishArgs, environment: &Environment) -> Result<Exit, Failure> {
+    let Request { options, properties, topic } = args.connect.request(environment)?;
+    let topic = match (&args.topic, topic) {
+        (Some(_), Some(_)) => return Err(usage("the topic stands in the URL already")),
+        (Some(topic), None) => topic.clone(),
+        (None, Some(topic)) => topic,
+        (None, None) => return Err(usage("there is no topic: -t names one")),
     };
+    validate_topic_name(&topic).map_err(|error| usage(&format!("topic \"{topic}\": {error}")))?;
+    let template =
+        Message { qos: args.qos, retain: args.retain, properties, ..Message::new(topic, Vec::new()) };
     block_on(Threads::One, async {
         let delay = std::time::Duration::try_from_secs_f64(args.repeat_delay)
             .map_err(|_| usage("--repeat-delay takes seconds, 0 or more"))?;

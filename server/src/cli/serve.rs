@@ -14,6 +14,7 @@ use super::output::notice;
 use super::signals::{reload_signal, stop_signal};
 use super::{ConfigArgs, Exit, Failure, Threads, block_on};
 use crate::config::{self, Assignment, Environment, Loaded};
+use crate::confine::confine;
 use crate::reload::Reloader;
 use crate::rules::{RuleFileError, RuleSet};
 use crate::server::{self, RulesError, Server, StartError};
@@ -87,6 +88,7 @@ async fn serve(loaded: &Loaded, flags: &[Assignment], environment: &Environment)
         config = loaded.path.as_ref().map(|path| tracing::field::display(path.display())),
         "starting"
     );
+    confine();
     for warning in &loaded.warnings {
         warn!("{warning}");
     }

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::exit::chain;
 use super::format::Format;
-use super::mqtt_flags::{ConnectFlags, qos, usage};
+use super::mqtt_flags::{ConnectFlags, Request, qos, usage};
 use super::output::{Output, notice};
 use super::signals::{StopSignal, stop_signal};
 use super::{Exit, Failure, Threads, block_on};
 use crate::client::{Client, ClientError, Event, Options, Received};
+use crate::config::Environment;
 
 /// Pause before the first attempt to connect again.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ pub(super) struct SubscribeArgs {
     #[command(flatten)]
     connect: ConnectFlags,
     /// Topic Filter to subscribe to; may be repeated.
-    #[arg(short = 't', long, value_name = "FILTER", required_unless_present = "unsubscribe")]
+    #[arg(short = 't', long, value_name = "FILTER", required_unless_present_any = ["unsubscribe", "url"])]
     topic: Vec<String>,
     /// Leave out messages that match this filter; may be repeated.
     #[arg(short = 'T', long, value_name = "FILTER")]
@@ -70,11 +71,15 @@ pub(super) struct SubscribeArgs {
     exit_after_suback: bool,
 }
 
-pub(super) fn run(args: &SubscribeArgs) -> Result<Exit, Failure> {
-    for filter in args.topic.iter().chain(&args.filter_out).chain(&args.unsubscribe) {
+pub(super) fn run(args: &SubscribeArgs, environment: &Environment) -> Result<Exit, Failure> {
+    let Request { options, topic, .. } = args.connect.request(environment)?;
+    let filters: Vec<String> = args.topic.iter().cloned().chain(topic).collect();
+    if filters.is_empty() && args.unsubscribe.is_empty() {
+        return Err(usage("there is nothing to subscribe to: -t names it"));
+    }
+    for filter in filters.iter().chain(&args.filter_out).chain(&args.unsubscribe) {
         parse_filter(filter).map_err(|error| usage(&format!("topic filter \"{filter}\": {error}")))?;
     }
-    let (options, _) = args.connect.options()?;
     block_on(Threads::One, async {
         let limit = args.timeout.map(|seconds| Duration::from_secs(u64::from(seconds)));
         let mut stop = Stop { signal: stop_signal()?, deadline: limit.map(|limit| Instant::now() + limit) };
@@ -82,6 +87,7 @@ pub(super) fn run(args: &SubscribeArgs) -> Result<Exit, Failure> {
             format: args.format.clone().unwrap_or_else(|| Format::plain(args.verbose)),
             args,
             options,
+            filters,
             printed: 0,
             // Only a terminal obeys control characters; a pipe gets the bytes as they came.
             escape: std::io::stdout().is_terminal(),
@@ -93,6 +99,8 @@ pub(super) fn run(args: &SubscribeArgs) -> Result<Exit, Failure> {
 struct Subscriber<'a> {
     args: &'a SubscribeArgs,
     options: Options,
+    /// What is subscribed to.
+    filters: Vec<String>,
     format: Format,
     printed: u64,
     escape: bool,
@@ -151,8 +159,8 @@ impl Subscriber<'_> {
         if !self.args.unsubscribe.is_empty() {
             client.unsubscribe(self.args.unsubscribe.iter().map(String::as_str))?;
         }
-        if !self.args.topic.is_empty() {
-            client.subscribe(self.args.topic.iter().map(|filter| (filter.as_str(), options)))?;
+        if !self.filters.is_empty() {
+            client.subscribe(self.filters.iter().map(|filter| (filter.as_str(), options)))?;
         }
         loop {
             let event = tokio::select! {
@@ -167,7 +175,7 @@ impl Subscriber<'_> {
                 }
                 Event::Subscribed { reason_codes, .. } => {
                     let mut granted = 0;
-                    for (filter, code) in self.args.topic.iter().zip(&reason_codes) {
+                    for (filter, code) in self.filters.iter().zip(&reason_codes) {
                         if code.is_error() {
                             notice(&format!("\"{filter}\" was refused: {code} (0x{:02x})", code.code()));
                         } else {
@@ -184,7 +192,7 @@ impl Subscriber<'_> {
                 }
                 Event::Unsubscribed { .. } => {
                     self.debug(|| "unsubscribed".to_owned());
-                    if self.args.topic.is_empty() {
+                    if self.filters.is_empty() {
                         return Ok(Exit::Success);
                     }
                 }

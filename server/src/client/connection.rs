@@ -4,8 +4,10 @@
 //! [`Client::next`] may be one branch of a `select!`.
 
 use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mqtt_protocol::{
@@ -13,10 +15,11 @@ use mqtt_protocol::{
     ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFiltersBuf,
     SubscriptionOptions, TopicFiltersBuf, Unsubscribe, UserProperties, UserPropertiesBuf, Will, frame,
 };
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Instant;
 
+use super::endpoint::open;
+use super::stream::Stream;
 use super::{Accepted, ClientError, Event, Message, Options, Password, Properties, Received};
 
 /// Bytes asked of the socket at a time.
@@ -39,7 +42,7 @@ enum Awaiting {
 /// A connected client.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     version: ProtocolVersion,
     accepted: Accepted,
     packet_limit: u32,
@@ -49,6 +52,8 @@ pub struct Client {
     /// Bytes to send; those before `sent` are gone.
     output: Vec<u8>,
     sent: usize,
+    /// Whether everything that the stream took has left it.
+    is_flushed: bool,
     last_sent: Instant,
     ping_sent: Option<Instant>,
     next_id: PacketId,
@@ -69,15 +74,12 @@ impl Client {
         let timeout = options.connect_timeout;
         match tokio::time::timeout(timeout, Self::connect_unhurried(options)).await {
             Ok(outcome) => outcome,
-            Err(_) => {
-                Err(ClientError::ConnectTimeout { host: options.host.clone(), port: options.port, timeout })
-            }
+            Err(_) => Err(ClientError::ConnectTimeout { endpoint: options.endpoint.clone(), timeout }),
         }
     }
 
     async fn connect_unhurried(options: &Options) -> Result<Self, ClientError> {
-        let stream = open(options).await?;
-        stream.set_nodelay(true)?;
+        let stream = open(&options.endpoint, &options.transport).await?;
         let keep_alive_s = u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX);
         let mut client = Self {
             stream,
@@ -95,6 +97,7 @@ impl Client {
             consumed: 0,
             output: Vec::new(),
             sent: 0,
+            is_flushed: true,
             last_sent: Instant::now(),
             ping_sent: None,
             next_id: PacketId::MIN,
@@ -225,10 +228,7 @@ impl Client {
     /// # Errors
     /// The connection broke.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
-        while self.sent < self.output.len() {
-            self.stream.writable().await?;
-            self.write()?;
-        }
+        poll_fn(|cx| self.poll_send(cx)).await?;
         Ok(())
     }
 
@@ -418,74 +418,72 @@ impl Client {
         Ok(Some(self.last_sent + interval))
     }
 
-    /// Waits until bytes came or went, or until the deadline. Cancel-safe.
+    /// Waits until bytes came, or until the deadline; sends meanwhile. Cancel-safe.
     async fn wait(&mut self, deadline: Option<Instant>) -> Result<(), ClientError> {
-        let interest = if self.sent < self.output.len() {
-            Interest::READABLE | Interest::WRITABLE
-        } else {
-            Interest::READABLE
-        };
-        let ready = match deadline {
-            Some(deadline) => match tokio::time::timeout_at(deadline, self.stream.ready(interest)).await {
-                Ok(ready) => ready?,
-                Err(_) => return Ok(()),
-            },
-            None => self.stream.ready(interest).await?,
-        };
-        // Writing first: what was read may be the reason why the peer closes.
-        let written = if ready.is_writable() { self.write() } else { Ok(()) };
-        if ready.is_readable() {
-            self.read()?;
+        let moved = poll_fn(|cx| self.poll_move(cx));
+        match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, moved).await.unwrap_or(Ok(())),
+            None => moved.await,
         }
-        written
     }
 
-    fn read(&mut self) -> Result<(), ClientError> {
+    /// Sends what it can, and is ready when something was read.
+    fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        let sent = self.poll_send(cx);
+        match (self.poll_read(cx), sent) {
+            // What was read may be the reason why nothing can be sent any more: it comes first.
+            (Poll::Ready(outcome), _) => Poll::Ready(outcome),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (Poll::Pending, _) => Poll::Pending,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         if self.consumed > 0 {
             self.input.drain(..self.consumed);
             self.consumed = 0;
         }
-        self.input.reserve(READ_BYTES);
-        match self.stream.try_read_buf(&mut self.input) {
-            Ok(0) => Err(ClientError::Closed),
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error.into()),
+        let start = self.input.len();
+        self.input.resize(start + READ_BYTES, 0);
+        let mut buf = ReadBuf::new(self.input.get_mut(start..).unwrap_or_default());
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+        let count = buf.filled().len();
+        self.input.truncate(start + count);
+        match outcome {
+            Poll::Ready(Ok(())) if count == 0 => Poll::Ready(Err(ClientError::Closed)),
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Pending => Poll::Pending,
         }
     }
 
-    fn write(&mut self) -> Result<(), ClientError> {
-        match self.stream.try_write(self.output.get(self.sent..).unwrap_or_default()) {
-            Ok(written) => {
-                self.sent += written;
-                self.last_sent = Instant::now();
+    /// Sends everything that is queued, through whatever the stream holds back.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        while let Some(rest) = self.output.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+                }
+                Poll::Ready(Ok(count)) => {
+                    self.sent += count;
+                    self.is_flushed = false;
+                    self.last_sent = Instant::now();
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => return Poll::Pending,
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
         }
-        if self.sent == self.output.len() {
-            self.output.clear();
-            self.sent = 0;
+        self.output.clear();
+        self.sent = 0;
+        if !self.is_flushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(outcome) => outcome?,
+                Poll::Pending => return Poll::Pending,
+            }
+            self.is_flushed = true;
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
-}
-
-/// Opens a connection to the first address of the host that answers.
-async fn open(options: &Options) -> Result<TcpStream, ClientError> {
-    let unreachable =
-        |source| ClientError::Unreachable { host: options.host.clone(), port: options.port, source };
-    let host = options.host.trim_start_matches('[').trim_end_matches(']');
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((host, options.port)).await.map_err(unreachable)?.collect();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(unreachable(last))
 }
 
 fn encode_connect(options: &Options, keep_alive_s: u16, out: &mut Vec<u8>) -> Result<(), EncodeError> {

@@ -4,30 +4,46 @@ use std::time::Duration;
 
 use mqtt_protocol::{DecodeError, EncodeError, QoS, ReasonCode};
 
+use super::Endpoint;
+use super::tls;
+
 /// What can go wrong for a client.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// No TCP connection.
-    #[error("can't connect to {host}:{port}")]
+    /// No connection.
+    #[error("can't connect to {endpoint}")]
     Unreachable {
         /// As given.
-        host: String,
-        /// As given.
-        port: u16,
+        endpoint: Endpoint,
         /// What the system said about the last address tried.
         source: std::io::Error,
     },
     /// No answer to the connection attempt or to CONNECT.
-    #[error("no answer from {host}:{port} within {} s", timeout.as_secs())]
+    #[error("no answer from {endpoint} within {} s", timeout.as_secs())]
     ConnectTimeout {
         /// As given.
-        host: String,
-        /// As given.
-        port: u16,
+        endpoint: Endpoint,
         /// The time that was waited.
         timeout: Duration,
     },
+    /// TLS can't be set up as it is asked for.
+    #[error("{0}")]
+    TlsSetup(String),
+    /// One side refused the other in TLS.
+    #[error("no connection over TLS: {}", tls::explain(.0))]
+    Tls(rustls::Error),
+    /// The answer to the request for WebSocket was no.
+    #[error("the server refused WebSocket: {status} {}", reason.escape_debug())]
+    WebSocketRefused {
+        /// Status of HTTP.
+        status: u16,
+        /// Its text.
+        reason: String,
+    },
+    /// The answer to the request for WebSocket was none.
+    #[error("the server doesn't agree on WebSocket: {0}")]
+    WebSocket(&'static str),
     /// The Server answered CONNECT with an error.
     #[error("the server refused the connection: {reason_code} (0x{:02x}){}", reason_code.code(), text(reason))]
     Refused {
@@ -49,7 +65,7 @@ pub enum ClientError {
     Closed,
     /// The connection broke.
     #[error("the connection broke")]
-    Io(#[from] std::io::Error),
+    Io(#[source] std::io::Error),
     /// No PINGRESP came in time.
     #[error("the server did not answer a ping within {} s", timeout.as_secs())]
     PingTimeout {
@@ -104,7 +120,21 @@ impl ClientError {
                     | ReasonCode::QuotaExceeded
                     | ReasonCode::ConnectionRateExceeded
             ),
+            // A proxy that can't reach the server just now.
+            Self::WebSocketRefused { status, .. } => *status >= 500,
             _ => false,
+        }
+    }
+}
+
+impl From<std::io::Error> for ClientError {
+    /// What TLS has to say comes inside an error of the stream.
+    fn from(error: std::io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(fault) => Self::Tls(fault.clone()),
+            // The end of a stream without the goodbye of TLS is an end, too.
+            None if error.kind() == std::io::ErrorKind::UnexpectedEof => Self::Closed,
+            None => Self::Io(error),
         }
     }
 }

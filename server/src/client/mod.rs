@@ -1,15 +1,20 @@
 //! A small MQTT client: what `tidegate pub`, `tidegate sub` and the demo's devices connect with.
 //!
-//! One [`Client`] is one Network Connection over TCP, in MQTT 3.1, 3.1.1 or 5.0. It has no task of its own: bytes move
+//! One [`Client`] is one Network Connection, over TCP, TLS, WebSocket, both of them, or a Unix socket, in MQTT 3.1, 3.1.1 or
+//! 5.0. It has no task of its own: bytes move
 //! while [`Client::next`] is awaited, which answers keep-alive, acknowledges what arrives and returns [`Event`]s. Requests
 //! ([`Client::publish`], [`Client::subscribe`]) only queue bytes and name the Packet Identifier that the event with their
 //! outcome will carry, so a caller can keep many under way.
 //!
 //! What it leaves out: reconnecting and sending again what was not acknowledged (the caller knows what it still owes),
-//! TLS and WebSocket, extended authentication, topic aliases.
+//! extended authentication, topic aliases.
 
 mod connection;
+mod endpoint;
 mod error;
+mod stream;
+mod tls;
+mod websocket;
 
 #[cfg(test)]
 mod tests;
@@ -19,15 +24,17 @@ use std::time::Duration;
 use mqtt_protocol::{PacketId, ProtocolVersion, QoS, ReasonCode};
 
 pub use self::connection::Client;
+pub use self::endpoint::{Endpoint, Transport};
 pub use self::error::ClientError;
+pub use self::tls::TlsOptions;
 
 /// How to connect.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Host name or IP address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// What carries MQTT there; over a Unix socket nothing does.
+    pub transport: Transport,
     /// Version of the protocol.
     pub version: ProtocolVersion,
     /// Client Identifier; empty: the Server chooses one (not in 3.1).
@@ -55,8 +62,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            host: "localhost".to_owned(),
-            port: 1883,
+            endpoint: Endpoint::Tcp { host: "localhost".to_owned(), port: 1883 },
+            transport: Transport::default(),
             version: ProtocolVersion::V5,
             client_id: String::new(),
             clean_start: true,

@@ -136,8 +136,12 @@ fn of_layers(layers: &[Layer], inputs: &Inputs<'_>) -> Result<Loaded, ConfigErro
     let overrides = overrides::collect(environment, flags, &mut sources);
     let mut reader = Reader { overrides, sources, environment, missing: inputs.missing_secrets };
     let defaults = reader.sources.add(Origin::Defaults, DEFAULT_LISTENERS);
+    let is_default = !parsed.contains_key("listeners");
     let root = with_default_listeners(Spanned::new(0..0, parsed), &defaults);
-    let Reading { config, tree, secrets, mut errors } = reader.read(&root);
+    let Reading { mut config, tree, secrets, mut errors } = reader.read(&root);
+    if let Some(config) = config.as_mut().filter(|_| is_default) {
+        reader.shut_what_was_opened(config);
+    }
     let mut warnings = Vec::new();
     if let Some(config) = &config {
         for finding in validate::findings(config) {
@@ -265,6 +269,16 @@ impl<'i> Reader<'i> {
             removed.retain(|gone| !gone.starts_with(&path));
             removed.iter_mut().for_each(|gone| gone.after_removal_of(&path));
             removed.push(path);
+        }
+    }
+
+    /// The default listener lets everybody in because it can be reached from this machine only. A variable that gives it
+    /// another address doesn't say that everybody there may come in.
+    fn shut_what_was_opened(&self, config: &mut Config) {
+        for listener in &mut config.listeners {
+            if !listener.is_local() && !self.overrides.iter().any(|over| over.sets("allow_anonymous")) {
+                listener.allow_anonymous = false;
+            }
         }
     }
 

@@ -193,6 +193,9 @@ pub struct Limits {
     pub receive_maximum: u16,
     /// QoS 1 and QoS 2 messages that we have under way to one client. Default 1,024, range 1 to 65,535.
     pub max_inflight: u16,
+    /// Bytes of the messages that we have under way to one client; the one that reaches them still goes. Default 16 MiB, range
+    /// 1 KiB to 1 GiB.
+    pub max_inflight_bytes: ByteSize,
     /// Topic aliases that one client may use. Default 32, range 0 (none) to 65,535.
     pub topic_alias_maximum: u16,
     /// Longest Keep Alive. Default 0 s (any), range 0 s to 65,535 s.
@@ -262,6 +265,7 @@ impl Default for Limits {
             max_packet_size: ByteSize::mib(1),
             receive_maximum: 1_024,
             max_inflight: 1_024,
+            max_inflight_bytes: ByteSize::mib(16),
             topic_alias_maximum: 32,
             max_keep_alive: Period::ZERO,
             max_session_expiry: Period::days(7),

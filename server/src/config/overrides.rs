@@ -70,6 +70,11 @@ impl<'i> Override<'i> {
         other
     }
 
+    /// Whether it is about this key, of whatever listener.
+    pub(super) fn sets(&self, key: &str) -> bool {
+        matches!(self.keys.as_slice(), [section, _, last] if section == "listeners" && last == key)
+    }
+
     fn value(&self) -> Node<'i> {
         match DeValue::parse(self.text) {
             Ok(value) if self.typed => with_span(value.into_inner(), &self.span),

@@ -548,6 +548,7 @@ const RANGES: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("limits", "max_packet_size", "1024", "'256MiB'", "1023", "268435457"),
     ("limits", "receive_maximum", "1", "65535", "0", "65536"),
     ("limits", "max_inflight", "1", "65535", "0", "65536"),
+    ("limits", "max_inflight_bytes", "1024", "'1GiB'", "1023", "1073741825"),
     ("limits", "topic_alias_maximum", "0", "65535", "-1", "65536"),
     ("limits", "max_keep_alive", "'0s'", "'65535s'", "'-1s'", "'65536s'"),
     ("limits", "will_after_crash", "'0s'", "'1h'", "'-1s'", "'3601s'"),

@@ -159,7 +159,7 @@ impl Check {
             }
             self.listener_authentication(&list.clone().index(i), listener, &config.authentication);
             self.listener_limits(&list.clone().index(i).key("limits"), name, &listener.limits);
-            self.listener_warnings(listener, &config.authentication);
+            self.listener_warnings(&list.clone().index(i), listener, &config.authentication);
         }
     }
 
@@ -216,7 +216,12 @@ impl Check {
         }
     }
 
-    fn listener_warnings(&mut self, listener: &Listener, known: &BTreeMap<String, AuthenticatorConfig>) {
+    fn listener_warnings(
+        &mut self,
+        at: &Path,
+        listener: &Listener,
+        known: &BTreeMap<String, AuthenticatorConfig>,
+    ) {
         let (name, place) = (&listener.name, listener.place());
         let methods = methods_of(listener, known);
         let is_plain = matches!(listener.kind, ListenerKind::Tcp | ListenerKind::Ws);
@@ -225,7 +230,16 @@ impl Check {
                 "listener \"{name}\" has clients show their passwords to everybody on the way to {place}: it has no TLS"
             )));
         }
-        if listener.client_id != ClientIdRule::Any && methods.is_empty() {
+        if !listener.allow_anonymous && methods.is_empty() && !listener.is_local() {
+            // Whoever opens it to a network has to say for whom.
+            self.error(
+                at.clone(),
+                format!(
+                    "listener \"{name}\" is to be reached from elsewhere at {place}, and nothing says who may come in"
+                ),
+                Some("add authentication, or allow_anonymous = true where everybody may"),
+            );
+        } else if listener.client_id != ClientIdRule::Any && methods.is_empty() {
             self.findings.push(Finding::Warning(format!(
                 "listener \"{name}\" lets nobody in: client_id holds Client Identifiers to user names, and no authentication proves one"
             )));
@@ -375,6 +389,14 @@ impl Check {
         self.range("limits", "max_connections", l.max_connections, 1, 10_000_000, "");
         self.range("limits", "max_handshakes", l.max_handshakes, 1, 1_000_000, "");
         self.range("limits", "max_inflight", l.max_inflight, 1, u16::MAX, "");
+        self.range(
+            "limits",
+            "max_inflight_bytes",
+            l.max_inflight_bytes,
+            ByteSize::kib(1),
+            ByteSize::gib(1),
+            "",
+        );
         self.range(
             "limits",
             "max_outbound_bytes",

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use self::receiver::{Receiver, Request};
 use self::screen::Screen;
 use crate::cli::{Exit, Failure, Threads, block_on, cannot_start, chain, stop_signal};
-use crate::client::{Client, ClientError, Event, Options, Received};
+use crate::client::{Client, ClientError, Endpoint, Event, Options, Received};
 use crate::config::{Actions, Config, Environment, Listener, default_data_dir};
 use crate::rules::{RuleSet, RuleStats};
 use crate::server::{Server, StartError, rule_limits};
@@ -104,7 +104,8 @@ impl Demo {
         let remark = if moved { " (1883, the usual port, is in use)" } else { "" };
         introduce(&screen, &rules, address, remark, receiver.address())?;
         keep_files(&screen, &default_data_dir(environment).join("demo"))?;
-        let options = Options { host: address.ip().to_string(), port: address.port(), ..Options::default() };
+        let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
+        let options = Options { endpoint, ..Options::default() };
         let mut watcher =
             Client::connect(&Options { client_id: "demo-watcher".to_owned(), ..options.clone() }).await?;
         let wanted = SubscriptionOptions::from_qos(QoS::AtLeastOnce);

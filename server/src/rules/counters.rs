@@ -80,7 +80,7 @@ impl Matched {
     }
 }
 
-/// Messages for which evaluation went past a budget, in all and by budget.
+/// Messages for which evaluation went past a budget or panicked, in all, and by budget.
 #[derive(Debug, Default)]
 pub(super) struct FailedEvaluations {
     pub(super) all: Counter,
@@ -90,6 +90,11 @@ pub(super) struct FailedEvaluations {
 }
 
 impl FailedEvaluations {
+    /// Counts one that panicked: no budget was met.
+    pub(super) fn raise_for_panic(&self) {
+        self.all.raise();
+    }
+
     pub(super) fn raise(&self, error: &EvalError) {
         self.all.raise();
         match error {
@@ -138,7 +143,7 @@ pub struct RuleStats {
     pub no_match: u64,
     /// Messages that passed, but whose `SELECT VALUE` was Undefined: no action ran.
     pub no_output: u64,
-    /// Messages for which evaluation went past a budget.
+    /// Messages for which evaluation went past a budget, or panicked.
     pub failed_evaluation: u64,
     /// Messages that WHERE might have let pass, but that this rule had a part in making: it left them alone.
     pub looped: u64,

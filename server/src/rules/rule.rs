@@ -3,6 +3,7 @@
 //! Evaluate, render every action, hand republishes to the broker and to the outboxes what they are owed, and keep the rest
 //! ready, to be queued once the message is admitted. What a message that is refused would have set off leaves no trace.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use actions::config::OrderBy;
@@ -110,7 +111,19 @@ impl Rule {
             return false;
         }
         evaluation.begin_rule(self.id);
-        let output = match self.loaded.compiled.evaluate(evaluation) {
+        // A fault in the evaluator costs this rule this message, and nobody else anything. What it left half done in the
+        // evaluation is begun anew by the next rule.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(feature = "power-cut")]
+            crate::fault::point("rule", facts.payload);
+            self.loaded.compiled.evaluate(evaluation)
+        }));
+        let Ok(outcome) = outcome else {
+            self.counters.failed.raise_for_panic();
+            tracing::error!(rule = self.name(), "evaluating a rule panicked; the message goes on without it");
+            return true;
+        };
+        let output = match outcome {
             Outcome::NoMatch => return false,
             Outcome::NoOutput => {
                 self.counters.no_output.raise();

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
@@ -286,6 +288,33 @@ impl Connector {
     /// The URL of a rendered path; `None` where there is no base, or the path would lead elsewhere.
     pub(super) fn join(&self, path: &str) -> Option<Url> {
         self.base.as_ref()?.join(path)
+    }
+
+    /// Its secrets, each in every form in which a request shows it.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        let mut secrets: Vec<String> =
+            self.config.proxy_password.iter().map(|secret| secret.expose().to_owned()).collect();
+        if let Some(auth) = &self.config.auth {
+            let single = [&auth.password, &auth.token, &auth.client_secret, &auth.secret];
+            let several = auth.params.iter().flat_map(BTreeMap::values);
+            let exposed = single.into_iter().flatten().chain(several).map(Secret::expose);
+            secrets.extend(exposed.map(str::to_owned));
+        }
+        let pairs = [
+            (self.config.proxy_username.as_ref(), self.config.proxy_password.as_ref()),
+            self.config
+                .auth
+                .as_ref()
+                .map_or((None, None), |auth| (auth.username.as_ref(), auth.password.as_ref())),
+            self.config
+                .auth
+                .as_ref()
+                .map_or((None, None), |auth| (auth.client_id.as_ref(), auth.client_secret.as_ref())),
+        ];
+        for (user, secret) in pairs.into_iter().filter_map(|(user, secret)| user.zip(secret)) {
+            secrets.push(STANDARD.encode(format!("{user}:{}", secret.expose())));
+        }
+        secrets
     }
 
     /// The origin of the connector's own URL.

@@ -29,6 +29,11 @@ use crate::text::excerpt;
 
 /// Characters of a refusing answer that an error quotes.
 const ANSWER_EXCERPT_CHARS: usize = 200;
+
+/// Characters of a secret by which an answer that repeats it is recognised.
+const SECRET_CHARS: usize = 12;
+/// What is shown of an answer that repeats a secret.
+const HIDDEN_ANSWER: &str = "(it repeats a secret)";
 /// Clients that are kept for queued requests whose scheme or port isn't that of the settings any more.
 const OTHER_CLIENTS_MAX: usize = 4;
 /// Bytes of the hash in a batch's key: enough to tell the batches of one first item apart.
@@ -196,6 +201,8 @@ impl HttpSink {
         request: &HttpRequest,
         body: Bytes,
     ) -> Result<(), DeliveryError> {
+        #[cfg(feature = "power-cut")]
+        panic_if_asked(&body);
         // What the far side can recognise them by.
         let id = self.key(items);
         let (url, origin) = self.destination(&request.url)?;
@@ -239,8 +246,25 @@ impl HttpSink {
             status: status.as_u16(),
             class: self.answers.class(status.as_u16()),
             retry_after: retry_after.filter(|_| is_busy(status)),
-            excerpt: excerpt(&text, ANSWER_EXCERPT_CHARS),
+            excerpt: self.shown(&text, &headers),
         })
+    }
+
+    /// The beginning of an answer, unless it repeats what proved who sent the request.
+    fn shown(&self, answer: &[u8], headers: &HeaderMap) -> String {
+        let connector = self.maker.connector.as_ref();
+        let sent = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let sent = sent.and_then(|value| value.split(' ').next_back()).map(str::to_owned);
+        let secrets = connector.map(|connector| connector.secrets()).unwrap_or_default();
+        let answer_text = String::from_utf8_lossy(answer);
+        let repeats = secrets.iter().chain(&sent).any(|secret| {
+            // An answer is cut somewhere, perhaps in the middle of it.
+            let beginning = secret.char_indices().nth(SECRET_CHARS).map_or(secret.len(), |(at, _)| at);
+            secret
+                .get(..beginning)
+                .is_some_and(|beginning| !beginning.is_empty() && answer_text.contains(beginning))
+        });
+        if repeats { HIDDEN_ANSWER.to_owned() } else { excerpt(answer, ANSWER_EXCERPT_CHARS) }
     }
 
     /// Puts a token into the headers. Without one nothing has reached the far side, late or not.
@@ -385,6 +409,15 @@ impl Sink for HttpSink {
             });
         }
         results
+    }
+}
+
+/// A test wants to see what a panic in a delivery harms.
+#[cfg(feature = "power-cut")]
+#[expect(clippy::panic, reason = "it is what this is for")]
+fn panic_if_asked(body: &[u8]) {
+    if body == b"panic in connector" && std::env::var_os("TIDEGATE_PANIC").is_some() {
+        panic!("a test asked for it");
     }
 }
 

@@ -314,9 +314,12 @@ fn process(
             // Waiting for more, or over. Early data is never asked for.
             Ok(_) => goes_on = false,
             Err(error) => {
-                if let Ok(ConnectionState::EncodeTlsData(mut alert)) = session.process_tls_records(rest).state
+                // The alert is the last of what waits: a part of the handshake may go before it.
+                while session.wants_write()
+                    && let Ok(ConnectionState::EncodeTlsData(mut data)) =
+                        session.process_tls_records(rest).state
                 {
-                    encode(&mut alert, outgoing);
+                    encode(&mut data, outgoing);
                 }
                 return Err(error);
             }

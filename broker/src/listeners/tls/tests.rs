@@ -266,3 +266,23 @@ async fn the_first_byte_stays_to_be_read() {
     client.shutdown().await.unwrap();
     assert_eq!(server.first_byte().await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_client_that_offers_no_protocol_of_ours_is_told_so() {
+    let authority = Authority::new();
+    for version in VERSIONS {
+        let mut server = ServerConfig::clone(&authority.server(false));
+        server.alpn_protocols = vec![b"mqtt".to_vec()];
+        let mut client = ClientConfig::clone(authority.client(version, None).config());
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        let (far, near) = tokio::io::duplex(1 << 16);
+        let name = ServerName::try_from("localhost").unwrap();
+        let (client, server) = tokio::join!(
+            TlsConnector::from(Arc::new(client)).connect(name, far),
+            TlsStream::accept(near, Arc::new(server))
+        );
+        assert!(server.is_err());
+        let error = client.expect_err("refused").to_string();
+        assert!(error.contains("NoApplicationProtocol"), "{version:?}: {error}");
+    }
+}

@@ -25,6 +25,9 @@ pub enum FrameError {
     /// A client has to mask what it sends (§5.1).
     #[error("a frame without a mask")]
     NotMasked,
+    /// A server may not (§5.1).
+    #[error("a frame with a mask, from a server")]
+    Masked,
     /// Bits for extensions that nobody agreed on.
     #[error("a frame with reserved bits set")]
     Reserved,
@@ -64,6 +67,7 @@ impl FrameError {
             Self::Text => 1003,
             Self::TooLarge { .. } => 1009,
             Self::NotMasked
+            | Self::Masked
             | Self::Reserved
             | Self::Unknown(_)
             | Self::Fragment
@@ -79,14 +83,16 @@ impl FrameError {
 pub enum Control {
     /// To be answered with a Pong of the same bytes.
     Ping(Box<[u8]>),
-    /// The client ends: its status code, if it gave one. Nothing that follows is read.
+    /// The other side ends: its status code, if it gave one. Nothing that follows is read.
     Close(Option<u16>),
 }
 
-/// Reads a client's frames. See the module.
+/// Reads the frames of one side. See the module.
 #[derive(Debug)]
 pub struct FrameReader {
     max_frame_size: u64,
+    /// Whether the frames have masks: a client's have, a server's haven't.
+    is_masked: bool,
     head: [u8; HEAD_BYTES_MAX],
     head_len: u8,
     mask: [u8; 4],
@@ -103,11 +109,12 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// A reader at the beginning of a stream.
+    /// A reader at the beginning of what a client sends.
     #[must_use]
     pub fn new(max_frame_size: u64) -> Self {
         Self {
             max_frame_size,
+            is_masked: true,
             head: [0; HEAD_BYTES_MAX],
             head_len: 0,
             mask: [0; 4],
@@ -118,6 +125,12 @@ impl FrameReader {
             in_message: false,
             is_closed: false,
         }
+    }
+
+    /// A reader at the beginning of what a server sends.
+    #[must_use]
+    pub fn of_server(max_frame_size: u64) -> Self {
+        Self { is_masked: false, ..Self::new(max_frame_size) }
     }
 
     /// Takes bytes, and leaves those that belong to the stream at their front. Returns how many these are, and what went
@@ -161,7 +174,9 @@ impl FrameReader {
     /// Takes `count` bytes of payload from `at` on.
     fn take_payload(&mut self, bytes: &mut [u8], at: usize, count: usize, kept: &mut usize) {
         if let Some(part) = bytes.get_mut(at..at + count) {
-            unmask(part, self.mask, self.mask_at);
+            if self.is_masked {
+                mask(part, self.mask, self.mask_at);
+            }
             if self.control.is_some() {
                 self.payload.extend_from_slice(part);
             }
@@ -186,7 +201,7 @@ impl FrameReader {
         let [first, second, ..] = self.head;
         match self.head_len {
             1 => return self.check_kind(first),
-            2 => return check_length(first, second),
+            2 => self.check_length(first, second)?,
             _ => {}
         }
         let length_bytes: u8 = match second & !MASKED {
@@ -194,7 +209,8 @@ impl FrameReader {
             127 => 8,
             _ => 0,
         };
-        if self.head_len < 2 + length_bytes + 4 {
+        let mask_bytes = if self.is_masked { 4 } else { 0 };
+        if self.head_len < 2 + length_bytes + mask_bytes {
             return Ok(());
         }
         let long: [u8; 8] = self.head.get(2..10).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
@@ -238,6 +254,18 @@ impl FrameReader {
         }
     }
 
+    fn check_length(&self, first: u8, second: u8) -> Result<(), FrameError> {
+        match (self.is_masked, second & MASKED != 0) {
+            (true, false) => return Err(FrameError::NotMasked),
+            (false, true) => return Err(FrameError::Masked),
+            _ => {}
+        }
+        if first & 0x0f >= CLOSE && usize::from(second & !MASKED) > CONTROL_BYTES_MAX {
+            return Err(FrameError::Control);
+        }
+        Ok(())
+    }
+
     fn end_control(&mut self, kind: u8, control: &mut dyn FnMut(Control)) -> Result<(), FrameError> {
         let payload = std::mem::take(&mut self.payload);
         match kind {
@@ -264,23 +292,13 @@ impl FrameReader {
     }
 }
 
-fn check_length(first: u8, second: u8) -> Result<(), FrameError> {
-    if second & MASKED == 0 {
-        return Err(FrameError::NotMasked);
-    }
-    if first & 0x0f >= CLOSE && usize::from(second & !MASKED) > CONTROL_BYTES_MAX {
-        return Err(FrameError::Control);
-    }
-    Ok(())
-}
-
 /// Whether a Close may carry this status code (§7.4).
 fn may_be_sent(status: u16) -> bool {
     matches!(status, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// Takes off the mask (§5.3), of which `used` bytes are used up.
-fn unmask(bytes: &mut [u8], mut mask: [u8; 4], used: u8) {
+/// Takes a mask off, or puts it on (§5.3); of the mask, `used` bytes are used up.
+fn mask(bytes: &mut [u8], mut mask: [u8; 4], used: u8) {
     mask.rotate_left(usize::from(used & 3));
     let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
     let (words, rest) = bytes.as_chunks_mut::<8>();
@@ -338,6 +356,39 @@ impl Head {
         let of_head = count.min(usize::from(self.len - self.sent));
         self.sent += u8::try_from(of_head).unwrap_or(0);
         count - of_head
+    }
+}
+
+/// A frame that a client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientFrame<'p> {
+    /// A piece of the stream.
+    Binary(&'p [u8]),
+    /// The answer to a Ping, with its bytes.
+    Pong(&'p [u8]),
+    /// The end, with a status code.
+    Close(u16),
+}
+
+impl ClientFrame<'_> {
+    /// Appends the frame under a mask, which should be one that nobody can guess (§10.3).
+    pub fn append(self, with: [u8; 4], out: &mut Vec<u8>) {
+        let status;
+        let (kind, payload) = match self {
+            Self::Binary(payload) => (BINARY, payload),
+            Self::Pong(payload) => (PONG, payload),
+            Self::Close(code) => {
+                status = code.to_be_bytes();
+                (CLOSE, status.as_slice())
+            }
+        };
+        let mut head = Head::new(kind, payload.len());
+        head.bytes[1] |= MASKED;
+        out.extend_from_slice(head.rest());
+        out.extend_from_slice(&with);
+        let start = out.len();
+        out.extend_from_slice(payload);
+        mask(out.get_mut(start..).unwrap_or_default(), with, 0);
     }
 }
 

@@ -16,8 +16,9 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::frame::Head;
-pub use self::frame::{Control, FrameError, FrameReader};
+pub use self::frame::{ClientFrame, Control, FrameError, FrameReader};
 pub(super) use self::upgrade::UpgradeError;
+pub use self::upgrade::accept_key;
 use super::config::WebSocketConfig;
 
 /// Status code of an end without a fault (RFC 6455 §7.4.1).

@@ -121,6 +121,59 @@ fn nothing_is_read_behind_a_close() {
     }
 }
 
+#[test]
+fn a_client_s_frames_are_what_a_server_reads() {
+    for size in [0, 1, 125, 126, 65_535, 65_536] {
+        let payload: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let mut bytes = Vec::new();
+        ClientFrame::Binary(&payload).append(MASK, &mut bytes);
+        assert!(bytes == frame(0x82, &payload), "{size}");
+    }
+    let mut bytes = Vec::new();
+    ClientFrame::Pong(b"p").append(MASK, &mut bytes);
+    ClientFrame::Close(1_001).append(MASK, &mut bytes);
+    assert_eq!(bytes, [frame(0x8a, b"p"), frame(0x88, &[0x03, 0xe9])].concat());
+}
+
+#[test]
+fn a_server_s_frames_have_no_mask() {
+    let read = |bytes: &[u8], piece: usize| {
+        let mut reader = FrameReader::of_server(70_000);
+        let (mut stream, mut controls) = (Vec::new(), Vec::new());
+        for piece in bytes.chunks(piece) {
+            let mut piece = piece.to_vec();
+            let (count, outcome) = reader.read(&mut piece, &mut |control| controls.push(control));
+            stream.extend_from_slice(&piece[..count]);
+            outcome?;
+        }
+        Ok((stream, controls))
+    };
+    let unmasked = |first: u8, payload: &[u8]| {
+        let mut bytes = vec![first];
+        bytes.extend_from_slice(&Head::binary(payload.len()).rest()[1..]);
+        bytes.extend_from_slice(payload);
+        bytes
+    };
+    let large = vec![7; 66_000];
+    let bytes = [
+        unmasked(0x82, b""),
+        unmasked(0x02, b"a"),
+        unmasked(0x89, b"ping"),
+        unmasked(0x89, b""),
+        unmasked(0x80, &large[..300]),
+        unmasked(0x82, &large),
+        unmasked(0x88, &[0x03, 0xe8]),
+    ]
+    .concat();
+    for piece in [1, 3, 4_096, bytes.len()] {
+        let (stream, controls) = read(&bytes, piece).unwrap();
+        assert!(stream == [b"a", &large[..300], &large].concat(), "{piece}");
+        let pings = [Control::Ping(b"ping"[..].into()), Control::Ping(b""[..].into())];
+        assert_eq!(controls, [&pings[..], &[Control::Close(Some(1_000))]].concat());
+        assert_eq!(read(&frame(0x82, b"x"), piece), Err(FrameError::Masked));
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_the_same_however_they_are_cut(

@@ -158,8 +158,9 @@ fn check(request: &[u8], config: &WebSocketConfig) -> Result<String, UpgradeErro
     ))
 }
 
-/// The proof that the request was read (RFC 6455 §4.2.2).
-fn accept_key(key: &str) -> String {
+/// The `Sec-WebSocket-Accept` that proves that a request with this key was read (RFC 6455 §4.2.2).
+#[must_use]
+pub fn accept_key(key: &str) -> String {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
     hash.update(key.as_bytes());
     hash.update(GUID);

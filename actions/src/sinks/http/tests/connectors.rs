@@ -473,3 +473,25 @@ fn an_action_must_fit_its_connector() {
         assert!(refusal.contains(expected), "{text}: {refusal}");
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_repeats_a_secret_is_not_shown() {
+    for (auth, echo) in [
+        ("auth = { type = 'bearer', token = 'hush-hush-hush' }", "no such token: hush-hush-hush"),
+        // Cut off behind the twelfth character, as a long answer is.
+        ("auth = { type = 'bearer', token = 'hush-hush-hush' }", "no such token: hush-hush-hu"),
+        ("auth = { type = 'basic', username = 'u', password = 'hush-hush' }", "dTpodXNoLWh1c2g="),
+        ("auth = { type = 'basic', username = 'u', password = 'hush-hush' }", "wrong: hush-hush"),
+        ("auth = { type = 'hmac', secret = '0123456789abcdef0123456789abcdef' }", "is it 0123456789abcdef?"),
+    ] {
+        let server = Server::start(vec![status("400 Bad Request", "", echo)]).await;
+        let (sink, request) = to_server(&server, auth);
+        let error = one(&sink, request).await.unwrap_err().to_string();
+        assert!(error.contains("(it repeats a secret)"), "{echo}: {error}");
+    }
+    let auth = "auth = { type = 'bearer', token = 'hush-hush-hush' }";
+    let server = Server::start(vec![status("400 Bad Request", "", "hush-hush: not today")]).await;
+    let (sink, request) = to_server(&server, auth);
+    let error = one(&sink, request).await.unwrap_err().to_string();
+    assert!(error.contains("hush-hush: not today"), "{error}");
+}

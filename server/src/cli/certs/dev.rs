@@ -1,4 +1,4 @@
-//! `tidegate certs`: certificates for development.
+//! `tidegate certs dev`: an authority, a server's and a client's certificate for development.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -6,14 +6,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
 
-use super::output::Output;
-use super::{Exit, Failure};
+use crate::cli::{Exit, Failure, Output};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long certificates hold, in days: the authority's, and those that it issues.
@@ -23,19 +22,7 @@ const ISSUED_DAYS: u32 = 365;
 const FILES: [&str; 6] = ["ca.pem", "ca.key", "server.pem", "server.key", "client.pem", "client.key"];
 
 #[derive(Debug, Args)]
-pub(super) struct CertsArgs {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Make an authority, a server's and a client's certificate for development.
-    Dev(DevArgs),
-}
-
-#[derive(Debug, Args)]
-struct DevArgs {
+pub(super) struct DevArgs {
     /// Folder for the files; made if it isn't there.
     #[arg(long, value_name = "FOLDER", default_value = "certs")]
     out: PathBuf,
@@ -50,8 +37,7 @@ struct DevArgs {
     force: bool,
 }
 
-pub(super) fn run(args: &CertsArgs) -> Result<Exit, Failure> {
-    let Command::Dev(args) = &args.command;
+pub(super) fn run(args: &DevArgs) -> Result<Exit, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error.to_string());
     let there = FILES.iter().map(|name| args.out.join(name)).find(|path| path.exists());
     if let Some(path) = there.filter(|_| !args.force) {
@@ -135,9 +121,9 @@ mod tests {
     use crate::config::load_text;
     use crate::tls::Certificates;
 
-    fn args(out: &Path, force: bool) -> CertsArgs {
+    fn args(out: &Path, force: bool) -> DevArgs {
         let (out, names, client) = (out.to_owned(), vec!["broker.local".to_owned()], "client".to_owned());
-        CertsArgs { command: Command::Dev(DevArgs { out, names, client, force }) }
+        DevArgs { out, names, client, force }
     }
 
     #[test]
