@@ -136,6 +136,38 @@ pub fn node(script: &str) -> Command {
     command
 }
 
+/// Lets Schemathesis ask an HTTP interface what its OpenAPI document promises, and other things, `examples` requests for each operation;
+/// returns what it says.
+#[track_caller]
+#[must_use]
+pub fn schemathesis(url: &str, token: &str, examples: &str) -> String {
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", installed("schemathesis")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.args(["-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]);
+    command
+        .arg(format!("{url}/api/v1/openapi.json"))
+        .args(["--header", &format!("Authorization: Bearer {token}")]);
+    command.args([
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--max-examples",
+        examples,
+        "--seed",
+        "7",
+        "--no-color",
+    ]);
+    // A schema can't say what a Topic Name or a statement is, so what fits it may be refused.
+    command.args(["--exclude-checks", "positive_data_acceptance"]);
+    // Streams of what goes on have no end to wait for.
+    command.args(["--exclude-path-regex", "/live/"]);
+    // It keeps its examples in the folder that it runs in.
+    let output = command.current_dir(new_folder()).output().unwrap();
+    let report =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{report}");
+    report
+}
+
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }

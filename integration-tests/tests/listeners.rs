@@ -450,7 +450,7 @@ fn no_more_handshakes_than_allowed_are_under_way() {
     // Which of the three it was is the scheduler's choice; the other two come in.
     let rest = b"Host: b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
-    let mut came_in = |stream: &mut TcpStream| {
+    let came_in = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut answer = [0; 12];
         stream.write_all(rest).and_then(|()| stream.read_exact(&mut answer)).is_ok_and(|()| {

@@ -17,7 +17,7 @@ use common::tidegate;
 use mqtt_protocol::{QoS, SubscriptionOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate::client::{Client, Event, Message, Options};
+use tidegate::client::{Client, Endpoint, Event, Message, Options};
 use tidegate::config::{Environment, load};
 use tidegate::reload::Reloader;
 use tidegate::server::{Server, load_rules};
@@ -93,7 +93,8 @@ impl Gateway {
 
     async fn client(&self) -> Client {
         let address = self.server.address().unwrap();
-        let options = Options { host: address.ip().to_string(), port: address.port(), ..Options::default() };
+        let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
+        let options = Options { endpoint, ..Options::default() };
         let mut client = Client::connect(&options).await.unwrap();
         client.subscribe([("out", SubscriptionOptions::from_qos(QoS::AtMostOnce))]).unwrap();
         assert!(matches!(client.next().await.unwrap(), Event::Subscribed { .. }));

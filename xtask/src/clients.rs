@@ -1,4 +1,4 @@
-//! The foreign MQTT clients that the integration tests run, and how they get onto the machine.
+//! The foreign clients that the integration tests run, and how they get onto the machine.
 //!
 //! Debian packages are installed with apt, as its owner would; what comes from PyPI and npm goes into folders under
 //! `target/clients` and touches nothing else. What is present is used as it is, so that all of it works offline.
@@ -66,6 +66,8 @@ const LIBRARIES: &[Library] = &[
     Library { folder: "paho-2", from: Registry::Pypi, requirement: "paho-mqtt==2.2.0" },
     // A SCRAM client that somebody else wrote.
     Library { folder: "scramp", from: Registry::Pypi, requirement: "scramp==1.5.0" },
+    // Holds the HTTP interface of administration against its OpenAPI document.
+    Library { folder: "schemathesis", from: Registry::Pypi, requirement: "schemathesis==4.32.5" },
     Library { folder: "mqttjs", from: Registry::Npm, requirement: "mqtt@5.16.0" },
 ];
 

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::audit::Change;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path, Query, object};
 use super::paging::{cursor, limit, place};
 use super::problem::{Kind, Problem};
 use crate::admin::{ChangeParams, Code, ListParams, Refusal, ShowParams, Verb};
@@ -81,6 +81,7 @@ pub(super) struct WholeLetter {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LetterChange {
+    #[serde(deserialize_with = "object")]
     filter: LetterFilter,
     /// `next` of the answer before.
     #[serde(default)]

@@ -8,8 +8,9 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize as _, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::problem::{Kind, Problem};
@@ -29,7 +30,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             return Err(Problem::new(Kind::MediaType, "expected the Content-Type application/json"));
         }
         let body = read(request.into_body()).await?;
-        let value: serde_json::Value = serde_json::from_slice(&body)
+        let value: Value = serde_json::from_slice(&body)
             .map_err(|error| Problem::new(Kind::Malformed, format!("the body is no JSON: {error}")))?;
         // A list of values in the order of the members is another form of a struct for serde, not for us.
         if !value.is_object() {
@@ -39,6 +40,22 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             .map(Self)
             .map_err(|error| Problem::new(Kind::Invalid, error.to_string()))
     }
+}
+
+/// Reads a member that is an object. serde takes a list of the members' values for a struct as well: an empty one would be a filter that
+/// means everything.
+pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    let members = Map::deserialize(deserializer)?;
+    serde_json::from_value(Value::Object(members)).map_err(D::Error::custom)
+}
+
+/// The same for a list of objects.
+pub(super) fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let items: Vec<Map<String, Value>> = Vec::deserialize(deserializer)?;
+    let read = |members| serde_json::from_value(Value::Object(members)).map_err(D::Error::custom);
+    items.into_iter().map(read).collect()
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::audit::Change;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path, Query, objects};
 use super::gateway::refused;
 use super::paging::{cursor, limit, place};
 use super::problem::{Kind, Problem};
@@ -55,8 +55,9 @@ pub(super) struct Publish {
     payload_is_text: Option<bool>,
     /// Seconds until it expires.
     #[serde(default)]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 4294967295_i64)]
     message_expiry_interval_s: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     user_properties: Vec<UserProperty>,
 }
 

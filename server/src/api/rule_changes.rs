@@ -88,6 +88,7 @@ pub(super) struct RuleVersion {
 #[serde(deny_unknown_fields)]
 pub(super) struct RollBack {
     /// Number of the version to go back to.
+    #[schema(value_type = i64, minimum = 0, maximum = 4294967295_i64)]
     version: u32,
 }
 
@@ -189,7 +190,7 @@ async fn change(
             json!({ "name": rule.name, "change": rule.change, "version": rule.version,
                     "members": rule.members.iter().map(|member| &member.member).collect::<Vec<_>>() })
         });
-        Value::Array(rules.collect())
+        json!({ "rules": rules.collect::<Value>() })
     };
     Ok((tag, Change::of(target).after(on_record), Json(changed)).into_response())
 }

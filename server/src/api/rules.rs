@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::auth::{Caller, Role, now_ms};
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path, Query, object, objects};
 use super::gateway::Gateway;
 use super::messages::UserProperty;
 use super::paging::{cursor, limit, place};
@@ -155,6 +155,7 @@ pub(super) struct Explain {
     /// A statement.
     #[serde(default)]
     sql: Option<String>,
+    #[serde(deserialize_with = "object")]
     message: TriedMessage,
 }
 
@@ -187,7 +188,7 @@ pub(super) struct TriedMessage {
     content_type: Option<String>,
     #[serde(default)]
     response_topic: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     user_properties: Vec<UserProperty>,
 }
 

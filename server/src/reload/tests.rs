@@ -189,8 +189,7 @@ async fn who_is_connected_to_a_listener_that_goes_stays() {
     let bound = started.server.listeners().bound();
     let address = bound.iter().find(|bound| &*bound.name == "more").unwrap().address().unwrap();
     let options = crate::client::Options {
-        host: address.ip().to_string(),
-        port: address.port(),
+        endpoint: crate::client::Endpoint::Tcp { host: address.ip().to_string(), port: address.port() },
         ..crate::client::Options::default()
     };
     let mut client = crate::client::Client::connect(&options).await.unwrap();

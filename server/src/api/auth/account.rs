@@ -32,6 +32,7 @@ pub(in super::super) struct SetUp {
     /// The setup token.
     setup_token: String,
     /// Name of the administrator.
+    #[schema(pattern = "^[A-Za-z0-9._@-]{1,64}$")]
     name: String,
     /// 12 to 1,024 bytes.
     password: String,
@@ -69,6 +70,7 @@ pub(in super::super) struct WhoAmI {
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct NewUser {
     /// Letters, digits, `.`, `_`, `-` and `@`, at most 64.
+    #[schema(pattern = "^[A-Za-z0-9._@-]{1,64}$")]
     name: String,
     role: Role,
     /// 12 to 1,024 bytes.
@@ -91,6 +93,7 @@ pub(in super::super) struct UserChange {
 #[schema(as = NewToken)]
 pub(in super::super) struct TokenRequest {
     /// Letters, digits, `.`, `_`, `-` and `@`, at most 64.
+    #[schema(pattern = "^[A-Za-z0-9._@-]{1,64}$")]
     name: String,
     role: Role,
     /// What it is held to, as in `clients:read`; absent: whatever the role may.
@@ -98,8 +101,8 @@ pub(in super::super) struct TokenRequest {
     scopes: Option<Vec<String>>,
     /// Seconds until its end; absent: never.
     #[serde(default)]
-    #[schema(minimum = 1)]
-    expires_in_s: Option<u32>,
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 4294967295_i64)]
+    expires_in_s: Option<std::num::NonZeroU32>,
 }
 
 /// A token that was made.
@@ -325,7 +328,7 @@ pub(in super::super) async fn create_token(
                 name: &body.name,
                 role: body.role,
                 scopes: body.scopes,
-                expires_at_ms: body.expires_in_s.map(|seconds| now_ms + i64::from(seconds) * 1_000),
+                expires_at_ms: body.expires_in_s.map(|seconds| now_ms + i64::from(seconds.get()) * 1_000),
                 created_by: &caller.name,
             };
             api.auth.directory.create_token(new, now_ms)
