@@ -26,7 +26,8 @@ use integration_tests::{Broker, Client, HttpReceiver, PATIENCE, Version, new_fol
 const MARK: &str = "c4n4ry";
 
 /// Every key whose value is secret, as `file: key`. Each of them is given a value below.
-const CONFIGURED: [&str; 10] = [
+const CONFIGURED: [&str; 11] = [
+    "acl: headers",
     "admin: password_hash",
     "admin: sha256",
     "auth: client_secret",
@@ -171,11 +172,18 @@ const TOKENS: &[(&str, &str)] = &[
     ("400 Bad Request", "{\"error\":\"invalid_client\"}"),
 ];
 
+/// What a server of access rules answers: everything is allowed, or clients would not get far.
+const RULES: &[(&str, &str)] = &[(
+    "200 OK",
+    "{\"acl\":[{\"permission\":\"allow\",\"action\":\"all\",\"topic\":\"#\"},{\"permission\":\"allow\",\"action\":\"all\",\"topic\":\"$SYS/#\"}]}",
+)];
+
 #[test]
 fn no_secret_of_a_configuration_is_ever_shown() {
     let folder = new_folder();
     let (api, tokens, hook, proxy) =
         (FarSide::start(ANSWERS), FarSide::start(TOKENS), FarSide::start(ANSWERS), FarSide::start(ANSWERS));
+    let rules = FarSide::start(RULES);
     let users = folder.join("users");
     let password = folder.join("password");
     fs::write(&password, secret("user-password")).unwrap();
@@ -202,6 +210,10 @@ secret = "{jwt}"
 type = "http"
 url = "http://{hook}/"
 headers = {{ x-key = "{header}" }}
+
+[acl.http]
+url = "http://{rules}/"
+headers = {{ x-key = "{acl}" }}
 
 [[admin.users]]
 name = "root"
@@ -244,6 +256,8 @@ proxy_password = "{proxy_password}"
         jwt = secret("jwt"),
         hook = hook.address,
         header = secret("header"),
+        rules = rules.address,
+        acl = secret("acl"),
         api = api.address,
         basic = secret("basic"),
         bearer = secret("bearer"),
@@ -374,6 +388,7 @@ proxy_password = "{proxy_password}"
         (&api, "the far side"),
         (&tokens, "the endpoint of tokens"),
         (&hook, "the hook"),
+        (&rules, "the server of access rules"),
         (&proxy, "the proxy"),
     ] {
         far_side.assert_was_shown_its_secret(what);

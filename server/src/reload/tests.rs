@@ -404,6 +404,7 @@ rules = ['allow all all \"a\"']
 max_packet_size = '2KiB'
 receive_maximum = 2
 max_inflight = 2
+max_inflight_bytes = '1MiB'
 topic_alias_maximum = 2
 max_keep_alive = '2s'
 max_session_expiry = '2s'
