@@ -130,9 +130,10 @@ impl Server {
         pipeline.attach(Arc::new(broker.clone()));
         let gateway =
             Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable());
+        let services = gateway.services();
         let api = api_server(config, storage, &certificates, gateway).await;
         let reload = ReloadSlot::default();
-        let admin = admin_socket(storage, &book, &reload, api.as_ref());
+        let admin = admin_socket(storage, services, &book, &reload, api.as_ref());
         let listeners = Arc::new(Listeners::new(&broker));
         for listener in &config.listeners {
             let setup = certificates.setup(&listener.name);
@@ -232,15 +233,13 @@ impl Server {
 /// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
 fn admin_socket(
     storage: &Storage,
+    services: Option<Services>,
     book: &RuleBook,
     reload: &ReloadSlot,
     api: Option<&ApiServer>,
 ) -> Option<AdminSocket> {
-    let (store, data_dir) = storage.durable().zip(storage.data_dir())?;
-    let services = Services::new(store, Arc::new(book.pipeline().clone()))
-        .with_book(book.clone())
-        .with_reload(Arc::clone(reload))
-        .with_api(api);
+    let (services, data_dir) = services.zip(storage.data_dir())?;
+    let services = services.with_book(book.clone()).with_reload(Arc::clone(reload)).with_api(api);
     match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");

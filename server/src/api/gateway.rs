@@ -51,6 +51,12 @@ impl Gateway {
         self.book.pipeline()
     }
 
+    /// The same for the administration socket: dead letters are changed under one lock whoever asks, so that two who want
+    /// the same letter send it once.
+    pub(crate) fn services(&self) -> Option<Services> {
+        self.letters.as_deref().cloned()
+    }
+
     /// The dead letters.
     pub(super) fn letters(&self) -> Result<&Arc<Services>, Problem> {
         let missing = || Problem::new(Kind::Conflict, "there are no dead letters without a store on disk");
