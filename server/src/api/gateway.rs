@@ -10,6 +10,7 @@ use store::DurableStore;
 use super::auth::now_ms;
 use super::problem::{Kind, Problem};
 use crate::admin::Services;
+use crate::reload::ReloadSlot;
 use crate::rules::{RuleBook, RulePipeline};
 
 /// The gateway that is administered.
@@ -24,6 +25,8 @@ pub struct Gateway {
     pub(super) started_at_ms: i64,
     /// Those that are open, once they are.
     pub(super) listeners: Arc<RwLock<Vec<BoundListener>>>,
+    /// What reads the configuration again, once there is one.
+    pub(super) reload: ReloadSlot,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -43,7 +46,13 @@ impl Gateway {
     ) -> Self {
         let letters = store.map(|store| Arc::new(Services::new(store, Arc::new(book.pipeline().clone()))));
         let started_at_ms = now_ms();
-        Self { broker, book, rule_limits, letters, started_at_ms, listeners: Arc::default() }
+        let (listeners, reload) = Default::default();
+        Self { broker, book, rule_limits, letters, started_at_ms, listeners, reload }
+    }
+
+    /// Where what reads the configuration again is put.
+    pub(crate) fn reload(&self) -> &ReloadSlot {
+        &self.reload
     }
 
     /// What runs the rules.

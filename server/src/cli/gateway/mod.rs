@@ -8,7 +8,7 @@ use clap::Args;
 
 mod ask;
 
-pub(super) use ask::{pages, path, text_of};
+pub(super) use ask::{pages, path, query, text_of};
 
 use super::{ConfigArgs, Exit, Failure, chain};
 use crate::admin::{AdminClient, AdminClientError, ApiClient};
