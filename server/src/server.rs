@@ -130,7 +130,8 @@ impl Server {
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
         let gateway =
-            Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable());
+            Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable())
+                .with_access(Arc::clone(&access));
         let services = gateway.services();
         let reload = ReloadSlot::clone(gateway.reload());
         let api = api_server(config, storage, &certificates, gateway).await;

@@ -9,6 +9,7 @@ use store::DurableStore;
 
 use super::auth::now_ms;
 use super::problem::{Kind, Problem};
+use crate::access::Access;
 use crate::admin::Services;
 use crate::reload::ReloadSlot;
 use crate::rules::{RuleBook, RulePipeline};
@@ -27,6 +28,8 @@ pub struct Gateway {
     pub(super) listeners: Arc<RwLock<Vec<BoundListener>>>,
     /// What reads the configuration again, once there is one.
     pub(super) reload: ReloadSlot,
+    /// What clients may do; `None`: everything.
+    pub(super) access: Option<Arc<Access>>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -47,7 +50,13 @@ impl Gateway {
         let letters = store.map(|store| Arc::new(Services::new(store, Arc::new(book.pipeline().clone()))));
         let started_at_ms = now_ms();
         let (listeners, reload) = Default::default();
-        Self { broker, book, rule_limits, letters, started_at_ms, listeners, reload }
+        Self { broker, book, rule_limits, letters, started_at_ms, listeners, reload, access: None }
+    }
+
+    /// Adds what decides what clients may do.
+    #[must_use]
+    pub fn with_access(self, access: Arc<Access>) -> Self {
+        Self { access: Some(access), ..self }
     }
 
     /// Where what reads the configuration again is put.

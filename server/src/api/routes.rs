@@ -20,7 +20,7 @@ use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use super::{
-    Api, clients, config, dead_letters, document, guard, health, live, messages, rule_changes, rules,
+    Api, acl, clients, config, dead_letters, document, guard, health, live, messages, rule_changes, rules,
     server_info,
 };
 
@@ -234,6 +234,8 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(writes(Operator, "clients"), routes!(clients::end_session))
         .add(writes(Operator, "clients"), routes!(clients::disconnect_client))
         .add(reads(Viewer, "clients"), routes!(clients::list_subscriptions))
+        .add(reads(Operator, "acl"), routes!(acl::list_acl))
+        .add(reads(Operator, "acl"), routes!(acl::explain_access))
         .add(writes(Operator, "messages"), routes!(messages::publish))
         .add(reads(Viewer, "messages"), routes!(messages::list_retained))
         .add(reads(Operator, "messages"), routes!(messages::get_retained))

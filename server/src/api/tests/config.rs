@@ -23,8 +23,18 @@ pub(super) struct Started {
 
 impl Started {
     /// `text` is what the configuration has beside its listener and its tokens; `admin` what `[admin]` has besides.
-    pub(super) async fn new(admin: &str, text: &str) -> Self {
+    async fn new(admin: &str, text: &str) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), admin, text).await
+    }
+
+    /// The same with a file beside the configuration.
+    pub(super) async fn with_file(name: &str, contents: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(name), contents).unwrap();
+        Self::in_folder(folder, "", text).await
+    }
+
+    async fn in_folder(folder: tempfile::TempDir, admin: &str, text: &str) -> Self {
         fs::create_dir(folder.path().join("rules.d")).unwrap();
         fs::write(folder.path().join("rules.d/r.toml"), RULE).unwrap();
         let path = folder.path().join("tidegate.toml");
