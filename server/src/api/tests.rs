@@ -9,6 +9,8 @@ use super::*;
 use crate::rules::{PipelineSettings, RuleBook, RuleSet};
 use crate::storage::Storage;
 
+mod acl;
+mod config;
 mod doors;
 mod live;
 mod rule_changes;
