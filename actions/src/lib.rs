@@ -34,8 +34,8 @@ pub mod units;
 pub use config::ActionConfig;
 pub use dead_letters::{DeadLetter, DeadLetterError};
 pub use delivery::{
-    Aftermath, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, Fate, Heard, ItemId,
-    OnFailure, Outbox, Sink, Snapshot,
+    Aftermath, Control, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, Fate, Heard,
+    ItemId, LastError, OnFailure, Outbox, Purge, Sink, Snapshot, Start,
 };
 pub use error::{ActionConfigError, RenderError};
 pub use outlet::{Early, KeepError, Outlet, OutletItem, OutletSettings, Owing, QueuedRequest};

@@ -1,5 +1,6 @@
 //! One queued action, whatever its kind: the delivery machine with the right driver in it.
 
+use std::collections::HashSet;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use crate::config::{ActionConfig, Kept, OrderBy};
 use crate::delivery::burial::Fate;
 use crate::delivery::outbox::encode;
 use crate::delivery::{
-    Delivery, DropReason, Endings, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Place, Snapshot,
+    Control, Delivery, DropReason, Endings, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Place, Snapshot,
+    Start,
 };
 use crate::error::ActionConfigError;
 use crate::plan::Request;
@@ -58,6 +60,8 @@ pub struct OutletSettings {
     pub hasher: RandomState,
     /// Hears of items of outboxes that end without being delivered.
     pub endings: Option<Arc<dyn Endings>>,
+    /// Actions that an operator has paused, as `rule/action`: their queues begin so.
+    pub paused: Arc<HashSet<String>>,
 }
 
 impl OutletSettings {
@@ -124,6 +128,7 @@ impl Outlet {
         settings: &OutletSettings,
     ) -> Result<Option<Self>, ActionConfigError> {
         let label = format!("{rule}/{}", config.name());
+        let start = if settings.paused.contains(&label) { Start::Paused } else { Start::Sending };
         let kind = match config {
             ActionConfig::Republish(_) => return Ok(None),
             ActionConfig::Http(config) => {
@@ -133,11 +138,11 @@ impl Outlet {
                     Outbox::new(Arc::clone(store), &label, settings.hasher.clone())
                         .heard_by(settings.endings.clone())
                 });
-                Kind::Http(Delivery::spawn_on(&label, sink, config.delivery(), settings.seed, outbox))
+                Kind::Http(Delivery::spawn_on(&label, sink, config.delivery(), settings.seed, outbox, start))
             }
             ActionConfig::Log(config) => {
                 let sink = LogSink::new(TracingWriter, config.max_per_second);
-                Kind::Log(Delivery::spawn(&label, sink, config.delivery(), settings.seed))
+                Kind::Log(Delivery::spawn_on(&label, sink, config.delivery(), settings.seed, None, start))
             }
         };
         Ok(Some(Self { kind }))
@@ -283,6 +288,15 @@ impl Outlet {
                 Ok(delivery.enqueue(Outgoing::<LogLine> { id, key, request, on_failure, extra_bytes }))
             }
             (_, request) => Err(Box::new(request)),
+        }
+    }
+
+    /// What an operator may do to the queue.
+    #[must_use]
+    pub fn control(&self) -> &dyn Control {
+        match &self.kind {
+            Kind::Http(delivery) => delivery,
+            Kind::Log(delivery) => delivery,
         }
     }
 
