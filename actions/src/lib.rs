@@ -42,8 +42,8 @@ pub use config::ActionConfig;
 pub use connectors::{Connector, ConnectorError, Connectors};
 pub use dead_letters::{DeadLetter, DeadLetterError};
 pub use delivery::{
-    Aftermath, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, Fate, Heard, ItemId,
-    OnFailure, Outbox, Sink, Snapshot,
+    Aftermath, Control, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, Fate, Heard,
+    ItemId, LastError, OnFailure, Outbox, Purge, Sink, Snapshot, Start,
 };
 pub use error::{ActionConfigError, RenderError};
 pub use outlet::{Early, KeepError, Outlet, OutletItem, OutletSettings, Owing, QueuedRequest};

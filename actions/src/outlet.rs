@@ -1,6 +1,7 @@
 //! One queued action, whatever its kind: the delivery machine with the right driver in it.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::hash::RandomState;
@@ -15,7 +16,8 @@ use crate::connectors::Connectors;
 use crate::delivery::burial::Fate;
 use crate::delivery::outbox::encode;
 use crate::delivery::{
-    Delivery, DropReason, Endings, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Place, Sink, Snapshot,
+    Control, Delivery, DropReason, Endings, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Place, Sink,
+    Snapshot, Start,
 };
 use crate::error::ActionConfigError;
 use crate::plan::{OneOf, Request};
@@ -65,6 +67,8 @@ pub struct OutletSettings {
     pub hasher: RandomState,
     /// Hears of items of outboxes that end without being delivered.
     pub endings: Option<Arc<dyn Endings>>,
+    /// Actions that an operator has paused, as `rule/action`: their queues begin so.
+    pub paused: Arc<HashSet<String>>,
 }
 
 impl OutletSettings {
@@ -106,6 +110,7 @@ trait Queue: Send + Sync {
     fn placed(&self, position: Position, item: OutletItem);
     fn arrived(&self, position: Position);
     fn enqueue(&self, item: OutletItem) -> Result<Enqueued, Box<Request>>;
+    fn control(&self) -> &dyn Control;
     fn snapshot(&self) -> Snapshot;
     fn retire(&self);
     fn is_finished(&self) -> bool;
@@ -151,6 +156,10 @@ where
         let OutletItem { id, key, request, on_failure, extra_bytes } = item;
         let request = S::Request::take(request)?;
         Ok(self.enqueue(Outgoing { id, key, request, on_failure, extra_bytes }))
+    }
+
+    fn control(&self) -> &dyn Control {
+        self
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -217,6 +226,7 @@ struct Spawn<'a> {
     delivery: DeliveryConfig,
     seed: u64,
     outbox: Option<Outbox>,
+    start: Start,
 }
 
 impl WithSink for Spawn<'_> {
@@ -226,7 +236,14 @@ impl WithSink for Spawn<'_> {
     where
         S::Request: OneOf,
     {
-        Box::new(Delivery::spawn_on(self.label, sink, self.delivery, self.seed, self.outbox))
+        Box::new(Delivery::spawn_on(
+            self.label,
+            sink,
+            self.delivery,
+            self.seed,
+            self.outbox,
+            self.start,
+        ))
     }
 }
 
@@ -311,7 +328,8 @@ impl Outlet {
         let outbox = settings.store.as_ref().filter(|_| config.has_outbox()).map(|store| {
             Outbox::new(Arc::clone(store), &label, settings.hasher.clone()).heard_by(settings.endings.clone())
         });
-        let spawn = Spawn { label: &label, delivery, seed: settings.seed, outbox };
+        let start = if settings.paused.contains(&label) { Start::Paused } else { Start::Sending };
+        let spawn = Spawn { label: &label, delivery, seed: settings.seed, outbox, start };
         let queue = driver(rule, config, settings, spawn)?;
         Ok(queue.map(|queue| Self { kind: config.kind(), queue }))
     }
@@ -426,6 +444,12 @@ impl Outlet {
     /// The request, when it is of another kind.
     pub fn enqueue(&self, item: OutletItem) -> Result<Enqueued, Box<Request>> {
         self.queue.enqueue(item)
+    }
+
+    /// What an operator may do to the queue.
+    #[must_use]
+    pub fn control(&self) -> &dyn Control {
+        self.queue.control()
     }
 
     /// Returns the counters and the health of this moment.

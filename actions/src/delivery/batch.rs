@@ -89,6 +89,13 @@ impl<R> Held<R> {
         self.batches.first_key_value().map(|((until, _), _)| *until)
     }
 
+    /// Holds none back any longer.
+    pub(super) fn end_delays(&mut self, now: Instant) {
+        let held = std::mem::take(&mut self.batches);
+        self.batches =
+            held.into_iter().map(|((until, number), batch)| ((until.min(now), number), batch)).collect();
+    }
+
     /// Takes one that is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Batch<R>> {
         self.take(|until, _| until <= now)

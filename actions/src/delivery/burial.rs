@@ -172,7 +172,7 @@ impl Outbox {
     fn bury_one(&self, ending: &mut Ending, found: &mut Vec<StoredDebt>) -> Result<Buried, BurialError> {
         let position = Position(ending.position);
         let hears = self.endings.as_ref().filter(|endings| endings.wants(self.name()));
-        if ending.fate == Fate::Drop && hears.is_none() {
+        if ending.fate == Fate::Drop && (hears.is_none() || ending.is_heard) {
             self.store.append(&[Record::Settled { queue: self.key(), position }])?;
             return Ok(Buried::Dropped(ending.reason));
         }

@@ -202,6 +202,21 @@ impl Circuit {
         }
     }
 
+    /// Somebody wants it tried at once.
+    pub(crate) fn try_now(&mut self, now: Instant) {
+        if matches!(self.state, State::Open { .. }) {
+            self.state = State::Open { until: now };
+        }
+    }
+
+    /// Until when nothing is sent, if that is known.
+    pub(crate) const fn open_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Open { until } => Some(until),
+            State::Closed | State::HalfOpen => None,
+        }
+    }
+
     pub(crate) fn health(&self, now: Instant) -> Health {
         Health {
             circuit: match self.state {

@@ -30,11 +30,13 @@ pub enum DropReason {
     Lost,
     /// Its action was removed, and whoever removed it wanted that.
     Removed,
+    /// An operator has emptied the queue.
+    Purged,
 }
 
 impl DropReason {
     /// Every reason, in the order of [`Snapshot::dropped`].
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::QueueFull,
         Self::TooLarge,
         Self::Expired,
@@ -46,6 +48,7 @@ impl DropReason {
         Self::Unreadable,
         Self::Lost,
         Self::Removed,
+        Self::Purged,
     ];
 
     /// The value of the metric's `reason` label.
@@ -63,6 +66,7 @@ impl DropReason {
             Self::Unreadable => "unreadable",
             Self::Lost => "lost",
             Self::Removed => "removed",
+            Self::Purged => "purged",
         }
     }
 }
@@ -120,6 +124,15 @@ impl Counters {
     }
 }
 
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastError {
+    /// How, in words.
+    pub error: String,
+    /// How long ago.
+    pub age: Duration,
+}
+
 /// Counters, levels and health of one action at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -142,6 +155,14 @@ pub struct Snapshot {
     pub in_flight: u64,
     /// Age of the item that has waited longest.
     pub oldest_age: Option<Duration>,
+    /// Whether an operator has stopped the sending.
+    pub is_paused: bool,
+    /// How long until something is tried again; `None`: nothing waits for a time.
+    pub next_attempt: Option<Duration>,
+    /// How long ago the far side confirmed an item last, in this process.
+    pub last_delivered: Option<Duration>,
+    /// The last attempt that failed, in this process.
+    pub last_error: Option<LastError>,
     /// Items by the reason for which they were dropped; every reason is listed.
     pub dropped: [(DropReason, u64); DropReason::ALL.len()],
     /// Items that became dead letters, by the reason; every reason is listed.

@@ -112,6 +112,13 @@ impl<R: QueuedRequest> Lines<R> {
         }
     }
 
+    /// Makes ready all that is delayed.
+    pub(super) fn end_all_delays(&mut self) {
+        if let Some((last, _)) = self.delayed.last().copied() {
+            self.end_delays(last);
+        }
+    }
+
     /// Which items would leave together now: those that go with the first ready one.
     pub(super) fn gather(&self, policy: &BatchPolicy) -> Gathered {
         let mut gathered = Gathered { parts: Vec::new(), is_full: false };

@@ -16,6 +16,8 @@
 //! time, nothing more is sent until the pause is over; then one batch tries. Its success closes the circuit. An answer that says that nothing will be taken from us as we are
 //! (credentials refused) opens it for long, and costs the item neither an attempt nor its place.
 //!
+//! Control: an operator may stop the sending ([`Control`]), have all that waits tried at once, or drop it.
+//!
 //! Accounting: `queued at the start + received = delivered + queued + in flight + dead-lettered{reason} + dropped{reason}`
 //! under one lock, hence at every instant.
 //! A queue lives in an [`Outbox`], and then survives everything, or in memory: what that holds when the process ends
@@ -24,6 +26,7 @@
 mod batch;
 pub(crate) mod burial;
 mod circuit;
+mod control;
 mod counters;
 mod error;
 mod item;
@@ -48,7 +51,8 @@ use tokio::time::Instant;
 pub use batch::BatchPolicy;
 pub use burial::{Aftermath, Ended, Endings, Fate, Heard};
 pub use circuit::{CircuitState, Health};
-pub use counters::{DropReason, Snapshot};
+pub use control::{Control, Purge};
+pub use counters::{DropReason, LastError, Snapshot};
 pub use error::{AnswerClass, DeliveryError};
 use item::Settled;
 pub use outbox::Outbox;
@@ -178,6 +182,15 @@ pub enum Enqueued {
     Dropped(DropReason),
 }
 
+/// How a queue begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It sends what it has.
+    Sending,
+    /// It sends nothing before a [`Control::resume`].
+    Paused,
+}
+
 /// The queue and worker of one action.
 #[derive(Debug)]
 pub struct Delivery<S: Sink> {
@@ -232,16 +245,26 @@ impl<S: Sink> Delivery<S> {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn spawn(label: &str, sink: S, config: DeliveryConfig, seed: u64) -> Self {
-        Self::spawn_on(label, sink, config, seed, None)
+        Self::spawn_on(label, sink, config, seed, None, Start::Sending)
     }
 
-    /// The same with a queue that is kept in an outbox, and goes on with what it holds already.
+    /// The same with a queue that is kept in an outbox, and goes on with what it holds already, or waits for a [`Control::resume`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
-    pub fn spawn_on(label: &str, sink: S, config: DeliveryConfig, seed: u64, outbox: Option<Outbox>) -> Self {
-        let queue = Queue::new(config, sink.batch_policy(), seed, Instant::now());
+    pub fn spawn_on(
+        label: &str,
+        sink: S,
+        config: DeliveryConfig,
+        seed: u64,
+        outbox: Option<Outbox>,
+        start: Start,
+    ) -> Self {
+        let mut queue = Queue::new(config, sink.batch_policy(), seed, Instant::now());
+        if start == Start::Paused {
+            queue.pause();
+        }
         let queue = match &outbox {
             Some(outbox) => queue.durable(outbox.len()),
             None => queue,

@@ -122,6 +122,11 @@ impl Outbox {
         self.store.queue_size(self.key())
     }
 
+    /// The last place that was given.
+    pub(super) fn end(&self) -> u64 {
+        self.store.queue_end(self.key()).0
+    }
+
     pub(super) fn key(&self) -> QueueKey<'_> {
         QueueKey::Outbox { namespace: 0, name: &self.name }
     }
@@ -307,6 +312,11 @@ impl Backlog {
     pub(super) fn counts(&self) -> (u64, u64) {
         let of = |count: i64| u64::try_from(count).unwrap_or(0);
         (of(self.items), of(self.items.saturating_neg()))
+    }
+
+    /// Whether something up to this place may be on disk that isn't in memory.
+    pub(super) const fn may_have_up_to(&self, position: u64) -> bool {
+        self.known_to < position && (self.has_more || self.is_reading)
     }
 
     /// Whether nothing is left on disk that isn't in memory.

@@ -3,6 +3,7 @@
 //! What waits stands in [`Lines`]; here it is decided what is let in and read from the outbox, when something is sent, and
 //! what every result means.
 
+mod control;
 mod disk;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,7 +15,8 @@ use tokio::time::Instant;
 use super::batch::{BatchPolicy, Held};
 use super::burial::{Ending, Fate};
 use super::circuit::{Circuit, Permit, Verdict};
-use super::counters::{Counters, DropReason, Snapshot};
+use super::control::Stops;
+use super::counters::{Counters, DropReason, LastError, Snapshot};
 use super::error::DeliveryError;
 use super::item::{Batch, Item, Key, Settled};
 use super::lines::Lines;
@@ -72,6 +74,11 @@ pub(super) struct Queue<R> {
     /// Nothing new is expected: it ends once nothing is left.
     is_retired: bool,
     is_finished: bool,
+    /// What an operator wants.
+    stops: Stops,
+    /// The last attempt that failed, and the last item that was confirmed.
+    last_error: Option<(String, Instant)>,
+    last_delivered: Option<Instant>,
     /// The part on disk, where the queue is kept there.
     backlog: Option<Backlog>,
     /// Items of the outbox that ended without being delivered and are still in it.
@@ -108,6 +115,9 @@ impl<R: QueuedRequest> Queue<R> {
             closes_at: None,
             is_retired: false,
             is_finished: false,
+            stops: Stops::default(),
+            last_error: None,
+            last_delivered: None,
         }
     }
 
@@ -257,6 +267,7 @@ impl<R: QueuedRequest> Queue<R> {
             self.is_finished = true;
             return (Step::Finished, settled);
         }
+        self.end_purges();
         self.lines.end_delays(now);
         let is_low = self.in_memory() <= HEAD_ITEMS_MAX / 2 && self.bytes < HEAD_BYTES_MAX / 2;
         // Those that are there may all wait for one slow far end while there is more for others.
@@ -281,7 +292,8 @@ impl<R: QueuedRequest> Queue<R> {
         let held_due = self.held.next_due();
         wait_until = earliest(wait_until, held_due.filter(|due| *due > now));
         let is_held_due = held_due.is_some_and(|due| due <= now);
-        if self.in_flight_batches < self.config.concurrency && (is_held_due || !self.lines.none_is_ready()) {
+        let may_send = !self.stops.is_paused && self.in_flight_batches < self.config.concurrency;
+        if may_send && (is_held_due || !self.lines.none_is_ready()) {
             match self.circuit.permit(now, self.in_flight_batches) {
                 Permit::Send => match self.stays_until(is_held_due, now) {
                     None => return (Step::Send(self.leave(now)), settled),
@@ -291,20 +303,18 @@ impl<R: QueuedRequest> Queue<R> {
                 Permit::WaitUntil(until) => wait_until = earliest(wait_until, Some(until)),
             }
         }
-        // To wait for the far side would only hold up the stop: the next start goes on from the disk.
-        if self.closes_at.is_some() && self.in_flight_batches == 0 && self.rests_on_disk() {
+        // To wait for the far side, or for an operator, would only hold up the stop: the next start goes on from the disk.
+        let is_idle = self.in_flight_batches == 0 && self.burying.is_none();
+        if self.closes_at.is_some() && is_idle && (self.stops.is_paused || self.rests_on_disk()) {
             return (Step::GraceOver, settled);
         }
         (Step::Wait(wait_until), settled)
     }
 
-    /// Whether everything that waits is in the outbox, and nothing is about to leave it.
+    /// Whether everything that waits is in the outbox.
     fn rests_on_disk(&self) -> bool {
         let has_place = |item: &Item<R>| item.position.is_some();
-        self.backlog.is_some()
-            && self.burying.is_none()
-            && self.lines.items().all(has_place)
-            && self.held.iter().all(has_place)
+        self.backlog.is_some() && self.lines.items().all(has_place) && self.held.iter().all(has_place)
     }
 
     /// Takes back a batch with one result per item.
@@ -321,7 +331,8 @@ impl<R: QueuedRequest> Queue<R> {
         self.in_flight_batches = self.in_flight_batches.saturating_sub(1);
         self.in_flight -= batch.len();
         let shared_fate = batch.shared_fate(&results).cloned();
-        if shared_fate.as_ref().is_some_and(DeliveryError::may_be_one_items_fault) {
+        let is_purged = batch.items.iter().any(|item| self.stops.has_purged(item));
+        if !is_purged && shared_fate.as_ref().is_some_and(DeliveryError::may_be_one_items_fault) {
             self.circuit.succeeded(now);
             self.halve(batch);
             return settled;
@@ -347,8 +358,16 @@ impl<R: QueuedRequest> Queue<R> {
                 self.counters.delivered += 1;
                 settled.delivered.extend(item.on_failure);
                 settled.positions.extend(item.position);
+                self.last_delivered = Some(now);
                 continue;
             };
+            if error != DeliveryError::NotAttempted {
+                self.last_error = Some((error.to_string(), now));
+            }
+            if self.stops.has_purged(&item) {
+                self.purge_item(item, &mut settled);
+                continue;
+            }
             if error.is_attempt() {
                 item.attempts = item.attempts.saturating_add(1);
             }
@@ -405,6 +424,7 @@ impl<R: QueuedRequest> Queue<R> {
             self.ending.drain(..).for_each(|_| backlog.leave());
         }
         self.lines = Lines::default();
+        self.stops.forget_purges();
         settled
     }
 
@@ -434,6 +454,13 @@ impl<R: QueuedRequest> Queue<R> {
             bytes: count(self.bytes),
             in_flight: count(self.in_flight),
             oldest_age: oldest.map(|arrived_at| now.duration_since(arrived_at)),
+            is_paused: self.stops.is_paused,
+            next_attempt: self.next_attempt(now),
+            last_delivered: self.last_delivered.map(|at| now.duration_since(at)),
+            last_error: self
+                .last_error
+                .as_ref()
+                .map(|(error, at)| LastError { error: error.clone(), age: now.duration_since(*at) }),
             dropped: self.counters.dropped(),
             dead_lettered: self.counters.dead_lettered(),
             letters_dropped: self.counters.letters_dropped,
@@ -476,7 +503,8 @@ impl<R: QueuedRequest> Queue<R> {
         }
         let front = self.lines.first_ready()?;
         let until = front.arrived_at + self.policy.linger;
-        if front.failures > 0 || front.batch_items_max < usize::MAX || until <= now {
+        let is_hurried = self.stops.hurries(front);
+        if is_hurried || front.failures > 0 || front.batch_items_max < usize::MAX || until <= now {
             return None;
         }
         let may_be_full = self.lines.len() >= self.policy.max_items || self.bytes >= self.policy.max_bytes;

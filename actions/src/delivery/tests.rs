@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
+
+mod control;
 
 use super::item::Batch;
 use super::queue::{Queue, Step};
@@ -489,6 +491,10 @@ enum Op {
     Complete { which: usize, results: Vec<u8> },
     Advance { ms: u64 },
     Resize { max_items: usize, max_bytes: u64, drop_newest: bool },
+    Pause,
+    Resume,
+    SendNow,
+    Purge,
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -499,6 +505,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => (0..3_000_u64).prop_map(|ms| Op::Advance { ms }),
         1 => (1..10_usize, 1_024..2_048_u64, any::<bool>())
             .prop_map(|(max_items, max_bytes, drop_newest)| Op::Resize { max_items, max_bytes, drop_newest }),
+        1 => prop_oneof![Just(Op::Pause), Just(Op::Resume), Just(Op::Resume), Just(Op::SendNow), Just(Op::Purge)],
     ];
     prop::collection::vec(op, 1..120)
 }
@@ -579,6 +586,7 @@ proptest! {
                         prop_assert!(!envelopes.is_empty() && envelopes.len() <= batch_items);
                         in_flight.push(batch);
                         prop_assert!(in_flight.len() <= config.concurrency);
+                        prop_assert!(!queue.snapshot(now).is_paused);
                     }
                 }
                 Op::Complete { which, results } => {
@@ -608,12 +616,24 @@ proptest! {
                     config = small_config(max_items, max_bytes, overflow);
                     queue.reconfigure(config, policy, now).tell();
                 }
+                Op::Pause => queue.pause(),
+                Op::Resume => queue.resume(),
+                Op::SendNow => queue.send_now(now),
+                Op::Purge => {
+                    let (tell, mut told) = oneshot::channel();
+                    let waiting = queue.snapshot(now).queued;
+                    let (items, settled) = queue.purge(0, tell);
+                    settled.tell();
+                    prop_assert_eq!((items, queue.snapshot(now).queued), (waiting, 0));
+                    prop_assert_eq!(told.try_recv(), Ok(()), "nothing of a queue in memory is left to wait for");
+                }
             }
             let snapshot = queue.snapshot(now);
             prop_assert!(snapshot.is_conserved(), "{:?}", snapshot);
             prop_assert_eq!(snapshot.received, number);
             prop_assert_eq!(snapshot.delivered, delivered.len() as u64);
-            prop_assert_eq!(snapshot.dropped_total(), told.lock().len() as u64);
+            let untold = snapshot.dropped_for(DropReason::Purged);
+            prop_assert_eq!(snapshot.dropped_total(), told.lock().len() as u64 + untold);
         }
         queue.close(now);
         queue.give_up(in_flight).tell();

@@ -7,11 +7,14 @@ use store::{FaultDisk, MessageId, MessageRecord, StoreOptions, StoredMessage};
 
 use super::super::burial::{Aftermath, Buried, Ended, Ending, Endings, Fate, Heard};
 use super::super::{
-    AnswerClass, BatchPolicy, Delivery, DeliveryError, DropReason, Envelope, Outgoing, Place, Sink, Snapshot,
+    AnswerClass, BatchPolicy, Control, Delivery, DeliveryError, DropReason, Envelope, Outgoing, Place, Sink,
+    Snapshot, Start,
 };
 use super::*;
 use crate::config::{DeadLettersConfig, DeliveryConfig, Overflow, QueueConfig, RetryConfig};
 use crate::dead_letters::DeadLetter;
+
+mod control;
 
 const NAME: &str = "rule/action";
 
@@ -139,7 +142,7 @@ fn start_draining(
         max_per_second: None,
     };
     let outbox = Outbox::new(Arc::clone(store), NAME, hasher.clone());
-    (Delivery::spawn_on(NAME, NoteSink(Arc::clone(far)), config, 1, Some(outbox)), hasher)
+    (Delivery::spawn_on(NAME, NoteSink(Arc::clone(far)), config, 1, Some(outbox), Start::Sending), hasher)
 }
 
 /// Appends an item as the broker does: in one frame with its message.
@@ -430,7 +433,8 @@ async fn a_key_that_is_held_up_does_not_starve_the_others() {
     let mut config = bounded(QueueConfig::default());
     config.retry.max_attempts = 1_000_000;
     let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone());
-    let delivery = Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), config, 1, Some(outbox));
+    let delivery =
+        Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), config, 1, Some(outbox), Start::Sending);
     while far.seen.lock().len() < 10 {
         tokio::task::yield_now().await;
     }
@@ -553,7 +557,8 @@ async fn what_is_refused_becomes_a_dead_letter_in_one_frame() {
     let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone())
         .heard_by(Some(Arc::<Listener>::clone(&listener)));
     let config = bounded(QueueConfig::default());
-    let delivery = Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), config, 1, Some(outbox));
+    let delivery =
+        Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), config, 1, Some(outbox), Start::Sending);
     let running = (delivery, hasher);
     for number in 0..300 {
         publish(&store, &running, number % 3, number);
@@ -651,8 +656,14 @@ async fn letters_stay_within_their_bounds() {
         dead_letters: DeadLettersConfig { max_items: 10, ..DeadLettersConfig::default() },
         ..QueueConfig::default()
     };
-    let delivery =
-        Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), bounded(queue), 1, Some(outbox.clone()));
+    let delivery = Delivery::spawn_on(
+        NAME,
+        NoteSink(Arc::clone(&far)),
+        bounded(queue),
+        1,
+        Some(outbox.clone()),
+        Start::Sending,
+    );
     let running = (delivery, hasher);
     for number in 0..50 {
         publish(&store, &running, 1, number);
@@ -688,7 +699,8 @@ async fn overflowed(overflow: Overflow) -> (Arc<DurableStore>, Delivery<NoteSink
     let queue = QueueConfig { max_items: Some(3), overflow: Some(overflow), ..QueueConfig::default() };
     let mut config = bounded(queue);
     config.concurrency = 1;
-    let delivery = Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), config, 1, Some(outbox));
+    let delivery =
+        Delivery::spawn_on(NAME, NoteSink(Arc::clone(&far)), config, 1, Some(outbox), Start::Sending);
     let running = (delivery, hasher);
     for number in 0..5 {
         let place = running.0.ask(100).unwrap();
@@ -739,7 +751,7 @@ async fn bytes_on_disk_count() {
     let hasher = RandomState::new();
     let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone());
     let queue = QueueConfig { max_bytes: Some(4096), ..QueueConfig::default() };
-    let delivery = Delivery::spawn_on(NAME, NoteSink(far), bounded(queue), 1, Some(outbox));
+    let delivery = Delivery::spawn_on(NAME, NoteSink(far), bounded(queue), 1, Some(outbox), Start::Sending);
     let running = (delivery, hasher);
     let size = || store.queue_size(QueueKey::Outbox { namespace: 0, name: NAME });
     for number in 0.. {
@@ -787,7 +799,7 @@ proptest! {
     /// what an outbox and its dead letters hold is what the counters say.
     #[test]
     fn counters_add_up_over_restarts(
-        steps in prop::collection::vec((0..6_u8, 0..12_u64), 1..24),
+        steps in prop::collection::vec((0..10_u8, 0..12_u64), 1..24),
         overflow in prop::sample::select(vec![Overflow::DeadLetter, Overflow::DropOldest, Overflow::DropNewest]),
         seed: u64,
     ) {
@@ -898,7 +910,7 @@ async fn count_up(steps: Vec<(u8, u64)>, overflow: Overflow, seed: u64) -> Resul
         let hasher = RandomState::new();
         let outbox = Outbox::new(Arc::clone(&store), NAME, hasher.clone());
         let sink = NoteSink(Arc::clone(&far));
-        let delivery = Delivery::spawn_on(NAME, sink, bounded(queue), seed, Some(outbox));
+        let delivery = Delivery::spawn_on(NAME, sink, bounded(queue), seed, Some(outbox), Start::Sending);
         prop_assert_eq!(delivery.snapshot().queued_at_start, found);
         let running = (delivery, hasher);
         let mut published = 0;
@@ -919,7 +931,11 @@ async fn count_up(steps: Vec<(u8, u64)>, overflow: Overflow, seed: u64) -> Resul
                     }
                 }
                 3 => far.appear(),
-                4 => far.refuses.store(argument.is_multiple_of(2), std::sync::atomic::Ordering::SeqCst),
+                4 => Control::pause(&running.0),
+                5 => running.0.resume(),
+                6 => running.0.send_now(),
+                7 => drop(running.0.purge()),
+                8 => far.refuses.store(argument.is_multiple_of(2), std::sync::atomic::Ordering::SeqCst),
                 _ => {
                     for _ in 0..argument * 4 {
                         tokio::task::yield_now().await;
@@ -929,6 +945,7 @@ async fn count_up(steps: Vec<(u8, u64)>, overflow: Overflow, seed: u64) -> Resul
             }
         }
         far.appear();
+        running.0.resume();
         let snapshot = settle(&running.0).await;
         prop_assert_eq!((snapshot.queued_at_start, snapshot.received), (found, published));
         prop_assert_eq!(length(outbox_key), 0);

@@ -37,7 +37,12 @@ impl<R: QueuedRequest> Queue<R> {
         }
         let item = self.item(outgoing, now, Some(position), None);
         self.bytes += item.bytes;
-        self.lines.push_back(item);
+        if self.stops.has_purged_place(position) {
+            // Whoever would be told isn't.
+            self.purge_item(item, &mut Settled::default());
+        } else {
+            self.lines.push_back(item);
+        }
         None
     }
 
@@ -77,7 +82,11 @@ impl<R: QueuedRequest> Queue<R> {
                 item.key = key.map_or(Key::Own(item.number), Key::Later);
             }
             self.bytes += item.bytes;
-            self.lines.push_back(item);
+            if self.stops.has_purged_place(position) {
+                self.purge_item(item, &mut Settled::default());
+            } else {
+                self.lines.push_back(item);
+            }
         }
         if let Some(backlog) = &mut self.backlog {
             backlog.end_read(found_any);
