@@ -60,6 +60,10 @@ pub trait Renderer {
 
     /// Returns the result of the rule's SELECT for this message.
     fn output(&mut self) -> OutputRef<'_>;
+
+    /// Returns what requests of this message have in common with those that they keep their order with: the publisher's
+    /// Client ID, or the topic. Empty where there is no order.
+    fn line(&self, order_by: OrderBy) -> &str;
 }
 
 /// The result of a rule's SELECT.
@@ -144,6 +148,7 @@ impl ActionPlan {
             ActionConfig::Republish(config) => Builder::Republish(RepublishPlan::new(config, all)?),
             ActionConfig::Http(config) => Builder::Http(HttpPlan::new(config, all)?),
             ActionConfig::Log(config) => Builder::Log(LogPlan::new(rule, config, all)?),
+            ActionConfig::Kafka(config) => Builder::Record(config.plan(all)?),
             ActionConfig::Redis(config) => Builder::Record(config.plan(all)?),
         };
         Ok(Self {

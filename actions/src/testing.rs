@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::ActionConfig;
+use crate::config::{ActionConfig, OrderBy};
 use crate::error::{ActionConfigError, RenderError};
 use crate::plan::{ActionPlan, OutputRef, Renderer, Request};
 
@@ -34,6 +34,14 @@ impl Renderer for FakeRenderer<'_> {
 
     fn output(&mut self) -> OutputRef<'_> {
         self.output
+    }
+
+    fn line(&self, order_by: OrderBy) -> &str {
+        match order_by {
+            OrderBy::Publisher => "client-1",
+            OrderBy::Topic => "a/b",
+            OrderBy::None => "",
+        }
     }
 }
 

@@ -77,6 +77,17 @@ impl AddressList {
         Err(Fault::new("servers", format!("expected 1 to {SERVERS_MAX} servers, given {}", self.0.len())))
     }
 
+    /// A list of one server, as a far side names it; `None` if that can't be one.
+    pub(crate) fn one(host: &str, port: u16) -> Option<Self> {
+        let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        Endpoint::parse(&text).map(|endpoint| Self(vec![endpoint]))
+    }
+
+    /// A list of its own for each.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
+        self.0.iter().map(|endpoint| Self(vec![endpoint.clone()]))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         self.0.iter()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, Record, RecordKind};
-use crate::config::BodyFormat;
+use crate::config::{BodyFormat, OrderBy};
 use crate::error::{ActionConfigError, RenderError};
 use crate::plan::{Renderer, Slot, TemplateHandle, Templates, is_literal};
 use crate::text::excerpt;
@@ -36,6 +36,7 @@ pub(crate) struct RecordPlan {
 enum Part {
     Fixed(String),
     Template(TemplateHandle, PartRule),
+    Line(OrderBy),
 }
 
 #[derive(Debug)]
@@ -83,6 +84,18 @@ impl<'t> RecordPlanBuilder<'t> {
         let handle = self.templates.add(field, text, Slot::PlainText);
         self.plan.address.push(Part::Template(handle, rule));
         Ok(self)
+    }
+
+    /// The next part of the address: what messages that keep their order have in common.
+    pub(crate) fn line(mut self, order_by: OrderBy) -> Self {
+        self.plan.address.push(Part::Line(order_by));
+        self
+    }
+
+    /// The key that records of one kind are kept together by.
+    pub(crate) fn key(mut self, text: &str) -> Self {
+        self.plan.key = Some(self.templates.add("key", text, Slot::PlainText));
+        self
     }
 
     /// Named values. `slot`: what each is rendered into; `check_name` says what was expected of a name that doesn't fit.
@@ -140,6 +153,7 @@ impl RecordPlan {
         for part in &self.address {
             address.push(match part {
                 Part::Fixed(text) => text.clone(),
+                Part::Line(order_by) => renderer.line(*order_by).to_owned(),
                 Part::Template(handle, rule) => {
                     let text = handle.text(renderer)?;
                     limit(handle, text.len(), rule.bytes_max)?;

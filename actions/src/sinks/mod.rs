@@ -4,6 +4,7 @@
 //! build.
 
 pub mod http;
+pub mod kafka;
 pub mod log;
 pub mod redis;
 pub mod republish;

@@ -1,5 +1,6 @@
 //! An action's templates, rendered for one message: for live traffic, for tests and for explanations alike.
 
+use actions::config::OrderBy;
 use actions::{ActionPlan, OutputRef, RenderError, Renderer, Request};
 use rules_sql::{Evaluation, Output, Step, Template};
 
@@ -83,5 +84,14 @@ impl Renderer for Rendering<'_, '_, '_> {
 
     fn output(&mut self) -> OutputRef<'_> {
         OutputRef { bytes: self.output.bytes(), is_json: self.output.is_json() }
+    }
+
+    fn line(&self, order_by: OrderBy) -> &str {
+        let event = self.evaluation.event();
+        match order_by {
+            OrderBy::Publisher => event.client_id.unwrap_or_default(),
+            OrderBy::Topic => event.topic,
+            _ => "",
+        }
     }
 }
