@@ -95,6 +95,24 @@ impl ActionConfig {
         }
     }
 
+    /// Name of the connector that it takes its address and credentials from, if it names one.
+    #[must_use]
+    pub fn connector(&self) -> Option<&str> {
+        match self {
+            Self::Http(config) => config.connector.as_deref(),
+            Self::Republish(_) | Self::Log(_) => None,
+        }
+    }
+
+    /// Whether its requests wait in a queue.
+    #[must_use]
+    pub const fn has_queue(&self) -> bool {
+        match self {
+            Self::Http(_) | Self::Log(_) => true,
+            Self::Republish(_) => false,
+        }
+    }
+
     /// Whether its queue is an outbox, where there is a store on disk.
     #[must_use]
     pub const fn has_outbox(&self) -> bool {
