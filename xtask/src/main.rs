@@ -10,6 +10,7 @@ mod ci;
 mod clients;
 mod fuzz;
 mod matrix;
+mod outage;
 mod process;
 mod test;
 
@@ -27,6 +28,7 @@ usage: cargo xtask <command>
   fuzz [TARGET] [--seconds N]  run one fuzz target, or all of them (default: 60 seconds each)
   chaos [--kills N] [--seed N] kill a broker under load again and again, and see whether it keeps its promises
   matrix [--yes]               put every sink through every fault, and print what came of it
+  outage KIND [--messages N]   publish a million messages while the far side of an action is down, and count them
   bench [NAME]                 run the micro-benchmarks of the crates, or those whose name contains NAME
 
 `test` and `matrix` ask before they install anything, unless --yes is given or the variable CI is set.";
@@ -57,6 +59,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "fuzz" => fuzz::run(&fuzz::Options::from_arguments(rest)?),
         "chaos" => chaos::run(rest),
         "matrix" => matrix::run(clients::Consent::from_arguments(rest)?),
+        "outage" => outage::run(rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -11,6 +11,7 @@
 mod cells;
 mod http;
 mod ledger;
+mod outage;
 mod redis;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use self::cells::{CELLS, Cell};
 pub use self::http::HttpFarSide;
 pub use self::ledger::Arrived;
+pub use self::outage::{Report, outage};
 
 /// A real server that an action sends to.
 pub trait FarSide {

@@ -49,19 +49,43 @@ impl FarSide for Redis {
 
     fn arrived(&self) -> Vec<Arrived> {
         let keys = self.ask(&["KEYS", "from:*"]).into_iter().filter(|key| !key.ends_with(POISON));
-        keys.flat_map(|key| {
-            let lines = self.ask(&["XRANGE", &key, "-", "+"]);
-            // An entry is its identifier and its fields, a name and a value each.
-            let named = |name: &str| {
-                let at =
-                    lines.iter().enumerate().filter(move |(_, line)| *line == name).map(|(at, _)| at + 1);
-                at.map(|at| lines[at].clone()).collect::<Vec<_>>()
-            };
-            let (values, keys) = (named("value"), named("Idempotency-Key"));
-            assert_eq!(values.len(), keys.len());
-            let arrived = |(value, key): (&String, &String)| Arrived::read(value.as_bytes(), Some(key));
-            values.iter().zip(&keys).map(arrived).collect::<Vec<_>>()
-        })
-        .collect()
+        keys.flat_map(|key| self.entries(&key)).collect()
     }
+}
+
+/// Entries that are asked for at a time.
+const PAGE: usize = 20_000;
+
+impl Redis {
+    /// All entries of a stream.
+    fn entries(&self, key: &str) -> Vec<Arrived> {
+        let mut entries = Vec::new();
+        let mut from = "-".to_owned();
+        loop {
+            let lines = self.ask(&["XRANGE", key, &from, "+", "COUNT", &PAGE.to_string()]);
+            if lines.is_empty() {
+                return entries;
+            }
+            let mut lines = lines.into_iter().peekable();
+            while let Some(identifier) = lines.next() {
+                // An entry is its identifier and its fields, a name and a value each; identifiers look like no name of ours.
+                let (mut value, mut idempotency_key) = (None, None);
+                while let Some(name) = lines.next_if(|line| !is_identifier(line)) {
+                    match name.as_str() {
+                        "value" => value = lines.next(),
+                        "Idempotency-Key" => idempotency_key = lines.next(),
+                        _ => drop(lines.next()),
+                    }
+                }
+                entries.push(Arrived::read(value.unwrap().as_bytes(), idempotency_key.as_deref()));
+                from = format!("({identifier}");
+            }
+        }
+    }
+}
+
+fn is_identifier(line: &str) -> bool {
+    line.split_once('-').is_some_and(|(time, number)| {
+        [time, number].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+    })
 }
