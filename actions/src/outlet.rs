@@ -236,14 +236,7 @@ impl WithSink for Spawn<'_> {
     where
         S::Request: OneOf,
     {
-        Box::new(Delivery::spawn_on(
-            self.label,
-            sink,
-            self.delivery,
-            self.seed,
-            self.outbox,
-            self.start,
-        ))
+        Box::new(Delivery::spawn_on(self.label, sink, self.delivery, self.seed, self.outbox, self.start))
     }
 }
 
