@@ -4,8 +4,7 @@
 //! (who is addressed, from which page) and puts the headers on every answer. `routes` is the one table of what there is: from it
 //! come the router, the OpenAPI document and docs/api-routes.md, so that a path without a description can't be. `problem` is
 //! the form of every error, `extract` what is taken from a request, `paging` how lists are cut. `gateway` is what handlers work on,
-//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `action_queues`,
-//! `dead_letters`, `acl`, `config`, `server_info`. `audit` keeps
+//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `action_queues`, `connectors`, `dead_letters`, `acl`, `config`, `server_info`. `audit` keeps
 //! who changed what.
 //!
 //! It must never hold up messages: nothing here takes a lock of the broker for longer than a step, and a gateway whose
@@ -17,6 +16,7 @@ mod audit;
 mod auth;
 mod clients;
 mod config;
+mod connectors;
 mod dead_letters;
 mod document;
 mod extract;
