@@ -55,6 +55,14 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// A server as a far side names it; `None` if that can't be one.
+    pub(crate) fn named(host: &str, port: u16) -> Option<Self> {
+        let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        Self::parse(&text)
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
@@ -77,19 +85,14 @@ impl AddressList {
         Err(Fault::new("servers", format!("expected 1 to {SERVERS_MAX} servers, given {}", self.0.len())))
     }
 
-    /// A list of one server, as a far side names it; `None` if that can't be one.
-    pub(crate) fn one(host: &str, port: u16) -> Option<Self> {
-        let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        Endpoint::parse(&text).map(|endpoint| Self(vec![endpoint]))
-    }
-
-    /// A list of its own for each.
-    pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
-        self.0.iter().map(|endpoint| Self(vec![endpoint.clone()]))
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         self.0.iter()
+    }
+}
+
+impl From<Endpoint> for AddressList {
+    fn from(server: Endpoint) -> Self {
+        Self(vec![server])
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::of_topic;
 use super::broker::{Broker, unreachable};
 use super::connector::KafkaConnector;
-use crate::connectors::{AddressList, Shared};
+use crate::connectors::{AddressList, Endpoint, Shared};
 use crate::delivery::DeliveryError;
 use crate::text::excerpt;
 
@@ -195,7 +195,7 @@ impl KafkaConnector {
             return Broker::connect(self, address, Instant::now() + timeout).await.map(Arc::new);
         }
         // Each has its share of the time, so that one that says nothing doesn't keep us from the next.
-        let servers: Vec<AddressList> = self.config().servers.each().collect();
+        let servers: Vec<AddressList> = self.servers().cloned().map(AddressList::from).collect();
         let share = timeout / u32::try_from(servers.len()).unwrap_or(u32::MAX).max(1);
         let mut last = unreachable("no server is given");
         for server in &servers {
@@ -232,7 +232,7 @@ impl Cluster {
         let mut known = std::mem::take(&mut *brokers);
         for broker in named.iter().take(BROKERS_MAX) {
             let port = u16::try_from(broker.port.0).ok().filter(|port| *port != 0);
-            let address = port.and_then(|port| AddressList::one(&broker.host.0, port));
+            let address = port.and_then(|port| Endpoint::named(&broker.host.0, port)).map(AddressList::from);
             if address.is_none() {
                 let host = excerpt(broker.host.0.as_bytes(), 80);
                 tracing::debug!(

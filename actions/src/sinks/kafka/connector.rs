@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::connectors::tls::{TlsConfig, TlsFiles};
-use crate::connectors::{AddressList, Dialer, Fault};
+use crate::connectors::{AddressList, Dialer, Endpoint, Fault};
 use crate::secret::Secret;
 use crate::targets::{AddressRange, TargetPolicy};
 use crate::units;
@@ -141,6 +141,10 @@ impl KafkaConnector {
             #[cfg(feature = "kafka")]
             cluster: super::cluster::Cluster::default(),
         }))
+    }
+
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Endpoint> {
+        self.config.servers.iter()
     }
 
     #[cfg(feature = "kafka")]

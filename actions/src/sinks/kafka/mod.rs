@@ -25,6 +25,7 @@ mod config;
 mod connector;
 #[cfg(feature = "kafka")]
 mod partition;
+mod probe;
 #[cfg(feature = "kafka")]
 mod produce;
 #[cfg(feature = "kafka")]

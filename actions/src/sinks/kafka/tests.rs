@@ -488,6 +488,25 @@ async fn refused_credentials_are_no_fault_of_the_record() {
     }
 }
 
+#[tokio::test]
+async fn a_connector_is_tested_as_far_as_the_sign_in() {
+    let good: Side = |said| scram(said, b"pencil-and-more");
+    let refuses: Side = |_| (58, Vec::new());
+    for (side, passed, expected) in
+        [(good, true, "signed in"), (refuses, false, "SASL_AUTHENTICATION_FAILED")]
+    {
+        let fake = Fake::start(Like { sign_in: Some(side), ..Like::default() }).await;
+        let connectors = fake.connectors(&SASL.replace("MECHANISM", "scram-sha-256"));
+        let connector = connectors.get("k").unwrap();
+        assert_eq!(connector.addresses(), [fake.address.to_string()]);
+        let test = connector.test().await;
+        assert_eq!(test.passed, passed, "{test:?}");
+        assert!(test.steps.last().unwrap().detail.contains(expected), "{test:?}");
+        assert!(!format!("{test:?}").contains("pencil"), "{test:?}");
+        assert_eq!((*fake.seen.metadata.lock(), fake.values()), (0, Vec::new()));
+    }
+}
+
 #[test]
 fn refuses_settings_that_cannot_work() {
     let long = format!("topic = '{}'", "t".repeat(250));
