@@ -27,10 +27,17 @@ pub enum LogError {
     },
 }
 
+/// Libraries that write a line for whatever a far side sends: one that means harm could fill the log. They are heard if they
+/// are asked for (`info,rskafka=debug`).
+const TALKATIVE: &[&str] = &["rskafka"];
+
 /// Reads a level, or levels of single parts: `info,broker=debug`. A word alone must be a level; `Targets` itself would take
 /// a misspelt one for the name of a part, and log nothing else.
 pub(crate) fn levels(text: &str) -> Option<Targets> {
     let mut targets = Targets::new();
+    for library in TALKATIVE {
+        targets = targets.with_target(*library, LevelFilter::OFF);
+    }
     for part in text.split(',').map(str::trim) {
         targets = match part.split_once('=') {
             None => targets.with_default(word(part)?),
@@ -114,6 +121,15 @@ mod tests {
         assert!(quiet.would_enable("broker::connection", &Level::TRACE));
         assert!(!quiet.would_enable("actions", &Level::ERROR));
         assert!(!levels("off").unwrap().would_enable("broker", &Level::ERROR));
+    }
+
+    #[test]
+    fn libraries_that_a_far_side_makes_talk_are_heard_only_when_asked_for() {
+        let all = levels("trace").unwrap();
+        assert!(!all.would_enable("rskafka::messenger", &Level::ERROR));
+        assert!(all.would_enable("actions::sinks::kafka", &Level::TRACE));
+        let asked = levels("info,rskafka=debug").unwrap();
+        assert!(asked.would_enable("rskafka::messenger", &Level::DEBUG));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 mod cells;
 mod http;
+mod kafka;
 mod ledger;
 mod outage;
 mod redis;

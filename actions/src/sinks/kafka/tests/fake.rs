@@ -100,6 +100,8 @@ pub(super) struct Seen {
     pub(super) client_ids: Mutex<Vec<String>>,
     pub(super) was_asked: Notify,
     pub(super) was_closed: Notify,
+    /// Ends the connections of this moment.
+    pub(super) hang_up: Notify,
 }
 
 pub(super) struct Fake {
@@ -148,7 +150,11 @@ pub(super) fn connectors(text: &str) -> Connectors {
 
 async fn serve(mut tcp: TcpStream, address: SocketAddr, seen: &Seen, like: &Mutex<Like>) {
     loop {
-        let Ok(bytes) = tcp.read_i32().await else { return };
+        let bytes = tokio::select! {
+            bytes = tcp.read_i32() => bytes,
+            () = seen.hang_up.notified() => return,
+        };
+        let Ok(bytes) = bytes else { return };
         let mut frame = vec![0; usize::try_from(bytes).unwrap()];
         if tcp.read_exact(&mut frame).await.is_err() {
             return;
