@@ -20,7 +20,8 @@ use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use super::{
-    Api, clients, dead_letters, document, guard, health, live, messages, rule_changes, rules, server_info,
+    Api, backup, clients, dead_letters, document, guard, health, live, messages, restore, rule_changes,
+    rules, server_info,
 };
 
 /// Who may ask.
@@ -218,6 +219,8 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(reads(Admin, "audit"), routes!(audit::list_audit))
         .add(reads(Viewer, "server"), routes!(server_info::get_server))
         .add(reads(Viewer, "server"), routes!(server_info::get_stats))
+        .add(reads(Admin, "backup"), routes!(backup::make_backup))
+        .add(writes(Admin, "backup"), routes!(restore::restore))
         .add(reads(Viewer, "clients"), routes!(clients::list_clients))
         .add(reads(Viewer, "clients"), routes!(clients::get_client))
         .add(writes(Operator, "clients"), routes!(clients::end_session))

@@ -9,6 +9,7 @@ use super::*;
 use crate::rules::{PipelineSettings, RuleBook, RuleSet};
 use crate::storage::Storage;
 
+mod backup;
 mod doors;
 mod live;
 mod rule_changes;

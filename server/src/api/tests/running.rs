@@ -10,7 +10,7 @@ use crate::admin::tests::{keep_letter, plain_request};
 pub(super) struct Running {
     pub(super) api: ApiServer,
     pub(super) gateway: Gateway,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 const RULES: &str = "[rules.hot]\nsql = \"SELECT t FROM 's/+' WHERE t > 60\"\ntags = ['heat']\n\
@@ -32,10 +32,15 @@ pub(super) async fn start_with(config: Admin, storage: Storage) -> Running {
         api.listen(config.address, None).await.unwrap();
         api
     };
-    Running { api, gateway, _folder: folder }
+    Running { api, gateway, folder }
 }
 
 impl Running {
+    /// Where the interface keeps its files.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(super) async fn ask(&self, token: &str, method: &str, path: &str, body: &Value) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         ask(&self.api, method, path, &[("Authorization", &bearer(token))], &body).await
@@ -385,7 +390,7 @@ async fn every_change_is_on_record_with_who_and_without_secrets() {
     let changed = &page["entries"][5];
     assert_eq!(changed["before"], json!({ "role": "viewer" }));
     assert_eq!(changed["after"], json!({ "role": "operator", "is_password_new": true }));
-    let file = std::fs::read_to_string(running._folder.path().join("admin-audit.jsonl")).unwrap();
+    let file = std::fs::read_to_string(running.folder.path().join("admin-audit.jsonl")).unwrap();
     for text in [&audit.body, &file] {
         for secret in ["canary", token["token"].as_str().unwrap(), "argon2"] {
             assert!(!text.contains(secret), "{secret} is on record: {text}");
