@@ -23,14 +23,14 @@ pub(super) struct Progress {
 impl Progress {
     /// For work that is called so.
     pub(super) fn new(what: &'static str) -> Self {
-        let shown_at = io::stderr().is_terminal().then(now);
+        let shown_at = io::stderr().is_terminal().then(Instant::now);
         Self { what, shown_at, is_shown: false }
     }
 
     /// Shows how far it has come, unless it was shown a moment ago.
     pub(super) fn show(&mut self, done: impl FnOnce() -> String) {
         let Some(shown_at) = self.shown_at else { return };
-        let now = now();
+        let now = Instant::now();
         if now.duration_since(shown_at) < PAUSE {
             return;
         }
@@ -45,14 +45,6 @@ impl Drop for Progress {
             write(CLEAR);
         }
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how often a line is written again follows the clock on the wall"
-)]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// There is no one left to tell if that fails.
