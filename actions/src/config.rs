@@ -8,12 +8,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+pub use crate::connectors::{
+    AddressList, ConnectorConfig, HttpConnectorConfig, RedisConnectorConfig, TlsConfig,
+};
 use crate::error::ActionConfigError;
+pub use crate::record::RecordBatchConfig;
 pub use crate::sinks::http::{
-    AuthConfig, AuthKind, BatchFormat, BodyFormat, ClientAuth, ConnectorConfig, ConnectorKind, HmacAlgorithm,
-    HmacFormat, HostPattern, HttpBatchConfig, HttpConfig, Redirect, TlsConfig,
+    AuthConfig, AuthKind, BatchFormat, BodyFormat, ClientAuth, HmacAlgorithm, HmacFormat, HostPattern,
+    HttpBatchConfig, HttpConfig, Redirect,
 };
 pub use crate::sinks::log::{LogConfig, LogLevel};
+pub use crate::sinks::redis::{RedisCommand, RedisConfig};
 pub use crate::sinks::republish::{RepublishConfig, Scalar};
 use crate::units;
 
@@ -31,11 +36,13 @@ pub enum ActionConfig {
     Http(Box<HttpConfig>),
     /// `type = "log"`: one log line per message.
     Log(LogConfig),
+    /// `type = "redis"`: one command of a Redis server per message.
+    Redis(Box<RedisConfig>),
 }
 
 impl ActionConfig {
     /// The values that `type` may have.
-    pub const KINDS: &'static [&'static str] = &["republish", "http", "log"];
+    pub const KINDS: &'static [&'static str] = &["republish", "http", "log", "redis"];
 
     /// Reads the settings of one kind; `deserializer` holds every key but `type`. For callers whose format can say
     /// where a value stands, which serde's own tagged form loses.
@@ -52,6 +59,7 @@ impl ActionConfig {
             "republish" => RepublishConfig::deserialize(deserializer).map(Self::Republish),
             "http" => HttpConfig::deserialize(deserializer).map(|config| Self::Http(Box::new(config))),
             "log" => LogConfig::deserialize(deserializer).map(Self::Log),
+            "redis" => RedisConfig::deserialize(deserializer).map(|config| Self::Redis(Box::new(config))),
             _ => return None,
         })
     }
@@ -63,6 +71,7 @@ impl ActionConfig {
             Self::Republish(config) => &config.name,
             Self::Http(config) => &config.name,
             Self::Log(config) => &config.name,
+            Self::Redis(config) => &config.name,
         }
     }
 
@@ -73,6 +82,7 @@ impl ActionConfig {
             Self::Republish(config) => name.clone_into(&mut config.name),
             Self::Http(config) => name.clone_into(&mut config.name),
             Self::Log(config) => name.clone_into(&mut config.name),
+            Self::Redis(config) => name.clone_into(&mut config.name),
         }
         self
     }
@@ -82,25 +92,52 @@ impl ActionConfig {
     /// Holds no path or query, which may hold a secret.
     #[must_use]
     pub fn resource(&self) -> String {
+        if let Some(connector) = self.connector() {
+            return format!("connector {connector}");
+        }
         match self {
             Self::Republish(config) => config.topic.clone(),
-            Self::Http(config) => match &config.connector {
-                Some(connector) => format!("connector {connector}"),
-                None => {
-                    let (scheme, rest) = config.url.split_once("://").unwrap_or(("http", ""));
-                    format!("{scheme}://{}", rest.split(['/', '?', '#']).next().unwrap_or_default())
-                }
-            },
-            Self::Log(_) => "log".to_owned(),
+            Self::Http(config) => {
+                let (scheme, rest) = config.url.split_once("://").unwrap_or(("http", ""));
+                format!("{scheme}://{}", rest.split(['/', '?', '#']).next().unwrap_or_default())
+            }
+            _ => self.kind().to_owned(),
+        }
+    }
+
+    /// Returns the name of the connector that it uses.
+    #[must_use]
+    pub fn connector(&self) -> Option<&str> {
+        match self {
+            Self::Republish(_) | Self::Log(_) => None,
+            Self::Http(config) => config.connector.as_deref(),
+            Self::Redis(config) => Some(&config.connector),
         }
     }
 
     /// Whether its queue is an outbox, where there is a store on disk.
     #[must_use]
     pub const fn has_outbox(&self) -> bool {
+        !matches!(self, Self::Republish(_) | Self::Log(_))
+    }
+
+    /// Returns the settings of its queue and worker; a republish has none.
+    pub(crate) fn delivery(&self) -> Option<DeliveryConfig> {
         match self {
-            Self::Http(_) => true,
-            Self::Republish(_) | Self::Log(_) => false,
+            Self::Republish(_) => None,
+            Self::Http(config) => Some(config.delivery()),
+            Self::Log(config) => Some(config.delivery()),
+            Self::Redis(config) => Some(config.delivery()),
+        }
+    }
+
+    /// Returns which of its requests keep their order.
+    pub(crate) const fn order_by(&self) -> OrderBy {
+        match self {
+            Self::Republish(_) => OrderBy::Publisher,
+            Self::Http(config) => config.order_by,
+            Self::Log(config) => config.order_by,
+            Self::Redis(config) => config.order_by,
         }
     }
 
@@ -111,6 +148,7 @@ impl ActionConfig {
             Self::Republish(_) => "republish",
             Self::Http(_) => "http",
             Self::Log(_) => "log",
+            Self::Redis(_) => "redis",
         }
     }
 }

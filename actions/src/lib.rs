@@ -17,12 +17,19 @@
 //! - Secrets come from connectors alone. They, header values, bodies and query strings appear in no `Debug` text and in no
 //!   log line of this crate; only the log action writes what it is told to write.
 
+#![cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, unused_imports, reason = "what drivers that are left out would use")
+)]
+
 pub mod config;
+pub mod connectors;
 pub mod dead_letters;
 pub mod delivery;
 mod error;
 mod outlet;
 pub mod plan;
+mod record;
 mod secret;
 pub mod sinks;
 mod targets;
@@ -32,6 +39,7 @@ mod text;
 pub mod units;
 
 pub use config::ActionConfig;
+pub use connectors::{Connector, ConnectorError, Connectors};
 pub use dead_letters::{DeadLetter, DeadLetterError};
 pub use delivery::{
     Aftermath, Delivery, DeliveryError, DropReason, Ended, Endings, Enqueued, Failure, Fate, Heard, ItemId,
@@ -40,8 +48,9 @@ pub use delivery::{
 pub use error::{ActionConfigError, RenderError};
 pub use outlet::{Early, KeepError, Outlet, OutletItem, OutletSettings, Owing, QueuedRequest};
 pub use plan::{ActionPlan, OutputRef, Renderer, Request, Slot, TemplateSpec};
+pub use record::{Record, RecordKind};
 pub use secret::Secret;
-pub use sinks::http::{ConnectorError, Connectors, HttpRequest, RequestUrl};
+pub use sinks::http::{HttpRequest, RequestUrl};
 pub use sinks::log::LogLine;
 pub use sinks::republish::RepublishRequest;
 pub use targets::{AddressRange, AddressRangeError, TargetError, TargetPolicy};

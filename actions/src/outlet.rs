@@ -1,21 +1,28 @@
 //! One queued action, whatever its kind: the delivery machine with the right driver in it.
 
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
 use std::hash::RandomState;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use store::{DurableStore, MessageRecord, Position, StoreError};
 
-use crate::config::{ActionConfig, Kept, OrderBy};
+use crate::config::{ActionConfig, DeliveryConfig, Kept, OrderBy};
+use crate::connectors::Connectors;
 use crate::delivery::burial::Fate;
 use crate::delivery::outbox::encode;
 use crate::delivery::{
-    Delivery, DropReason, Endings, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Place, Snapshot,
+    Delivery, DropReason, Endings, Enqueued, ItemId, OnFailure, Outbox, Outgoing, Place, Sink, Snapshot,
 };
 use crate::error::ActionConfigError;
-use crate::plan::Request;
-use crate::sinks::http::{Connectors, HttpRequest, HttpSink};
-use crate::sinks::log::{LogLine, LogSink, TracingWriter};
+use crate::plan::{OneOf, Request};
+use crate::sinks::http::HttpSink;
+use crate::sinks::log::{LogSink, TracingWriter};
+#[cfg(feature = "redis")]
+use crate::sinks::redis::RedisSink;
 use crate::targets::TargetPolicy;
 
 /// A request that can wait in a queue.
@@ -64,27 +71,195 @@ impl OutletSettings {
     /// Whether an action's driver must be made anew because these settings aren't the ones that it was made with.
     #[must_use]
     pub fn changes(&self, before: &Self, config: &ActionConfig) -> bool {
-        let ActionConfig::Http(config) = config else { return false };
-        let same_connector = config.connector.as_deref().is_none_or(|name| {
-            matches!(
-                (self.connectors.get(name), before.connectors.get(name)),
-                (Some(now), Some(before)) if Arc::ptr_eq(now, before)
-            )
-        });
-        self.targets != before.targets || !same_connector
+        match config {
+            ActionConfig::Republish(_) | ActionConfig::Log(_) => false,
+            // Links judge addresses for the connector, which is another one when the policy is.
+            config => {
+                let judges = matches!(config, ActionConfig::Http(_)) && self.targets != before.targets;
+                let connector = config.connector();
+                judges || !connector.is_none_or(|name| self.connectors.agree_on(&before.connectors, name))
+            }
+        }
     }
 }
 
 /// The queue and driver of one action. Republish has none.
-#[derive(Debug)]
 pub struct Outlet {
-    kind: Kind,
+    kind: &'static str,
+    queue: Box<dyn Queue>,
 }
 
-#[derive(Debug)]
-enum Kind {
-    Http(Delivery<HttpSink>),
-    Log(Delivery<LogSink<TracingWriter>>),
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outlet").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// A delivery, whatever its sink.
+trait Queue: Send + Sync {
+    /// As itself, for whoever knows its sink.
+    fn any(&self) -> &dyn Any;
+    fn outbox(&self) -> Option<&Outbox>;
+    /// The body of a request in the outbox, and its place; `None`: it is none of the sink's, or there is no outbox.
+    fn ask(&self, order: OrderBy, origin: &[u8], request: &Request) -> Option<(Place, Vec<u8>)>;
+    fn ended_early(&self, reason: DropReason, fate: Fate);
+    fn placed(&self, position: Position, item: OutletItem);
+    fn arrived(&self, position: Position);
+    fn enqueue(&self, item: OutletItem) -> Result<Enqueued, Box<Request>>;
+    fn snapshot(&self) -> Snapshot;
+    fn retire(&self);
+    fn is_finished(&self) -> bool;
+    fn revive(&self) -> bool;
+    fn shutdown(&self, grace: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+impl<S: Sink> Queue for Delivery<S>
+where
+    S::Request: OneOf,
+{
+    fn any(&self) -> &dyn Any {
+        self
+    }
+
+    fn outbox(&self) -> Option<&Outbox> {
+        self.outbox()
+    }
+
+    fn ask(&self, order: OrderBy, origin: &[u8], request: &Request) -> Option<(Place, Vec<u8>)> {
+        self.outbox()?;
+        let body = encode(order, origin, S::Request::among(request)?);
+        let place = self.ask(body.len())?;
+        Some((place, body))
+    }
+
+    fn ended_early(&self, reason: DropReason, fate: Fate) {
+        self.ended_early(reason, fate);
+    }
+
+    fn placed(&self, position: Position, item: OutletItem) {
+        let OutletItem { id, key, request, on_failure, extra_bytes } = item;
+        if let Ok(request) = S::Request::take(request) {
+            self.placed(position, Outgoing { id, key, request, on_failure, extra_bytes });
+        }
+    }
+
+    fn arrived(&self, position: Position) {
+        self.arrived(position);
+    }
+
+    fn enqueue(&self, item: OutletItem) -> Result<Enqueued, Box<Request>> {
+        let OutletItem { id, key, request, on_failure, extra_bytes } = item;
+        let request = S::Request::take(request)?;
+        Ok(self.enqueue(Outgoing { id, key, request, on_failure, extra_bytes }))
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.snapshot()
+    }
+
+    fn retire(&self) {
+        self.retire();
+    }
+
+    fn is_finished(&self) -> bool {
+        self.is_finished()
+    }
+
+    fn revive(&self) -> bool {
+        self.revive()
+    }
+
+    fn shutdown(&self, grace: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.shutdown(grace))
+    }
+}
+
+/// Takes the driver of an action, whose type is the action's own.
+trait WithSink {
+    type Output;
+
+    fn with<S: Sink>(self, sink: S) -> Self::Output
+    where
+        S::Request: OneOf;
+}
+
+/// Makes the driver of an action and gives it to `with`; `None` for a republish, which has none.
+fn driver<W: WithSink>(
+    rule: &str,
+    config: &ActionConfig,
+    settings: &OutletSettings,
+    with: W,
+) -> Result<Option<W::Output>, ActionConfigError> {
+    Ok(Some(match config {
+        ActionConfig::Republish(_) => return Ok(None),
+        ActionConfig::Http(config) => {
+            with.with(HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?)
+        }
+        ActionConfig::Log(config) => with.with(LogSink::new(TracingWriter, config.max_per_second)),
+        #[cfg(feature = "redis")]
+        ActionConfig::Redis(config) => with.with(RedisSink::new(rule, config, &settings.connectors)?),
+        #[cfg(not(feature = "redis"))]
+        ActionConfig::Redis(_) => return Err(left_out(config)),
+    }))
+}
+
+/// The error of an action whose driver this program was built without.
+#[cfg(not(feature = "redis"))]
+fn left_out(config: &ActionConfig) -> ActionConfigError {
+    let kind = config.kind();
+    let problem = format!("this program was built without \"{kind}\" (cargo feature `{kind}`)");
+    ActionConfigError::field_error(config.name(), "type", problem)
+}
+
+/// Starts a queue.
+struct Spawn<'a> {
+    label: &'a str,
+    delivery: DeliveryConfig,
+    seed: u64,
+    outbox: Option<Outbox>,
+}
+
+impl WithSink for Spawn<'_> {
+    type Output = Box<dyn Queue>;
+
+    fn with<S: Sink>(self, sink: S) -> Self::Output
+    where
+        S::Request: OneOf,
+    {
+        Box::new(Delivery::spawn_on(self.label, sink, self.delivery, self.seed, self.outbox))
+    }
+}
+
+/// Gives a running queue another driver of the same type; `false` if the type isn't.
+struct Replace<'a> {
+    queue: &'a dyn Queue,
+    delivery: DeliveryConfig,
+}
+
+impl WithSink for Replace<'_> {
+    type Output = bool;
+
+    fn with<S: Sink>(self, sink: S) -> bool
+    where
+        S::Request: OneOf,
+    {
+        let Some(delivery) = self.queue.any().downcast_ref::<Delivery<S>>() else { return false };
+        delivery.reconfigure(sink, self.delivery);
+        true
+    }
+}
+
+/// Checks a driver without a queue for it.
+struct Check;
+
+impl WithSink for Check {
+    type Output = ();
+
+    fn with<S: Sink>(self, _: S)
+    where
+        S::Request: OneOf,
+    {
+    }
 }
 
 impl Outlet {
@@ -94,8 +269,13 @@ impl Outlet {
     /// As [`Outlet::spawn`].
     pub fn check(config: &ActionConfig, connectors: &Connectors) -> Result<(), ActionConfigError> {
         match config {
+            // Its driver is dear.
             ActionConfig::Http(config) => HttpSink::check(config, connectors),
-            ActionConfig::Republish(_) | ActionConfig::Log(_) => Ok(()),
+            config => {
+                let settings =
+                    OutletSettings { connectors: Arc::new(connectors.clone()), ..OutletSettings::default() };
+                driver("", config, &settings, Check).map(drop)
+            }
         }
     }
 
@@ -107,10 +287,13 @@ impl Outlet {
         config: &ActionConfig,
         store: Option<&Arc<DurableStore>>,
     ) -> Result<(), ActionConfigError> {
+        if !config.has_outbox() {
+            return Ok(());
+        }
         let kept = if store.is_some() { Kept::OnDisk } else { Kept::InMemory };
-        match config {
-            ActionConfig::Http(config) => config.queue.check_kept(&config.name, kept),
-            ActionConfig::Republish(_) | ActionConfig::Log(_) => Ok(()),
+        match config.delivery() {
+            Some(delivery) => delivery.queue.check_kept(config.name(), kept),
+            None => Ok(()),
         }
     }
 
@@ -123,24 +306,14 @@ impl Outlet {
         config: &ActionConfig,
         settings: &OutletSettings,
     ) -> Result<Option<Self>, ActionConfigError> {
+        let Some(delivery) = config.delivery() else { return Ok(None) };
         let label = format!("{rule}/{}", config.name());
-        let kind = match config {
-            ActionConfig::Republish(_) => return Ok(None),
-            ActionConfig::Http(config) => {
-                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?;
-                let outbox = settings.store.as_ref();
-                let outbox = outbox.map(|store| {
-                    Outbox::new(Arc::clone(store), &label, settings.hasher.clone())
-                        .heard_by(settings.endings.clone())
-                });
-                Kind::Http(Delivery::spawn_on(&label, sink, config.delivery(), settings.seed, outbox))
-            }
-            ActionConfig::Log(config) => {
-                let sink = LogSink::new(TracingWriter, config.max_per_second);
-                Kind::Log(Delivery::spawn(&label, sink, config.delivery(), settings.seed))
-            }
-        };
-        Ok(Some(Self { kind }))
+        let outbox = settings.store.as_ref().filter(|_| config.has_outbox()).map(|store| {
+            Outbox::new(Arc::clone(store), &label, settings.hasher.clone()).heard_by(settings.endings.clone())
+        });
+        let spawn = Spawn { label: &label, delivery, seed: settings.seed, outbox };
+        let queue = driver(rule, config, settings, spawn)?;
+        Ok(queue.map(|queue| Self { kind: config.kind(), queue }))
     }
 
     /// Gives the running queue new settings. Returns `false`, and changes nothing, when `config` is of another kind.
@@ -153,26 +326,17 @@ impl Outlet {
         config: &ActionConfig,
         settings: &OutletSettings,
     ) -> Result<bool, ActionConfigError> {
-        match (&self.kind, config) {
-            (Kind::Http(delivery), ActionConfig::Http(config)) => {
-                let sink = HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?;
-                delivery.reconfigure(sink, config.delivery());
-            }
-            (Kind::Log(delivery), ActionConfig::Log(config)) => {
-                delivery.reconfigure(LogSink::new(TracingWriter, config.max_per_second), config.delivery());
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
+        let Some(delivery) = config.delivery().filter(|_| config.kind() == self.kind) else {
+            return Ok(false);
+        };
+        let replace = Replace { queue: &*self.queue, delivery };
+        Ok(driver(rule, config, settings, replace)?.unwrap_or(false))
     }
 
     /// Whether the queue is kept in an outbox.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        match &self.kind {
-            Kind::Http(delivery) => delivery.outbox().is_some(),
-            Kind::Log(_) => false,
-        }
+        self.queue.outbox().is_some()
     }
 
     /// Where a request is to go, to be asked before its message is admitted. `origin` is what the caller wants back with the
@@ -186,17 +350,13 @@ impl Outlet {
         origin: &[u8],
         request: &Request,
     ) -> Owing {
-        let (Kind::Http(delivery), Request::Http(request)) = (&self.kind, request) else {
-            return Owing::InMemory;
-        };
-        let Some(outbox) = delivery.outbox() else { return Owing::InMemory };
+        let Some(outbox) = self.queue.outbox() else { return Owing::InMemory };
+        let Some((place, body)) = self.queue.ask(order, origin, request) else { return Owing::InMemory };
         let name = Arc::clone(outbox.name());
-        let body = encode(order, origin, request);
-        match delivery.ask(body.len()) {
-            None => Owing::InMemory,
-            Some(Place::Outbox) => Owing::Outbox { name, body },
-            Some(Place::Refused(error)) => Owing::Refused { error },
-            Some(Place::None(reason, error, fate)) => {
+        match place {
+            Place::Outbox => Owing::Outbox { name, body },
+            Place::Refused(error) => Owing::Refused { error },
+            Place::None(reason, error, fate) => {
                 let letter = (fate == Fate::DeadLetter)
                     .then(|| (name, Outbox::letter_of(message, received_at_ms, reason, &error, body)));
                 Owing::Nowhere { early: Early { reason, fate }, error, letter }
@@ -206,10 +366,7 @@ impl Outlet {
 
     /// Counts a request for which [`Outlet::owe`] found no place, once its message is admitted.
     pub fn ended_early(&self, early: Early) {
-        match &self.kind {
-            Kind::Http(delivery) => delivery.ended_early(early.reason, early.fate),
-            Kind::Log(_) => {}
-        }
+        self.queue.ended_early(early.reason, early.fate);
     }
 
     /// Tells of a request that [`Outlet::owe`] gave a body for, and that has this place in the outbox now. Never waits. A
@@ -221,10 +378,7 @@ impl Outlet {
             drop(self.enqueue(item));
             return;
         }
-        let OutletItem { id, key, request, on_failure, extra_bytes } = item;
-        if let (Kind::Http(delivery), Request::Http(request)) = (&self.kind, request) {
-            delivery.placed(position, Outgoing { id, key, request, on_failure, extra_bytes });
-        }
+        self.queue.placed(position, item);
     }
 
     /// Puts a request into the outbox, with the message that it was made from, outside any admission. Never waits. A
@@ -239,21 +393,21 @@ impl Outlet {
         origin: &[u8],
         item: OutletItem,
     ) -> Result<(), KeepError> {
-        match (&self.kind, self.owe(item.id, message.received_at_ms, order, origin, &item.request)) {
-            (Kind::Http(delivery), Owing::Outbox { body, .. }) => {
-                let position = match delivery.outbox() {
+        match self.owe(item.id, message.received_at_ms, order, origin, &item.request) {
+            Owing::Outbox { body, .. } => {
+                let position = match self.queue.outbox() {
                     Some(outbox) => outbox.keep(message, &body)?,
                     None => Position::NOWHERE,
                 };
                 self.placed(position, item);
                 Ok(())
             }
-            (_, Owing::Nowhere { early: Early { reason, .. }, error, .. }) => {
+            Owing::Nowhere { early: Early { reason, .. }, error, .. } => {
                 self.ended_early(Early { reason, fate: Fate::Drop });
                 Err(KeepError::NoRoom { error })
             }
-            (_, Owing::Refused { error }) => Err(KeepError::NoRoom { error }),
-            (_, Owing::Outbox { .. } | Owing::InMemory) => {
+            Owing::Refused { error } => Err(KeepError::NoRoom { error }),
+            Owing::InMemory => {
                 // A drop is counted, and told through the item.
                 drop(self.enqueue(item));
                 Ok(())
@@ -263,10 +417,7 @@ impl Outlet {
 
     /// Tells of an item that somebody has put into the outbox, where it is to be read. Never waits.
     pub fn arrived(&self, position: Position) {
-        match &self.kind {
-            Kind::Http(delivery) => delivery.arrived(position),
-            Kind::Log(_) => {}
-        }
+        self.queue.arrived(position);
     }
 
     /// Puts a request into the queue. Never waits. A request of another kind than the outlet's is handed back.
@@ -274,60 +425,36 @@ impl Outlet {
     /// # Errors
     /// The request, when it is of another kind.
     pub fn enqueue(&self, item: OutletItem) -> Result<Enqueued, Box<Request>> {
-        let OutletItem { id, key, request, on_failure, extra_bytes } = item;
-        match (&self.kind, request) {
-            (Kind::Http(delivery), Request::Http(request)) => {
-                Ok(delivery.enqueue(Outgoing::<HttpRequest> { id, key, request, on_failure, extra_bytes }))
-            }
-            (Kind::Log(delivery), Request::Log(request)) => {
-                Ok(delivery.enqueue(Outgoing::<LogLine> { id, key, request, on_failure, extra_bytes }))
-            }
-            (_, request) => Err(Box::new(request)),
-        }
+        self.queue.enqueue(item)
     }
 
     /// Returns the counters and the health of this moment.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        match &self.kind {
-            Kind::Http(delivery) => delivery.snapshot(),
-            Kind::Log(delivery) => delivery.snapshot(),
-        }
+        self.queue.snapshot()
     }
 
     /// Goes on until nothing is left, and then ends. For the queue of an action that is gone.
     pub fn retire(&self) {
-        match &self.kind {
-            Kind::Http(delivery) => delivery.retire(),
-            Kind::Log(delivery) => delivery.retire(),
-        }
+        self.queue.retire();
     }
 
     /// Whether the queue has ended after [`Outlet::retire`] or [`Outlet::shutdown`].
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        match &self.kind {
-            Kind::Http(delivery) => delivery.is_finished(),
-            Kind::Log(delivery) => delivery.is_finished(),
-        }
+        self.queue.is_finished()
     }
 
     /// Takes back [`Outlet::retire`]; `false` when the queue has ended.
     #[must_use]
     pub fn revive(&self) -> bool {
-        match &self.kind {
-            Kind::Http(delivery) => delivery.revive(),
-            Kind::Log(delivery) => delivery.revive(),
-        }
+        self.queue.revive()
     }
 
     /// Takes nothing more, sends what is queued for at most `grace`, then gives up the rest and counts it under
     /// [`crate::DropReason::Shutdown`].
     pub async fn shutdown(&self, grace: Duration) {
-        match &self.kind {
-            Kind::Http(delivery) => delivery.shutdown(grace).await,
-            Kind::Log(delivery) => delivery.shutdown(grace).await,
-        }
+        self.queue.shutdown(grace).await;
     }
 }
 

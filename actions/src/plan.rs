@@ -8,6 +8,8 @@ use std::fmt;
 
 use crate::config::{ActionConfig, OrderBy, check_name};
 use crate::error::{ActionConfigError, RenderError};
+use crate::outlet::QueuedRequest;
+use crate::record::{Record, RecordPlan};
 use crate::sinks::http::{HttpPlan, HttpRequest};
 use crate::sinks::log::{LogLine, LogPlan};
 use crate::sinks::republish::{RepublishPlan, RepublishRequest};
@@ -79,7 +81,36 @@ pub enum Request {
     Http(HttpRequest),
     /// To be queued for its sink.
     Log(LogLine),
+    /// To be queued for its sink, one of those that send records.
+    Record(Record),
 }
+
+/// A kind of queued request among all.
+pub(crate) trait OneOf: QueuedRequest + Sized {
+    /// The request, if it is of this kind.
+    fn among(request: &Request) -> Option<&Self>;
+
+    /// The same, taken; handed back when it is of another kind.
+    fn take(request: Request) -> Result<Self, Box<Request>>;
+}
+
+macro_rules! one_of {
+    ($kind:ident, $request:ty) => {
+        impl OneOf for $request {
+            fn among(request: &Request) -> Option<&Self> {
+                if let Request::$kind(request) = request { Some(request) } else { None }
+            }
+
+            fn take(request: Request) -> Result<Self, Box<Request>> {
+                if let Request::$kind(request) = request { Ok(request) } else { Err(Box::new(request)) }
+            }
+        }
+    };
+}
+
+one_of!(Http, HttpRequest);
+one_of!(Log, LogLine);
+one_of!(Record, Record);
 
 /// A checked action with the list of its templates.
 #[derive(Debug)]
@@ -97,6 +128,7 @@ enum Builder {
     Republish(RepublishPlan),
     Http(HttpPlan),
     Log(LogPlan),
+    Record(RecordPlan),
 }
 
 impl ActionPlan {
@@ -107,22 +139,18 @@ impl ActionPlan {
     pub fn new(rule: &str, config: &ActionConfig) -> Result<Self, ActionConfigError> {
         check_name(config.name())?;
         let mut templates = Templates::default();
-        let (builder, order_by) = match config {
-            ActionConfig::Republish(config) => {
-                (Builder::Republish(RepublishPlan::new(config, &mut templates)?), OrderBy::Publisher)
-            }
-            ActionConfig::Http(config) => {
-                (Builder::Http(HttpPlan::new(config, &mut templates)?), config.order_by)
-            }
-            ActionConfig::Log(config) => {
-                (Builder::Log(LogPlan::new(rule, config, &mut templates)?), config.order_by)
-            }
+        let all = &mut templates;
+        let builder = match config {
+            ActionConfig::Republish(config) => Builder::Republish(RepublishPlan::new(config, all)?),
+            ActionConfig::Http(config) => Builder::Http(HttpPlan::new(config, all)?),
+            ActionConfig::Log(config) => Builder::Log(LogPlan::new(rule, config, all)?),
+            ActionConfig::Redis(config) => Builder::Record(config.plan(all)?),
         };
         Ok(Self {
             rule: rule.to_owned(),
             name: config.name().to_owned(),
             kind: config.kind(),
-            order_by,
+            order_by: config.order_by(),
             templates: templates.0,
             builder,
         })
@@ -167,6 +195,7 @@ impl ActionPlan {
             Builder::Republish(plan) => plan.render(renderer).map(Request::Republish),
             Builder::Http(plan) => plan.render(renderer).map(Request::Http),
             Builder::Log(plan) => plan.render(renderer).map(Request::Log),
+            Builder::Record(plan) => plan.render(renderer).map(Request::Record),
         }
     }
 }

@@ -4,21 +4,20 @@
 //! start keep the value that runs, and are told as long as they differ. What runs is remembered value by value, so that a
 //! difference can be shown: secrets are compared and never shown.
 
+mod fault;
 mod watch;
 
 use std::path::{Path, PathBuf};
 
 use actions::ConnectorError;
 use parking_lot::Mutex;
-use serde::Serialize;
-use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
+pub use self::fault::Fault;
 use self::watch::Files;
 use crate::access::{self, Access, AccessError};
-use crate::admin::Reload;
 use crate::cli::chain;
 use crate::config::{
     Assignment, Change, Config, ConfigErrors, Environment, Inputs, Limits, Listener, Loaded, Log, RuleLimits,
@@ -61,23 +60,23 @@ pub enum ReloadError {
 }
 
 impl ReloadError {
-    /// Every fault, one text each.
-    pub fn faults(&self) -> Vec<String> {
+    /// Every fault.
+    pub fn faults(&self) -> Vec<Fault> {
         match self {
-            Self::Config(errors) if !errors.faults().is_empty() => {
-                errors.faults().iter().map(ToString::to_string).collect()
+            Self::Config(errors) => Fault::of_config(errors),
+            Self::Certificates(faults) => faults.iter().map(|fault| Fault::new(fault.to_string())).collect(),
+            Self::Connectors(faults) => faults.iter().map(|fault| Fault::new(fault.to_string())).collect(),
+            Self::Rules(RulesError::Faults { faults }) | Self::Book(BookError::Refused(faults)) => {
+                faults.iter().map(Fault::from).collect()
             }
-            Self::Certificates(faults) => faults.iter().map(ToString::to_string).collect(),
-            Self::Connectors(faults) => faults.iter().map(ToString::to_string).collect(),
-            Self::Rules(RulesError::Faults { faults }) => faults.iter().map(ToString::to_string).collect(),
-            Self::Book(error) => error.faults(),
-            other => vec![chain(other)],
+            Self::Book(error) => error.faults().into_iter().map(Fault::new).collect(),
+            other => vec![Fault::new(chain(other))],
         }
     }
 }
 
 /// What a reload changed, or would change.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reloaded {
     /// Keys of the configuration whose values differ.
     pub changes: Vec<KeyChange>,
@@ -88,10 +87,9 @@ pub struct Reloaded {
 }
 
 /// One key whose value differs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KeyChange {
     /// From what to what.
-    #[serde(flatten)]
     pub change: Change,
     /// Whether the new value counts only from the next start.
     pub needs_restart: bool,
@@ -112,6 +110,9 @@ pub struct Reloader {
     /// The files as they were when they were read last, or refused.
     judged: Mutex<Files>,
 }
+
+/// Where it is, once there is one.
+pub type ReloadSlot = Arc<OnceLock<Arc<Reloader>>>;
 
 #[derive(Debug)]
 struct Running {
@@ -149,6 +150,16 @@ impl Reloader {
         let files = reloader.files();
         *reloader.judged.lock() = files;
         reloader
+    }
+
+    /// The file that the configuration comes from; `None`: defaults and environment only.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Every value that holds, with its origin. Waits for a reload that is under way.
+    pub fn settings(&self) -> Vec<Setting> {
+        self.running.lock().settings.clone()
     }
 
     /// Reads everything and says what would change.
@@ -210,7 +221,7 @@ impl Reloader {
             Ok(told) => tell(told),
             Err(error) => {
                 for fault in error.faults() {
-                    error!(fault, "refused");
+                    error!(%fault, "refused");
                 }
                 error!(%error, "the rules that ran go on, with the connectors that they had; so does all else");
             }
@@ -252,16 +263,6 @@ impl Reloader {
         let warnings = fresh.warnings.into_iter().chain(rules.warnings().map(ToString::to_string)).collect();
         let told = Reloaded { changes, rules: difference, warnings };
         Ok(Fresh { config, settings, rules, connectors, access, certificates, told })
-    }
-}
-
-impl Reload for Reloader {
-    fn reload(&self) -> Result<Value, String> {
-        self.apply_and_log().map(|told| json!(told)).map_err(|error| error.faults().join("\n"))
-    }
-
-    fn try_reload(&self) -> Result<Value, String> {
-        self.check().map(|told| json!(told)).map_err(|error| error.faults().join("\n"))
     }
 }
 

@@ -12,10 +12,11 @@ use broker::{AccessControl, BoundListener, Broker, BrokerConfig};
 use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
-use crate::admin::{AdminSocket, Reload, ReloadSlot, Services};
+use crate::admin::{AdminSocket, Services};
 use crate::api::{ApiError, ApiServer, Gateway};
 use crate::config::{Config, Limits, QueuePolicy, RuleLimits};
 use crate::listeners::Listeners;
+use crate::reload::{ReloadSlot, Reloader};
 use crate::rules::{BookError, PipelineSettings, RuleBook, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
 use crate::tls::{Certificates, TlsError};
@@ -129,11 +130,12 @@ impl Server {
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
         let gateway =
-            Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable());
+            Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable())
+                .with_access(Arc::clone(&access));
         let services = gateway.services();
+        let reload = ReloadSlot::clone(gateway.reload());
         let api = api_server(config, storage, &certificates, gateway).await;
-        let reload = ReloadSlot::default();
-        let admin = admin_socket(storage, services, &book, &reload, api.as_ref());
+        let admin = admin_socket(storage, services, &book, api.as_ref());
         let listeners = Arc::new(Listeners::new(&broker));
         for listener in &config.listeners {
             let setup = certificates.setup(&listener.name);
@@ -182,7 +184,7 @@ impl Server {
     }
 
     /// Lets the administration read the configuration again. What was said first holds.
-    pub fn set_reload(&self, reload: Arc<dyn Reload>) {
+    pub fn set_reload(&self, reload: Arc<Reloader>) {
         drop(self.reload.set(reload));
     }
 
@@ -235,11 +237,10 @@ fn admin_socket(
     storage: &Storage,
     services: Option<Services>,
     book: &RuleBook,
-    reload: &ReloadSlot,
     api: Option<&ApiServer>,
 ) -> Option<AdminSocket> {
     let (services, data_dir) = services.zip(storage.data_dir())?;
-    let services = services.with_book(book.clone()).with_reload(Arc::clone(reload)).with_api(api);
+    let services = services.with_book(book.clone()).with_api(api);
     match AdminSocket::open(data_dir, services) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");

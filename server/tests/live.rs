@@ -92,9 +92,13 @@ impl Gateway {
     }
 
     async fn client(&self) -> Client {
+        self.client_named("").await
+    }
+
+    async fn client_named(&self, client_id: &str) -> Client {
         let address = self.server.address().unwrap();
         let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
-        let options = Options { endpoint, ..Options::default() };
+        let options = Options { endpoint, client_id: client_id.to_owned(), ..Options::default() };
         let mut client = Client::connect(&options).await.unwrap();
         client.subscribe([("out", SubscriptionOptions::from_qos(QoS::AtMostOnce))]).unwrap();
         assert!(matches!(client.next().await.unwrap(), Event::Subscribed { .. }));
@@ -172,6 +176,39 @@ async fn a_refused_reload_names_every_fault_and_changes_nothing() {
         assert!(said.ends_with("nothing was changed\n"), "{said}");
         assert_eq!(through(&mut client, r#"{"a":21}"#).await, r#"{"b":42}"#);
     }
+    gateway.server.stop(std::time::Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_that_runs_explains_its_access_rules_and_knows_its_clients() {
+    let gateway = Gateway::start(RULE).await;
+    gateway.write(
+        "tidegate.toml",
+        &format!("{CONFIG}[acl]\nrules = ['allow all listener tcp \"out\"', 'deny publish all \"x/#\"']\n"),
+    );
+    // The file says it, the gateway doesn't know yet.
+    let config = gateway.path("tidegate.toml").to_str().unwrap().to_owned();
+    let by_file = ["acl", "explain", "--config", &config, "--publish", "x/1"].map(str::to_owned);
+    let offline = tokio::task::spawn_blocking(move || tidegate(&by_file.each_ref().map(String::as_str)));
+    let offline = offline.await.unwrap();
+    assert_eq!(offline.status.code(), Some(5), "{}", text(&offline.stderr));
+    assert_eq!(text(&offline.stdout), "deny: acl.rules:2: deny publish all \"x/#\"\n");
+    let open = gateway.ends(0, &["acl", "explain", "--publish", "x/1"]).await;
+    assert_eq!(open, "allow: there are no access rules, so everything is allowed\n");
+
+    gateway.ends(0, &["reload"]).await;
+    let denied = gateway.run(&["acl", "explain", "--publish", "x/1"]).await;
+    assert_eq!(denied.status.code(), Some(5), "{}", text(&denied.stderr));
+    assert_eq!(text(&denied.stdout), "deny: acl.rules:2: deny publish all \"x/#\"\n");
+    let client = gateway.client_named("pump").await;
+    let known = gateway.ends(0, &["acl", "explain", "--client", "pump", "--receive", "out", "--json"]).await;
+    let known: Value = serde_json::from_str(&known).unwrap();
+    assert_eq!((&known["decision"], &known["is_connected"]), (&json!("allow"), &json!(true)));
+    assert_eq!(known["client"]["listener"], "tcp");
+    drop(client);
+    let absent = gateway.run(&["acl", "explain", "--client", "absent", "--receive", "out"]).await;
+    assert_eq!(absent.status.code(), Some(5));
+    assert!(text(&absent.stderr).contains("no client \"absent\" is connected"), "{}", text(&absent.stderr));
     gateway.server.stop(std::time::Duration::ZERO).await;
 }
 

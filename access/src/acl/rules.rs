@@ -173,6 +173,18 @@ impl Rule {
         &self.text
     }
 
+    /// What it stands in: a file, or another name of its source.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Its line there, from 1.
+    #[must_use]
+    pub fn line(&self) -> u32 {
+        self.line
+    }
+
     /// What it says to a request, if it applies. The flag: it denies a part of a Subscription that it doesn't decide about.
     pub(super) fn answer(&self, subject: &Subject<'_>, request: Request<'_>) -> (bool, bool) {
         let takes = |qos: QoS| self.qos >> (qos as u8) & 1 == 1;

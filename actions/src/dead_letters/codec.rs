@@ -21,6 +21,7 @@ use crate::delivery::outbox::{Body, put_bytes, take_bytes, take_chunk};
 use crate::delivery::{DropReason, ItemId};
 use crate::outlet::QueuedRequest as _;
 use crate::plan::Request;
+use crate::record::Record;
 use crate::sinks::http::HttpRequest;
 
 /// Format of a body.
@@ -111,8 +112,9 @@ impl DeadLetter {
     /// The request, if there is one that can be read.
     #[must_use]
     pub fn kept_request(&self) -> Option<Request> {
-        // The one kind of request that outboxes keep.
-        HttpRequest::decode(Body::decode(&self.request)?.request).map(Request::Http)
+        let request = Body::decode(&self.request)?.request;
+        let record = || Record::decode(request).map(Request::Record);
+        HttpRequest::decode(request).map(Request::Http).or_else(record)
     }
 
     /// The body of an outbox's item that sends the request again under the same identity, its age counting from `at_ms`;

@@ -63,6 +63,14 @@ pub enum DeliveryError {
         /// The beginning of the answer, on one line.
         excerpt: String,
     },
+    /// The far side refused the item, or all of us, in words of its own.
+    #[error("the far side refused it: {cause}")]
+    Refused {
+        /// What that means.
+        class: AnswerClass,
+        /// Its words, shortened and escaped.
+        cause: String,
+    },
     /// There is nothing to show that we may: the credentials are refused where they are made.
     #[error("no credentials: {cause}")]
     NoCredentials {
@@ -105,7 +113,9 @@ impl DeliveryError {
             | Self::TimedOut { .. }
             | Self::NoCredentials { .. }
             | Self::NotAttempted => true,
-            Self::Answered { class, .. } => !matches!(class, AnswerClass::Reject),
+            Self::Answered { class, .. } | Self::Refused { class, .. } => {
+                !matches!(class, AnswerClass::Reject)
+            }
             Self::Forbidden(_)
             | Self::HostNotAllowed { .. }
             | Self::RateLimited { .. }
@@ -123,7 +133,12 @@ impl DeliveryError {
     /// fare no better.
     #[must_use]
     pub const fn is_disabling(&self) -> bool {
-        matches!(self, Self::NoCredentials { .. } | Self::Answered { class: AnswerClass::Disable, .. })
+        matches!(
+            self,
+            Self::NoCredentials { .. }
+                | Self::Answered { class: AnswerClass::Disable, .. }
+                | Self::Refused { class: AnswerClass::Disable, .. }
+        )
     }
 
     /// Whether one item of a batch may be to blame, so that the others are worth a try without it. Where the URL itself

@@ -69,7 +69,9 @@ pub trait Sink: Send + Sync + 'static {
     /// Sends a batch once, without retrying, in bounded time. Returns one result per item, in the batch's order.
     ///
     /// Where the far side takes items one by one, the sink stops at the first one of a key that may be retried, and
-    /// answers [`DeliveryError::NotAttempted`] for those of the same key behind it: otherwise they'd overtake it.
+    /// answers [`DeliveryError::NotAttempted`] for those of the same key behind it: otherwise they'd overtake it. A sink that
+    /// sends them all before it hears of any tells what became of each; those of a key behind one that is to be sent again
+    /// are sent again too, confirmed or not.
     fn deliver(
         &self,
         batch: &[Arc<Envelope<Self::Request>>],

@@ -5,7 +5,7 @@
 
 mod disk;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -328,14 +328,20 @@ impl<R: QueuedRequest> Queue<R> {
         }
         let items_before = batch.len();
         let mut results = results.into_iter();
+        // Lines of which an item is sent again.
+        let mut again: HashSet<Key> = HashSet::new();
         for mut item in batch.items {
             if keys.last() != Some(&item.key) {
                 keys.push(item.key);
             }
-            let result = results.next().unwrap_or_else(|| {
+            let mut result = results.next().unwrap_or_else(|| {
                 Err(DeliveryError::Driver { cause: "it gave no result for this item".to_owned() })
             });
             verdict.see(&result);
+            // It went out behind one that didn't arrive. Once more, so that the far side has it behind that one too.
+            if result.is_ok() && again.contains(&item.key) {
+                result = Err(DeliveryError::NotAttempted);
+            }
             let Err(error) = result else {
                 self.bytes -= item.bytes;
                 self.counters.delivered += 1;
@@ -355,6 +361,7 @@ impl<R: QueuedRequest> Queue<R> {
             } else if error == DeliveryError::NotAttempted {
                 back.push((item, None));
             } else {
+                again.insert(item.key);
                 item.failures = item.failures.saturating_add(1);
                 let asked = error.retry_after().unwrap_or_default().min(self.config.retry.max_backoff);
                 let pause = retry::backoff(&self.config.retry, item.failures, &mut self.random).max(asked);

@@ -14,16 +14,23 @@ use std::time::SystemTime;
 use access::acl::{AclError, Request, Rule, Rules, Served, Subject, Verdict, parse_line, parse_text};
 use broker::{Action, Decision, Grants, Publisher};
 
+use super::explain::{Explained, Ruling};
 use crate::config::AclConfig;
 
 /// Largest file of rules that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What denies where no rule says anything.
-const NO_RULE: &str = "no rule allows it";
+pub(super) const NO_RULE: &str = "no rule allows it";
 
 /// What denies where nobody can tell what a client may.
 const TOO_OLD: &str = "the rules of the authorisation server are too old";
+
+/// Why everything is allowed where there is nothing to ask.
+pub(crate) const OPEN: &str = "there are no access rules, so everything is allowed";
+
+/// What denies whatever the rules say.
+pub(super) const OWN_TOPICS: &str = "topics that begin with $ are the broker's own";
 
 /// Why access rules aren't taken.
 #[derive(Debug, thiserror::Error)]
@@ -159,17 +166,21 @@ pub(super) fn is_open(acl: Option<&Acl>, who: &Publisher) -> bool {
     acl.is_none() && own(who).is_none_or(|own| own.brought.is_none())
 }
 
-/// What the client's own rules say, those that it brought and those of the server, else those of the configuration; where any
-/// exist, nothing else is allowed.
-pub(super) fn decide(acl: Option<&Acl>, who: &Publisher, action: Action<'_>) -> Decision {
-    let subject = Subject {
+/// The client as rules know it.
+pub(crate) fn subject(who: &Publisher) -> Subject<'_> {
+    Subject {
         client_id: Some(&*who.client_id).filter(|id| !id.is_empty()),
         // What an anonymous client calls itself gives it nothing.
         username: who.identity.authenticator.as_ref().and(who.username()),
         groups: &who.identity.groups,
         address: who.address.ip(),
         listener: Some(&*who.listener).filter(|name| !name.is_empty()),
-    };
+    }
+}
+
+/// What the client's own rules say, those that it brought and those of the server, else those of the configuration; where any
+/// exist, nothing else is allowed.
+pub(super) fn decide(acl: Option<&Acl>, who: &Publisher, action: Action<'_>) -> Decision {
     let request = match action {
         Action::Publish { topic, qos, retain } => Request::Publish { topic, qos, retain },
         Action::Subscribe { filter, qos } => Request::Subscribe { filter, qos },
@@ -178,6 +189,30 @@ pub(super) fn decide(acl: Option<&Acl>, who: &Publisher, action: Action<'_>) -> 
     if is_open(acl, who) {
         return Decision::Allow;
     }
+    find(acl, who, request, |found, otherwise| match found {
+        Found::Allow { in_part: true, .. } => Decision::AllowInPart,
+        Found::Allow { .. } => Decision::Allow,
+        Found::Deny { by: Some(by) } => Decision::Deny(by.to_string().into()),
+        Found::Deny { by: None } => Decision::Deny(otherwise.into()),
+    })
+}
+
+/// The same in words.
+pub(super) fn explain(acl: Option<&Acl>, who: &Publisher, request: Request<'_>) -> Explained {
+    if is_open(acl, who) {
+        return Explained { ruling: Ruling::Allow, by: OPEN.to_owned() };
+    }
+    find(acl, who, request, |found, otherwise| Explained::of(&found, otherwise))
+}
+
+/// Asks all rules that concern a client, and hands over what was found with why it is no where no rule says so.
+fn find<T>(
+    acl: Option<&Acl>,
+    who: &Publisher,
+    request: Request<'_>,
+    then: impl FnOnce(Found<'_>, &'static str) -> T,
+) -> T {
+    let subject = subject(who);
     let own = own(who);
     let brought = own.and_then(|own| own.brought.as_ref());
     let is_served = acl.is_some_and(|acl| acl.config.http.is_some());
@@ -186,30 +221,45 @@ pub(super) fn decide(acl: Option<&Acl>, who: &Publisher, action: Action<'_>) -> 
         Some(rules) => match rules.as_deref() {
             Some(rules) => Some(rules),
             // What comes after them isn't asked: they might have denied.
-            None => return ask([brought], &subject, request, TOO_OLD),
+            None => return then(ask([brought], &subject, request), TOO_OLD),
         },
         None => None,
     };
-    ask([brought, served, acl.map(|acl| &*acl.rules)], &subject, request, NO_RULE)
+    then(ask([brought, served, acl.map(|acl| &*acl.rules)], &subject, request), NO_RULE)
 }
 
-/// Asks lists of rules one after the other: the first rule that applies decides, and otherwise it is no for this reason.
-fn ask<'a>(
+/// What lists of rules come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found<'a> {
+    /// Yes; a Subscription perhaps in part only.
+    Allow {
+        /// The rule that allows.
+        by: &'a Rule,
+        /// Whether a rule before it denies some of the topics.
+        in_part: bool,
+    },
+    /// No.
+    Deny {
+        /// The rule that denies; `None`: none applies.
+        by: Option<&'a Rule>,
+    },
+}
+
+/// Asks lists of rules one after the other: the first rule that applies decides, and otherwise it is no.
+pub(super) fn ask<'a>(
     lists: impl IntoIterator<Item = Option<&'a Rules>>,
     subject: &Subject<'_>,
     request: Request<'_>,
-    otherwise: &str,
-) -> Decision {
+) -> Found<'a> {
     let mut is_partial = false;
     for rules in lists.into_iter().flatten() {
         match rules.decide(subject, request) {
-            Verdict::Allow { in_part, .. } if in_part || is_partial => return Decision::AllowInPart,
-            Verdict::Allow { .. } => return Decision::Allow,
-            Verdict::Deny { by } => return Decision::Deny(by.to_string().into()),
+            Verdict::Allow { by, in_part } => return Found::Allow { by, in_part: in_part || is_partial },
+            Verdict::Deny { by } => return Found::Deny { by: Some(by) },
             Verdict::Unmatched { in_part } => is_partial |= in_part,
         }
     }
-    Decision::Deny(otherwise.into())
+    Found::Deny { by: None }
 }
 
 #[cfg(test)]
@@ -224,11 +274,18 @@ mod tests {
         }
     }
 
+    fn somebody(identity: broker::Identity) -> Publisher {
+        Publisher {
+            client_id: "c".into(),
+            identity: Arc::new(identity),
+            address: broker::PeerAddress::Unix,
+            listener: "tcp".into(),
+        }
+    }
+
     fn publish(acl: &Acl, topic: &str) -> Decision {
-        let subject =
-            Subject { client_id: Some("c"), username: None, groups: &[], address: None, listener: None };
-        let request = Request::Publish { topic, qos: mqtt_protocol::QoS::AtMostOnce, retain: false };
-        ask([Some(&*acl.rules)], &subject, request, NO_RULE)
+        let action = Action::Publish { topic, qos: mqtt_protocol::QoS::AtMostOnce, retain: false };
+        decide(Some(acl), &somebody(broker::Identity::default()), action)
     }
 
     #[test]
@@ -290,14 +347,8 @@ mod tests {
                 authenticator: authenticator.map(Into::into),
                 ..broker::Identity::default()
             };
-            let who = Publisher {
-                client_id: "c".into(),
-                identity: Arc::new(identity),
-                address: broker::PeerAddress::Unix,
-                listener: "tcp".into(),
-            };
             let qos = mqtt_protocol::QoS::AtMostOnce;
-            decide(acl.as_ref(), &who, Action::Publish { topic: "a", qos, retain: false })
+            decide(acl.as_ref(), &somebody(identity), Action::Publish { topic: "a", qos, retain: false })
         };
         assert_eq!(ask(Some("users")), Decision::Allow);
         assert_eq!(ask(None), Decision::Deny(NO_RULE.into()));
@@ -305,18 +356,42 @@ mod tests {
 
     #[test]
     fn the_clients_own_rules_are_asked_first() {
-        let own =
-            Rules::new(parse_text("deny subscribe all \"a/x\"\nallow publish all \"own\"\n", "own").unwrap());
-        let all = Rules::new(parse_text("allow all all \"#\"\n", "all").unwrap());
-        let subject =
-            Subject { client_id: Some("c"), username: None, groups: &[], address: None, listener: None };
-        let asked = |lists: [Option<&Rules>; 2], request| ask(lists, &subject, request, NO_RULE);
+        let own = "deny subscribe all \"a/x\"\nallow publish all \"own\"\n";
+        let all = Acl::load(&config(Some(&["allow all all \"#\""]), None)).unwrap();
+        let brought = || {
+            let rules = OwnRules { brought: Some(Rules::new(parse_text(own, "own").unwrap())), served: None };
+            somebody(broker::Identity { grants: Some(Arc::new(rules)), ..broker::Identity::default() })
+        };
+        let (with_own, without) = (brought(), somebody(broker::Identity::default()));
         let qos = mqtt_protocol::QoS::AtMostOnce;
-        let subscribe = Request::Subscribe { filter: "a/+", qos };
-        assert_eq!(asked([Some(&own), Some(&all)], subscribe), Decision::AllowInPart);
-        assert_eq!(asked([None, Some(&all)], subscribe), Decision::Allow);
-        assert_eq!(asked([Some(&own), None], subscribe), Decision::Deny(NO_RULE.into()));
-        let publish = Request::Publish { topic: "own", qos, retain: false };
-        assert_eq!(asked([Some(&own), None], publish), Decision::Allow);
+        let subscribe = Action::Subscribe { filter: "a/+", qos };
+        assert_eq!(decide(all.as_ref(), &with_own, subscribe), Decision::AllowInPart);
+        assert_eq!(decide(all.as_ref(), &without, subscribe), Decision::Allow);
+        assert_eq!(decide(None, &with_own, subscribe), Decision::Deny(NO_RULE.into()));
+        let publish = Action::Publish { topic: "own", qos, retain: false };
+        assert_eq!(decide(None, &with_own, publish), Decision::Allow);
+    }
+
+    #[test]
+    fn an_explanation_is_the_decision_with_its_rule() {
+        let acl = Acl::load(&config(Some(&["deny all all \"a/x\"", "allow all all \"a/#\""]), None)).unwrap();
+        let who = somebody(broker::Identity::default());
+        let qos = mqtt_protocol::QoS::AtMostOnce;
+        let requests = [
+            (
+                Request::Subscribe { filter: "a/+", qos },
+                Ruling::AllowInPart,
+                "acl.rules:2: allow all all \"a/#\"",
+            ),
+            (Request::Subscribe { filter: "a/x", qos }, Ruling::Deny, "acl.rules:1: deny all all \"a/x\""),
+            (Request::Receive { topic: "a/y" }, Ruling::Allow, "acl.rules:2: allow all all \"a/#\""),
+            (Request::Publish { topic: "b", qos, retain: false }, Ruling::Deny, NO_RULE),
+        ];
+        for (request, ruling, by) in requests {
+            let explained = explain(acl.as_ref(), &who, request);
+            assert_eq!((explained.ruling, &*explained.by), (ruling, by), "{request:?}");
+        }
+        let open = explain(None, &who, Request::Receive { topic: "a" });
+        assert_eq!((open.ruling, &*open.by), (Ruling::Allow, OPEN));
     }
 }

@@ -5,6 +5,7 @@
 
 mod acl;
 mod convert;
+mod explain;
 mod served;
 mod token;
 
@@ -28,7 +29,8 @@ use crate::config::{AuthenticatorConfig, AuthenticatorKind, Config, Period};
 
 use self::acl::Acl;
 pub use self::acl::AclLoadError;
-pub(crate) use self::acl::load_rules;
+pub(crate) use self::acl::{OPEN, load_rules, subject};
+pub(crate) use self::explain::{Explained, Ruling, Wanted, explain};
 
 /// How often files are looked at for changes.
 const LOOK: Duration = Duration::from_secs(2);

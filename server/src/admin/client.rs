@@ -49,6 +49,8 @@ pub enum AdminClientError {
         code: String,
         /// The reason in words.
         message: String,
+        /// Faults one by one, where it names them so.
+        errors: Vec<Value>,
     },
 }
 
@@ -115,7 +117,11 @@ fn read_answer(line: &[u8]) -> Result<Value, AdminClientError> {
     let error = answer.get("error").filter(|error| error.is_object());
     if let Some(error) = error {
         let text = |key| error.get(key).and_then(Value::as_str).unwrap_or("unknown").to_owned();
-        return Err(AdminClientError::Refused { code: text("code"), message: text("message") });
+        return Err(AdminClientError::Refused {
+            code: text("code"),
+            message: text("message"),
+            errors: Vec::new(),
+        });
     }
     match answer.get_mut("result") {
         Some(result) => Ok(result.take()),

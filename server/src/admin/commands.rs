@@ -9,7 +9,6 @@ use super::Services;
 use super::counters::CountersParams;
 use super::dead_letters::{ListParams, ShowParams, Verb};
 use super::protocol::{Code, Refusal, Request};
-use super::reload::ReloadParams;
 use super::rules::{ApplyParams, Deed, ListParams as ListRulesParams, NameParams, RollbackParams};
 use super::socket::Peer;
 
@@ -34,10 +33,6 @@ impl Services {
             "rules.counters" => {
                 let params: CountersParams = request.params()?;
                 self.blocking(move |services| services.counters(&params)).await
-            }
-            "config.reload" => {
-                let params: ReloadParams = request.params()?;
-                self.blocking(move |services| services.reload(&params)).await
             }
             "rules.list" => {
                 let params: ListRulesParams = request.params()?;
@@ -70,7 +65,7 @@ impl Services {
             }
             _ => Err(Refusal::new(
                 Code::UnknownCommand,
-                "expected config.reload, one of dead_letters.list, .show, .redrive and .drop, or one of rules.apply, .counters, .disable, .enable, .export, .list, .remove, .resume, .rollback, .show, .suspend and .versions",
+                "expected one of dead_letters.list, .show, .redrive and .drop, or one of rules.apply, .counters, .disable, .enable, .export, .list, .remove, .resume, .rollback, .show, .suspend and .versions",
             )),
         }
     }

@@ -113,7 +113,10 @@ pub(super) fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, Admi
     }
     let text = |key| answer.get(key).and_then(Value::as_str).map(str::to_owned);
     match text("code").zip(text("detail")) {
-        Some((code, message)) => Err(AdminClientError::Refused { code, message }),
+        Some((code, message)) => {
+            let errors = answer.get("errors").and_then(Value::as_array).cloned().unwrap_or_default();
+            Err(AdminClientError::Refused { code, message, errors })
+        }
         None => Err(foreign(format!("its answer of status {status} is no problem of ours"))),
     }
 }

@@ -3,8 +3,8 @@
 //! Whoever may open the socket may do everything that it offers, so its file mode is 0600, its directory is the owner's
 //! alone, and a peer that runs as somebody else is turned away. Requests and answers are lines of JSON
 //! (docs/admin-socket.md); `protocol` has their form and limits, `socket` the connections, `commands` says
-//! which there are, `dead_letters`, `counters`, `rules` and `reload` carry them out, `view` is what is shown of a letter, `client` the other end, `http` and `transfer` that of
-//! the HTTP interface.
+//! which there are, `dead_letters`, `counters` and `rules` carry them out, `view` is what is shown of a letter, `client` the other end, `http` and
+//! `transfer` that of the HTTP interface.
 //!
 //! Nothing here holds up the broker: commands that read the disk run where blocking is allowed, as many at a time as there are
 //! connections.
@@ -15,7 +15,6 @@ mod counters;
 mod dead_letters;
 mod http;
 mod protocol;
-mod reload;
 mod rules;
 mod socket;
 #[cfg(test)]
@@ -43,7 +42,6 @@ pub(crate) use dead_letters::{ChangeParams, ListParams, ShowParams, Verb};
 pub use http::ApiClient;
 pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
 pub(crate) use protocol::{Code, Refusal};
-pub use reload::{Reload, ReloadSlot};
 pub use socket::{CONNECTIONS_MAX, IDLE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
 pub use transfer::{download, upload};
 pub(crate) use view::Shown;
@@ -95,7 +93,6 @@ pub struct Services {
     letters: DeadLetters,
     rules: Arc<dyn RunningRules>,
     book: Option<RuleBook>,
-    reload: ReloadSlot,
     /// Wall clock when the gateway started, milliseconds since the epoch.
     since_ms: i64,
     /// Where HTTP comes in.
@@ -127,27 +124,13 @@ impl Services {
     /// The dead letters of a store, and the rules that run: their actions can send letters again.
     pub fn new(store: &Arc<DurableStore>, rules: Arc<dyn RunningRules>) -> Self {
         let letters = DeadLetters::new(Arc::clone(store));
-        Self {
-            store: Arc::clone(store),
-            letters,
-            rules,
-            book: None,
-            reload: ReloadSlot::default(),
-            since_ms: now_ms(),
-            door: None,
-        }
+        Self { store: Arc::clone(store), letters, rules, book: None, since_ms: now_ms(), door: None }
     }
 
     /// Adds who owns which rule: without it rules can't be changed.
     #[must_use]
     pub fn with_book(self, book: RuleBook) -> Self {
         Self { book: Some(book), ..self }
-    }
-
-    /// Adds where to find what reads the configuration again.
-    #[must_use]
-    pub fn with_reload(self, reload: ReloadSlot) -> Self {
-        Self { reload, ..self }
     }
 
     /// Adds the HTTP interface, which is served beside the lines of JSON.

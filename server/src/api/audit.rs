@@ -35,7 +35,7 @@ pub const SHOWN_MAX: usize = 1_000;
 /// Most bytes of one text in an entry; the rest is cut off.
 const TEXT_BYTES_MAX: usize = 512;
 /// Most bytes of what was before, or is after, in an entry; what is longer is left out.
-const VALUE_BYTES_MAX: usize = 4 << 10;
+pub(super) const VALUE_BYTES_MAX: usize = 4 << 10;
 /// Longest line that is read back, in bytes.
 const LINE_BYTES_MAX: u64 = 32 << 10;
 

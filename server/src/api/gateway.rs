@@ -9,7 +9,9 @@ use store::{DurableStore, Store as _};
 
 use super::auth::now_ms;
 use super::problem::{Kind, Problem};
+use crate::access::Access;
 use crate::admin::Services;
+use crate::reload::ReloadSlot;
 use crate::rules::{RuleBook, RulePipeline};
 
 /// The gateway that is administered.
@@ -26,6 +28,10 @@ pub struct Gateway {
     pub(super) started_at_ms: i64,
     /// Those that are open, once they are.
     pub(super) listeners: Arc<RwLock<Vec<BoundListener>>>,
+    /// What reads the configuration again, once there is one.
+    pub(super) reload: ReloadSlot,
+    /// What clients may do; `None`: everything.
+    pub(super) access: Option<Arc<Access>>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -46,7 +52,19 @@ impl Gateway {
         let letters = store.map(|store| Arc::new(Services::new(store, Arc::new(book.pipeline().clone()))));
         let store_id = store.map_or(0, |store| store.identity().id);
         let started_at_ms = now_ms();
-        Self { broker, book, rule_limits, letters, store_id, started_at_ms, listeners: Arc::default() }
+        let (listeners, reload) = Default::default();
+        Self { broker, book, rule_limits, letters, store_id, started_at_ms, listeners, reload, access: None }
+    }
+
+    /// Adds what decides what clients may do.
+    #[must_use]
+    pub fn with_access(self, access: Arc<Access>) -> Self {
+        Self { access: Some(access), ..self }
+    }
+
+    /// Where what reads the configuration again is put.
+    pub(crate) fn reload(&self) -> &ReloadSlot {
+        &self.reload
     }
 
     /// What runs the rules.

@@ -4,16 +4,18 @@
 //! (who is addressed, from which page) and puts the headers on every answer. `routes` is the one table of what there is: from it
 //! come the router, the OpenAPI document and docs/api-routes.md, so that a path without a description can't be. `problem` is
 //! the form of every error, `extract` what is taken from a request, `paging` how lists are cut. `gateway` is what handlers work on,
-//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `dead_letters`, `server_info`, `backup` and `restore`. `audit` keeps
+//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `dead_letters`, `acl`, `config`, `server_info`, `backup` and `restore`. `audit` keeps
 //! who changed what.
 //!
 //! It must never hold up messages: nothing here takes a lock of the broker for longer than a step, and a gateway whose
 //! interface can't be opened runs all the same.
 
+mod acl;
 mod audit;
 mod auth;
 mod backup;
 mod clients;
+mod config;
 mod dead_letters;
 mod document;
 mod extract;
@@ -61,6 +63,7 @@ pub use live::{
     RATE_DEFAULT as LIVE_RATE_DEFAULT, RATE_MAX as LIVE_RATE_MAX, STREAMS_MAX as LIVE_STREAMS_MAX,
 };
 pub use paging::{PAGE_DEFAULT, PAGE_MAX};
+pub use problem::ERRORS_MAX;
 pub use routes::route_page;
 pub use rules::EXPLAINED_MAX;
 pub use serve::{

@@ -8,6 +8,13 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTH
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::reload::Fault;
+
+/// Most faults that a problem names one by one; it says how many more there are.
+pub const ERRORS_MAX: usize = 100;
+/// Most of them in its `detail`.
+const ERRORS_IN_DETAIL_MAX: usize = 3;
+
 /// Declares the kinds of problems: their code, status and title.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $code:literal, $status:ident, $title:literal;)*) => {
@@ -56,6 +63,8 @@ kinds! {
     Missing = "missing", NOT_FOUND, "There is none of this name";
     /// Things are not so that it can be done.
     Conflict = "conflict", CONFLICT, "It can't be done as things are";
+    /// The configuration or rules of files have faults.
+    Refused = "refused", CONFLICT, "The configuration, or a rule of a file, is refused";
     /// It isn't what the caller expects it to be.
     Precondition = "precondition", PRECONDITION_FAILED, "Somebody has changed it meanwhile";
     /// There is no such path.
@@ -81,6 +90,7 @@ kinds! {
 pub(crate) struct Problem {
     kind: Kind,
     detail: String,
+    errors: Vec<Fault>,
     retry_after_s: Option<u64>,
 }
 
@@ -99,11 +109,30 @@ pub(super) struct ProblemBody {
     code: &'static str,
     /// What is wrong with this request.
     detail: String,
+    /// The faults one by one, where there may be several: 100, and how many more there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<Fault>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), retry_after_s: None }
+        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
+    }
+
+    /// Names faults one by one, the first few of them in the detail too.
+    pub(super) fn with_errors(mut self, mut errors: Vec<Fault>) -> Self {
+        let told: Vec<String> = errors.iter().take(ERRORS_IN_DETAIL_MAX).map(ToString::to_string).collect();
+        self.detail = told.join("; ");
+        if let Some(more) = errors.len().checked_sub(told.len()).filter(|more| *more > 0) {
+            self.detail.push_str(&format!("; and {more} more"));
+        }
+        if let Some(more) = errors.len().checked_sub(ERRORS_MAX).filter(|more| *more > 0) {
+            errors.truncate(ERRORS_MAX);
+            errors.push(Fault::new(format!("{more} more are not named")));
+        }
+        self.errors = errors;
+        self
     }
 
     /// Nothing may be changed.
@@ -132,6 +161,7 @@ impl IntoResponse for Problem {
             status: status.as_u16(),
             code: self.kind.code(),
             detail: self.detail,
+            errors: self.errors,
         };
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response =
@@ -145,5 +175,26 @@ impl IntoResponse for Problem {
             header(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_have_their_limits() {
+        let with = |count: usize| {
+            let errors = (0..count).map(|number| Fault::new(format!("fault {number}"))).collect();
+            let Problem { detail, errors, .. } = Problem::new(Kind::Refused, "").with_errors(errors);
+            (detail, errors.len(), errors.last().map(ToString::to_string).unwrap_or_default())
+        };
+        let last = |number: usize| format!("fault {number}");
+        assert_eq!(with(1), ("fault 0".to_owned(), 1, last(0)));
+        assert_eq!(with(3), ("fault 0; fault 1; fault 2".to_owned(), 3, last(2)));
+        let most = "fault 0; fault 1; fault 2; and 97 more".to_owned();
+        assert_eq!(with(ERRORS_MAX), (most, ERRORS_MAX, last(ERRORS_MAX - 1)));
+        let (_, count, last) = with(ERRORS_MAX + 5);
+        assert_eq!((count, &*last), (ERRORS_MAX + 1, "5 more are not named"));
     }
 }

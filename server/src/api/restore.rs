@@ -414,7 +414,7 @@ async fn take_up(
             let change = Change::of("backup").after(json!({ "broke_off": true, "retained": done }));
             return Ok((change, problem).into_response());
         }
-        (rules, users) = api
+        let placed = api
             .blocking(move |api| {
                 let rules = api.gateway.book.change(&changes, &author)?;
                 let users = if has_users {
@@ -424,7 +424,18 @@ async fn take_up(
                 };
                 Ok::<_, Problem>((rules, users))
             })
-            .await?;
+            .await;
+        (rules, users) = match placed {
+            Ok(placed) => placed,
+            // It was found good a moment ago, and Retained Messages are in place.
+            Err(problem) => {
+                tracing::error!(
+                    "a restore broke off: rules or users have changed meanwhile, or can't be kept"
+                );
+                let change = Change::of("backup").after(json!({ "broke_off": true, "retained": "all" }));
+                return Ok((change, problem).into_response());
+            }
+        };
     }
     Ok(answer(plan, rules, users, warnings, query, caller))
 }

@@ -20,8 +20,8 @@ use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use super::{
-    Api, backup, clients, dead_letters, document, guard, health, live, messages, restore, rule_changes,
-    rules, server_info,
+    Api, acl, backup, clients, config, dead_letters, document, guard, health, live, messages, restore,
+    rule_changes, rules, server_info,
 };
 
 /// Who may ask.
@@ -36,6 +36,11 @@ pub(super) enum Access {
 }
 
 impl Access {
+    /// Whether nothing is changed by it but to what the gateway's own files say.
+    fn takes_files_alone(self) -> bool {
+        matches!(self, Self::Needs(_, Scope { area: "config", writes: true }))
+    }
+
     /// Who may, and the scope that a token needs, as they are shown.
     fn shown(self) -> (&'static str, String) {
         match self {
@@ -140,10 +145,13 @@ fn refusal(
     };
     let may = scoped.map_or(Ok(()), |(role, scope)| caller.may(role, scope));
     let is_safe = request.method().is_safe();
+    // The owner has a signal for the same.
+    let by_owner = matches!(request.extensions().get(), Some(Peer::Owner(_)));
+    let is_read_only = api.is_read_only && !(by_owner && access.takes_files_alone());
     let may = may.and_then(|()| if is_safe { Ok(()) } else { caller.check_csrf(request.headers()) });
     match may {
         Err(problem) => Some(problem),
-        Ok(()) => (changes && scoped.is_some() && api.is_read_only).then(Problem::read_only),
+        Ok(()) => (changes && scoped.is_some() && is_read_only).then(Problem::read_only),
     }
 }
 
@@ -221,11 +229,15 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(reads(Viewer, "server"), routes!(server_info::get_stats))
         .add(reads(Admin, "backup"), routes!(backup::make_backup))
         .add(writes(Admin, "backup"), routes!(restore::restore))
+        .add(reads(Admin, "config"), routes!(config::get_config))
+        .add(writes(Admin, "config"), routes!(config::reload))
         .add(reads(Viewer, "clients"), routes!(clients::list_clients))
         .add(reads(Viewer, "clients"), routes!(clients::get_client))
         .add(writes(Operator, "clients"), routes!(clients::end_session))
         .add(writes(Operator, "clients"), routes!(clients::disconnect_client))
         .add(reads(Viewer, "clients"), routes!(clients::list_subscriptions))
+        .add(reads(Operator, "acl"), routes!(acl::list_acl))
+        .add(reads(Operator, "acl"), routes!(acl::explain_access))
         .add(writes(Operator, "messages"), routes!(messages::publish))
         .add(reads(Viewer, "messages"), routes!(messages::list_retained))
         .add(reads(Operator, "messages"), routes!(messages::get_retained))

@@ -9,7 +9,9 @@ use super::*;
 use crate::rules::{PipelineSettings, RuleBook, RuleSet};
 use crate::storage::Storage;
 
+mod acl;
 mod backup;
+mod config;
 mod doors;
 mod live;
 mod rule_changes;

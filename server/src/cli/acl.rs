@@ -1,20 +1,19 @@
-//! `tidegate acl`: what access rules say, and rules from Mosquitto's files. No server is needed.
+//! `tidegate acl`: what access rules say, those of a file or those of a gateway that runs, and rules from Mosquitto's files.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use access::acl::{Request, Rules, Subject, Verdict, from_mosquitto};
+use ::access::acl::{Subject, from_mosquitto};
 use clap::{Args, Subcommand};
-use mqtt_protocol::QoS;
-use mqtt_protocol::topic::{ParsedFilter, parse_filter, validate_topic_name};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exit::chain;
+use super::gateway::{GatewayArgs, path};
 use super::output::{Output, notice};
 use super::{ConfigArgs, Exit, Failure};
-use crate::access::load_rules;
-use crate::config::{self, Environment};
+use crate::access::{self, Explained, Ruling, Wanted, load_rules};
+use crate::config::Environment;
 
 #[derive(Debug, Args)]
 pub(super) struct AclArgs {
@@ -24,7 +23,7 @@ pub(super) struct AclArgs {
 
 #[derive(Debug, Subcommand)]
 enum AclCommand {
-    /// Say what the configuration's access rules decide, and which rule it is.
+    /// Say what the configuration's access rules decide, or those of a running gateway, and which rule it is.
     Explain(ExplainArgs),
     /// Print rules that do what a file of another broker says.
     Import(ImportArgs),
@@ -33,7 +32,10 @@ enum AclCommand {
 #[derive(Debug, Args)]
 struct ExplainArgs {
     #[command(flatten)]
-    config: ConfigArgs,
+    gateway: GatewayArgs,
+    /// Ask the gateway that runs, which knows its clients; naming its data directory does so too.
+    #[arg(long)]
+    running: bool,
     /// Client Identifier.
     #[arg(long, value_name = "ID")]
     client: Option<String>,
@@ -94,72 +96,62 @@ pub(super) fn run(args: &AclArgs, outer: &ConfigArgs, environment: &Environment)
 }
 
 fn explain(args: &ExplainArgs, outer: &ConfigArgs, environment: &Environment) -> Result<Exit, Failure> {
-    let path = args.config.path(environment).or_else(|| outer.path(environment));
-    let loaded = config::load(path.as_deref(), environment)
-        .map_err(|errors| Failure::rendered(Exit::Refused, errors.render()))?;
-    let rules = load_rules(&loaded.config.acl).map_err(|error| Failure::new(Exit::Refused, chain(&error)))?;
-    let groups: Vec<Arc<str>> = args.group.iter().map(|group| group.as_str().into()).collect();
-    let subject = Subject {
-        client_id: args.client.as_deref(),
-        username: args.user.as_deref(),
-        groups: &groups,
-        address: args.address,
-        listener: args.listener.as_deref(),
+    let wanted = Wanted {
+        publish: args.what.publish.as_deref(),
+        subscribe: args.what.subscribe.as_deref(),
+        receive: args.what.receive.as_deref(),
+        qos: args.qos,
+        retain: args.retain,
     };
-    let (answer, by) = match request(args)? {
-        Request::Publish { topic, .. } if topic.starts_with('$') => {
-            (DENY, "topics that begin with $ are the broker's own".to_owned())
-        }
-        request => answer(rules.as_deref(), &subject, request),
+    let request = wanted.request().map_err(|error| Failure::new(Exit::Usage, error))?;
+    let answer = if args.running || args.gateway.names_data_dir() {
+        let mut api = args.gateway.api(outer, environment)?;
+        api.post(&path(&["acl", "explain"]), &question(args))?
+    } else {
+        let loaded = args.gateway.config().clone().or(outer).load(environment)?;
+        let rules =
+            load_rules(&loaded.config.acl).map_err(|error| Failure::new(Exit::Refused, chain(&error)))?;
+        let groups: Vec<Arc<str>> = args.group.iter().map(|group| group.as_str().into()).collect();
+        let subject = Subject {
+            client_id: args.client.as_deref(),
+            username: args.user.as_deref(),
+            groups: &groups,
+            address: args.address,
+            listener: args.listener.as_deref(),
+        };
+        let explained = access::explain(rules.as_deref(), &subject, request);
+        json!({ "decision": explained.ruling, "by": explained.by })
     };
+    let explained = Explained::from_answer(&answer)
+        .ok_or_else(|| Failure::new(Exit::Unreachable, "what answers is no gateway of this version"))?;
     let out = Output::stdout();
     if args.json {
-        out.json(&json!({ "decision": answer, "by": by }))?;
+        out.json(&answer)?;
     } else {
-        out.line(&format!("{answer}: {by}"))?;
+        for warning in answer.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+            notice(&format!("warning: {}", warning.as_str().unwrap_or_default()));
+        }
+        out.line(&explained.line())?;
     }
-    Ok(if answer == DENY { Exit::Denied } else { Exit::Success })
+    Ok(if explained.ruling == Ruling::Deny { Exit::Denied } else { Exit::Success })
 }
 
-const DENY: &str = "deny";
-
-fn answer(rules: Option<&Rules>, subject: &Subject<'_>, request: Request<'_>) -> (&'static str, String) {
-    let Some(rules) = rules else {
-        return ("allow", "there are no access rules, so everything is allowed".to_owned());
-    };
-    match rules.decide(subject, request) {
-        Verdict::Allow { by, in_part: false } => ("allow", by.to_string()),
-        Verdict::Allow { by, in_part: true } => (
-            "allow in part",
-            format!("{by} (an earlier rule denies some of its topics: each message is asked about)"),
-        ),
-        Verdict::Deny { by } => (DENY, by.to_string()),
-        Verdict::Unmatched { .. } => (DENY, "no rule allows it".to_owned()),
-    }
-}
-
-fn request(args: &ExplainArgs) -> Result<Request<'_>, Failure> {
-    let qos = QoS::try_from(args.qos).unwrap_or(QoS::AtMostOnce);
-    let usage = |text: String| Failure::new(Exit::Usage, text);
-    let name = |topic: &str| {
-        validate_topic_name(topic).map_err(|error| usage(format!("the topic \"{topic}\" {error}")))
-    };
-    if let Some(topic) = &args.what.publish {
-        name(topic)?;
-        return Ok(Request::Publish { topic, qos, retain: args.retain });
-    }
-    if let Some(topic) = &args.what.receive {
-        name(topic)?;
-        return Ok(Request::Receive { topic });
-    }
-    let filter = args.what.subscribe.as_deref().unwrap_or_default();
-    let filter = match parse_filter(filter) {
-        Ok(ParsedFilter::Plain(filter)) => filter,
-        // The rules speak of the filter inside.
-        Ok(ParsedFilter::Shared(shared)) => shared.filter,
-        Err(error) => return Err(usage(format!("the filter \"{filter}\" {error}"))),
-    };
-    Ok(Request::Subscribe { filter, qos })
+/// What the gateway is asked. What isn't said isn't there: a Client Identifier alone means the client that is connected.
+fn question(args: &ExplainArgs) -> Value {
+    let ExplainArgs { client, user, group, address, listener, what, qos, retain, .. } = args;
+    let members = [
+        ("client_id", client.as_ref().map(|client| json!(client))),
+        ("username", user.as_ref().map(|user| json!(user))),
+        ("groups", (!group.is_empty()).then(|| json!(group))),
+        ("address", address.map(|address| json!(address))),
+        ("listener", listener.as_ref().map(|listener| json!(listener))),
+        ("publish", what.publish.as_ref().map(|topic| json!(topic))),
+        ("subscribe", what.subscribe.as_ref().map(|filter| json!(filter))),
+        ("receive", what.receive.as_ref().map(|topic| json!(topic))),
+        ("qos", Some(json!(qos))),
+        ("retain", Some(json!(retain))),
+    ];
+    members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 fn import(args: &ImportArgs) -> Result<Exit, Failure> {

@@ -8,7 +8,8 @@ use super::exit::chain;
 use super::output::{Output, notice};
 use super::{ConfigArgs, Exit, Failure, serve};
 use crate::access::Access;
-use crate::config::{ConfigError, ConfigErrors, Environment, Inputs, Loaded, MissingSecrets, Setting};
+use crate::config::{Environment, Inputs, Loaded, MissingSecrets, Setting};
+use crate::reload::Fault;
 use crate::rules::RuleFileError;
 use crate::server::{self, RulesError};
 use crate::tls::Certificates;
@@ -52,7 +53,9 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         Inputs { flags: &args.config.set, missing_secrets, ..Inputs::new(path.as_deref(), environment) };
     let mut loaded = match inputs.load() {
         Ok(loaded) => loaded,
-        Err(errors) if args.json => return refused(config_errors(&errors), Vec::new()),
+        Err(errors) if args.json => {
+            return refused(Fault::of_config(&errors).iter().map(|fault| json!(fault)).collect(), Vec::new());
+        }
         Err(errors) => return Err(Failure::rendered(Exit::Refused, errors.render())),
     };
     let rules = match server::load_rules(&loaded.config, &serve::home(&loaded, environment)) {
@@ -156,36 +159,11 @@ fn leave_out_unknown(loaded: &mut Loaded) -> bool {
     loaded.config.connectors.len() < before
 }
 
-fn config_errors(errors: &ConfigErrors) -> Vec<Value> {
-    if errors.faults().is_empty() {
-        return vec![json!({ "message": super::exit::chain(errors) })];
-    }
-    let as_json = |fault: &ConfigError| {
-        json!({
-            "origin": fault.origin(),
-            "line": fault.line_column().map(|(line, _)| line),
-            "column": fault.line_column().map(|(_, column)| column),
-            "message": fault.message(),
-            "help": fault.help(),
-        })
-    };
-    errors.faults().iter().map(as_json).collect()
-}
-
 fn rules_errors(error: &RulesError) -> Vec<Value> {
-    let RulesError::Faults { faults } = error else { return vec![json!({ "message": error.to_string() })] };
+    let RulesError::Faults { faults } = error else { return vec![json!(Fault::new(error.to_string()))] };
     faults.iter().map(rule_finding).collect()
 }
 
 fn rule_finding(finding: &RuleFileError) -> Value {
-    json!({
-        "origin": finding.file.display().to_string(),
-        "line": finding.line,
-        "column": finding.column,
-        "rule": finding.rule,
-        "action": finding.action,
-        "code": finding.code,
-        "message": finding.message,
-        "help": finding.detail,
-    })
+    json!(Fault::from(finding))
 }

@@ -127,7 +127,7 @@ fn send(data_dir: &Path, name: &Path, file: &mut File, prune: bool, dry_run: boo
     let path = format!("/api/v1/restore?prune={prune}&dry_run={dry_run}");
     let mut progress = Progress::new(if dry_run { "reading" } else { "restore" });
     upload(data_dir, &path, file, |sent| progress.show(|| bytes(sent, size))).map_err(|error| match error {
-        AdminClientError::Refused { code, message } if code == "invalid" || code == "too_large" => {
+        AdminClientError::Refused { code, message, .. } if code == "invalid" || code == "too_large" => {
             Failure::rendered(Exit::Refused, format!("error: {message}\nnothing was changed\n"))
         }
         error => error.into(),

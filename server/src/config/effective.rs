@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
-use serde::Serialize;
 use serde::ser::Error as _;
 use toml::de::{DeTable, DeValue};
 
@@ -204,7 +203,7 @@ fn with_origins(printed: &str, settings: &[(Range<usize>, Setting)]) -> String {
 }
 
 /// One key whose value differs between two configurations.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The key, as in [`Setting::key`].
     pub key: String,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 
+use actions::config::ConnectorConfig;
 use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -243,7 +244,11 @@ impl<'i> Reader<'i> {
         let mut removed: Vec<Path> = Vec::new();
         loop {
             let tree = root.get_ref().clone();
-            let fault = match Config::deserialize(toml::Deserializer::from(root.clone())) {
+            let mut by_kind = root.clone();
+            if let Some(connectors) = by_kind.get_mut().get_mut("connectors") {
+                tree::wrap_by_type(connectors.get_mut());
+            }
+            let fault = match Config::deserialize(toml::Deserializer::from(by_kind)) {
                 Ok(config) => return Reading { config: Some(config), tree, secrets, errors },
                 Err(fault) => fault,
             };
@@ -297,6 +302,14 @@ impl<'i> Reader<'i> {
         let (secrets, faults) =
             secrets::resolve(root.get_mut(), self.environment, &self.sources, self.missing);
         errors.extend(faults);
+        for name in tree::without_type(root.get_ref(), "connectors") {
+            let path = Path::keys(&["connectors", &name]);
+            let mut place = tree::span_of(root.get_ref(), &path).and_then(|span| self.sources.place(&span));
+            hide_text(&mut place);
+            let message = format!("key `type` is missing in {}", path.as_section());
+            errors.push(ConfigError { place, message, help: Some(one_of(ConnectorConfig::KINDS)) });
+            tree::remove(root.get_mut(), &path);
+        }
         (root, secrets, errors)
     }
 
@@ -402,8 +415,7 @@ fn one_of(known: &[&str]) -> String {
 
 fn make_paths_relative_to(config: &mut Config, folder: Option<&FsPath>) {
     let folder = folder.unwrap_or(FsPath::new(""));
-    let tls = config.connectors.values_mut().filter_map(|connector| connector.tls.as_mut());
-    let certificates = tls.flat_map(|tls| tls.files_mut());
+    let certificates = config.connectors.values_mut().flat_map(|connector| connector.files_mut());
     let authentication = config.authentication.values_mut().flat_map(|method| method.paths_mut());
     let admin = config.admin.tls.iter_mut().flat_map(|tls| tls.files_mut());
     let others = [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten();

@@ -45,7 +45,7 @@ pub struct Config {
     /// What the actions of all rules may do.
     pub actions: Actions,
     /// Addresses and credentials that actions refer to by name. Default: none.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "actions::connectors::by_type")]
     pub connectors: BTreeMap<String, ConnectorConfig>,
     /// What is logged, and how.
     pub log: Log,

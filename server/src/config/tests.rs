@@ -817,19 +817,27 @@ allowed_hosts = ['*.plant.example']
 tls = { ca_file = 'ca.pem', client_cert_file = '/abs/cert.pem', client_key_file = 'key.pem' }
 ";
 
+fn http_connector<'c>(config: &'c Config, name: &str) -> &'c actions::config::HttpConnectorConfig {
+    match &config.connectors[name] {
+        actions::config::ConnectorConfig::Http(connector) => connector,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn connectors_are_read_with_secrets_and_files_from_outside() {
     let config = accepted(CONNECTORS, &env(&[("OPS_TOKEN", "s3cret")]));
-    let auth = config.connectors["my-ops"].auth.as_ref().unwrap();
+    let auth = http_connector(&config, "my-ops").auth.as_ref().unwrap();
     assert_eq!(auth.token.as_ref().unwrap().expose(), "s3cret");
-    let tls = config.connectors["plant"].tls.as_ref().unwrap();
+    let tls = http_connector(&config, "plant").tls.as_ref().unwrap();
     assert_eq!(tls.ca_file.as_deref(), Some(Path::new("/etc/tidegate/ca.pem")));
     assert_eq!(tls.client_cert_file.as_deref(), Some(Path::new("/abs/cert.pem")));
     assert_eq!(tls.client_key_file.as_deref(), Some(Path::new("/etc/tidegate/key.pem")));
 
     let over = env(&[("OPS_TOKEN", "s3cret"), ("TIDEGATE_CONNECTORS__MY_OPS__AUTH__TOKEN", "other")]);
     let config = accepted(CONNECTORS, &over);
-    assert_eq!(config.connectors["my-ops"].auth.as_ref().unwrap().token.as_ref().unwrap().expose(), "other");
+    let auth = http_connector(&config, "my-ops").auth.as_ref().unwrap();
+    assert_eq!(auth.token.as_ref().unwrap().expose(), "other");
     assert_eq!(config.connectors.len(), 2);
 
     let text = refused(CONNECTORS, &none());

@@ -191,6 +191,33 @@ pub(super) fn name_of(item: &Node<'_>) -> Option<String> {
     item.get_ref().as_table()?.get("name")?.get_ref().as_str().map(str::to_owned)
 }
 
+/// The names of tables in the table `section` that have no text as their `type`.
+pub(super) fn without_type(root: &DeTable<'_>, section: &str) -> Vec<String> {
+    let Some(DeValue::Table(tables)) = root.get(section).map(Spanned::get_ref) else { return Vec::new() };
+    let has_type = |node: &Node<'_>| match node.get_ref() {
+        DeValue::Table(table) => table.get("type").is_some_and(|kind| kind.get_ref().is_str()),
+        // What is no table is told as that.
+        _ => true,
+    };
+    tables.iter().filter(|(_, node)| !has_type(node)).map(|(name, _)| name.get_ref().to_string()).collect()
+}
+
+/// Puts every table in `tables` into one whose only key is its `type`: what a reader of enums can take without
+/// losing the places of what is in it.
+pub(super) fn wrap_by_type(tables: &mut DeValue<'_>) {
+    let DeValue::Table(tables) = tables else { return };
+    for (_, node) in tables.iter_mut() {
+        let DeValue::Table(table) = node.get_mut() else { continue };
+        let Some(kind) = table.remove("type") else { continue };
+        let (place, whole) = (kind.span(), node.span());
+        let DeValue::String(kind) = kind.into_inner() else { continue };
+        let inner = std::mem::replace(node.get_mut(), DeValue::Table(DeTable::new()));
+        if let DeValue::Table(outer) = node.get_mut() {
+            outer.insert(Spanned::new(place, kind), Spanned::new(whole, inner));
+        }
+    }
+}
+
 /// The same table with every place in it moved by `offset`.
 pub(super) fn shifted<'i>(table: DeTable<'i>, offset: usize) -> DeTable<'i> {
     let moved = |span: Range<usize>| span.start + offset..span.end + offset;

@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use access::acl::{RULES_MAX, parse_line};
 use actions::Connectors;
-use actions::config::{AuthKind, ConnectorConfig};
+use actions::config::ConnectorConfig;
 
 use super::acl::AclConfig;
 use super::authentication::AuthenticatorConfig;
@@ -445,10 +445,9 @@ impl Check {
                 let at = error.field.split('.').fold(at, Path::key);
                 self.error(at, format!("connectors.{name}.{}: {}", error.field, error.problem), None);
             }
-            let shows = connector.auth.as_ref().is_some_and(|auth| auth.kind != AuthKind::Hmac);
-            if shows && connector.url.as_deref().is_some_and(|url| url.starts_with("http://")) {
+            if let Some(why) = connector.exposure() {
                 self.findings.push(Finding::Warning(format!(
-                    "connector \"{name}\" shows its credentials to everybody on the way: its url is http, not https"
+                    "connector \"{name}\" shows its credentials to everybody on the way: {why}"
                 )));
             }
         }

@@ -230,7 +230,7 @@ async fn whatever_is_refused_leaves_everything_as_it_was() {
     ] {
         started.configure(&text);
         let error = started.apply().await.unwrap_err();
-        let faults = error.faults().join("\n");
+        let faults = error.faults().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         assert!(faults.contains(refused), "{text}: {faults}");
         assert_eq!(started.rules(), before, "{text}");
         assert_eq!(started.listeners(), ["tcp"], "{text}");
@@ -239,7 +239,7 @@ async fn whatever_is_refused_leaves_everything_as_it_was() {
     started.configure("acl.rules = ['deny all all \"#\"']\n");
     started.write("rules.d/r.toml", &RULE.replace("SELECT *", "SELECT"));
     let faults = started.apply().await.unwrap_err().faults();
-    assert!(faults[0].contains("r.toml:"), "{faults:?}");
+    assert!(faults[0].to_string().contains("r.toml:"), "{faults:?}");
     // A file that is gone, or empty, isn't taken for one that says nothing.
     fs::remove_file(started.folder.path().join("tidegate.toml")).unwrap();
     assert!(matches!(started.apply().await, Err(ReloadError::Config(ConfigErrors::Read { .. }))));
@@ -260,7 +260,7 @@ async fn a_difference_shows_no_secret() {
     started.configure(&connector("canary-2"));
     let told = started.apply().await.unwrap();
     assert_eq!(keys(&told), [("connectors.ops.auth.token", false)]);
-    let text = format!("{told:?} {}", json!(told));
+    let text = format!("{told:?}");
     assert!(!text.contains("canary"), "{text}");
     started.server.stop(std::time::Duration::ZERO).await;
 }

@@ -44,6 +44,22 @@ pub(crate) fn parameters(request: &Request) -> Vec<Sent> {
             }
             put("body", &request.body);
         }
+        Request::Record(record) => {
+            for (name, part) in record.kind.parts().iter().zip(&record.address) {
+                if !part.is_empty() {
+                    put(name, part.as_bytes());
+                }
+            }
+            if let Some(key) = &record.key {
+                put("key", key);
+            }
+            for (name, value) in &record.fields {
+                put(&format!("{}.{name}", record.kind.fields()), value);
+            }
+            if !record.payload.is_empty() {
+                put(record.kind.payload(), &record.payload);
+            }
+        }
         Request::Log(line) => put("message", line.message.as_bytes()),
         // A kind of request that is added later has no parameters here until it is added here too; whoever expects one is
         // told that it isn't there.

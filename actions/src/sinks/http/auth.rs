@@ -9,8 +9,9 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use super::connector::{Fault, is_free_header};
+use super::connector::is_free_header;
 use super::token::TokenSource;
+use crate::connectors::Fault;
 use crate::secret::Secret;
 
 /// `auth = { type = "…" }` of a connector. Each type takes keys of its own; one table holds them all, so that a fault is

@@ -12,8 +12,9 @@ use rustls::ClientConfig;
 use url::Host;
 
 use super::config::Redirect;
-use super::connector::{ConnectorConfig, Fault};
+use super::connector::HttpConnectorConfig;
 use super::hosts::{Origin, Shape, check_url_text, shape};
+use crate::connectors::Fault;
 use crate::delivery::DeliveryError;
 use crate::secret::Secret;
 use crate::targets::{TargetError, TargetPolicy};
@@ -49,7 +50,7 @@ pub(super) struct ProxySettings {
 }
 
 impl ProxySettings {
-    pub(super) fn of(config: &ConnectorConfig) -> Result<Option<Self>, Fault> {
+    pub(super) fn of(config: &HttpConnectorConfig) -> Result<Option<Self>, Fault> {
         let Some(url) = &config.proxy else {
             let left = [
                 ("proxy_username", config.proxy_username.is_some()),

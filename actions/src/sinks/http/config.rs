@@ -190,19 +190,7 @@ impl Default for HttpBatchConfig {
 
 impl HttpBatchConfig {
     fn check(&self) -> Result<(), (&'static str, String)> {
-        if !(1..=10_000).contains(&self.max_items) {
-            return Err(("batch.max_items", format!("expected 1 to 10000, given {}", self.max_items)));
-        }
-        if !(1 << 10..=16 << 20).contains(&self.max_bytes) {
-            return Err((
-                "batch.max_bytes",
-                format!("expected 1KiB to 16MiB, given {} bytes", self.max_bytes),
-            ));
-        }
-        if self.linger > Duration::from_secs(60) {
-            return Err(("batch.linger", format!("expected at most 1m, given {:?}", self.linger)));
-        }
-        Ok(())
+        crate::sinks::check_batch(self.max_items, self.max_bytes, self.linger)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A connector of the configuration: where actions that name it may go, and what they show there.
+//! A connector of HTTP servers: where actions that name it may go, and what they show there.
 //!
 //! Secrets stand here and nowhere else, because rules are written by people who may not know them. So that a rule can't
 //! send them to a host of its author's choice, a connector that has any must say where they may go. A queued request holds
@@ -14,34 +14,20 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use super::auth::{Auth, AuthConfig};
+use super::auth::{Auth, AuthConfig, AuthKind};
 use super::client::{ProxySettings, REQUEST_HEADERS_RESERVED};
 use super::config::HttpConfig;
 use super::hosts::{Base, HOSTS_MAX, HostPattern, Origin, Shape};
-use super::tls::{TlsConfig, TlsFiles};
 use super::token::TokenSource;
+use crate::connectors::Fault;
+use crate::connectors::tls::{TlsConfig, TlsFiles};
 use crate::secret::Secret;
 use crate::targets::{AddressRange, TargetPolicy};
-
-/// Most connectors of a configuration.
-const CONNECTORS_MAX: usize = 1_000;
-
-/// What a connector leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ConnectorKind {
-    /// HTTP servers.
-    Http,
-}
 
 /// `[connectors.<name>]` with `type = "http"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ConnectorConfig {
-    /// What it leads to.
-    #[serde(rename = "type")]
-    pub kind: ConnectorKind,
+pub struct HttpConnectorConfig {
     /// URL that the paths of actions are put behind; literal. Without it actions write whole URLs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -68,101 +54,23 @@ pub struct ConnectorConfig {
     pub proxy_password: Option<Secret>,
 }
 
-/// A setting of a connector that can't work.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("connector \"{connector}\", {field}: {problem}")]
-pub struct ConnectorError {
-    /// The connector's name.
-    pub connector: String,
-    /// The key, as in the configuration: `auth.token_url`.
-    pub field: String,
-    /// What is wrong and what was expected. Holds no secret.
-    pub problem: String,
-}
-
-/// The connectors of a configuration, ready to use.
-#[derive(Debug, Clone, Default)]
-pub struct Connectors(BTreeMap<String, Arc<Connector>>);
-
-impl Connectors {
-    /// Makes connectors of their settings and reads their files. One that hasn't changed since `before`, its files included,
-    /// stays the same, with the token that it holds.
-    ///
-    /// # Errors
-    /// Every fault that is found.
-    pub fn load<'c>(
-        configs: impl IntoIterator<Item = (&'c String, &'c ConnectorConfig)>,
-        targets: &TargetPolicy,
-        before: &Self,
-    ) -> Result<Self, Vec<ConnectorError>> {
-        let mut connectors = BTreeMap::new();
-        let mut errors = Vec::new();
-        for (name, config) in configs {
-            if connectors.len() >= CONNECTORS_MAX {
-                let fault = Fault::new("type", format!("more than {CONNECTORS_MAX} connectors"));
-                errors.push(fault.of(name));
-                break;
-            }
-            match Connector::load(config, targets, before.get(name)) {
-                Ok(connector) => {
-                    connectors.insert(name.clone(), connector);
-                }
-                Err(fault) => errors.push(fault.of(name)),
-            }
-        }
-        if errors.is_empty() { Ok(Self(connectors)) } else { Err(errors) }
+impl HttpConnectorConfig {
+    /// Checks it without reading a file.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        Parts::of(self).map(drop)
     }
 
-    /// Checks settings without reading a file.
-    ///
-    /// # Errors
-    /// The first fault.
-    pub fn check(name: &str, config: &ConnectorConfig) -> Result<(), ConnectorError> {
-        Parts::of(config).map(drop).map_err(|fault| fault.of(name))
-    }
-
-    /// The connector of this name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Arc<Connector>> {
-        self.0.get(name)
-    }
-
-    /// The names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
-    /// Whether these are the very same connectors, none changed and none made anew.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len()
-            && self
-                .0
-                .iter()
-                .all(|(name, connector)| other.get(name).is_some_and(|other| Arc::ptr_eq(connector, other)))
-    }
-}
-
-/// A key that is at fault, while the connector's name isn't known.
-#[derive(Debug)]
-pub(super) struct Fault {
-    field: String,
-    problem: String,
-}
-
-impl Fault {
-    pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into() }
-    }
-
-    fn of(self, connector: &str) -> ConnectorError {
-        ConnectorError { connector: connector.to_owned(), field: self.field, problem: self.problem }
+    /// What makes it show its credentials to everybody on the way. A signature isn't one of them.
+    pub(crate) fn exposure(&self) -> Option<&'static str> {
+        let shows = self.auth.as_ref().is_some_and(|auth| auth.kind != AuthKind::Hmac);
+        (shows && self.url.as_deref().is_some_and(|url| url.starts_with("http://")))
+            .then_some("its url is http, not https")
     }
 }
 
 /// One connector, ready to use.
-pub struct Connector {
-    config: ConnectorConfig,
+pub struct HttpConnector {
+    config: HttpConnectorConfig,
     files: TlsFiles,
     base: Option<Base>,
     pub(super) auth: Auth,
@@ -172,9 +80,9 @@ pub struct Connector {
 }
 
 /// Shows no secret.
-impl fmt::Debug for Connector {
+impl fmt::Debug for HttpConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("HttpConnector").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -185,7 +93,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(config: &ConnectorConfig) -> Result<Self, Fault> {
+    fn of(config: &HttpConnectorConfig) -> Result<Self, Fault> {
         let base = config.url.as_deref().map(Base::parse).transpose();
         let base = base.map_err(|problem| Fault::new("url", problem))?;
         let hosts = config.allowed_hosts.len();
@@ -222,9 +130,9 @@ impl Parts {
     }
 }
 
-impl Connector {
-    fn load(
-        config: &ConnectorConfig,
+impl HttpConnector {
+    pub(crate) fn load(
+        config: &HttpConnectorConfig,
         targets: &TargetPolicy,
         before: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, Fault> {

@@ -26,14 +26,12 @@ mod request;
 mod sink;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod token;
 
 pub use auth::{AuthConfig, AuthKind, ClientAuth, HmacAlgorithm, HmacFormat};
 pub use config::{BatchFormat, BodyFormat, HttpBatchConfig, HttpConfig, Redirect};
-pub use connector::{Connector, ConnectorConfig, ConnectorError, ConnectorKind, Connectors};
+pub use connector::{HttpConnector, HttpConnectorConfig};
 pub use hosts::{HostPattern, HostPatternError};
 pub(crate) use plan::HttpPlan;
 pub use request::{HttpRequest, RequestUrl};
 pub use sink::HttpSink;
-pub use tls::TlsConfig;

@@ -15,15 +15,14 @@ use url::Url;
 use super::auth::Auth;
 use super::client::{self, ClientSettings, classify, judge_host};
 use super::config::{AnswerLists, BatchFormat, HttpBatchConfig, HttpConfig, Redirect};
-use super::connector::Connector;
+use super::connector::HttpConnector;
 use super::hosts::{HostPattern, Origin, Shape, shape};
 use super::plan::allows;
 use super::request::{HttpRequest, RequestUrl};
-use super::tls;
 use super::token::{Token, tls_text};
+use crate::connectors::{Connector, Connectors, tls};
 use crate::delivery::{BatchPolicy, DeliveryError, Envelope, Sink};
 use crate::error::ActionConfigError;
-use crate::sinks::http::Connectors;
 use crate::targets::TargetPolicy;
 use crate::text::excerpt;
 
@@ -65,7 +64,7 @@ pub struct HttpSink {
 /// Makes the clients of one action.
 struct ClientMaker {
     targets: Arc<TargetPolicy>,
-    connector: Option<Arc<Connector>>,
+    connector: Option<Arc<HttpConnector>>,
     connect_timeout: Duration,
     redirect: Redirect,
     concurrency: usize,
@@ -343,23 +342,12 @@ impl HttpSink {
 fn parts<'c>(
     config: &HttpConfig,
     connectors: &'c Connectors,
-) -> Result<(Endpoint, Option<&'c Arc<Connector>>), ActionConfigError> {
+) -> Result<(Endpoint, Option<&'c Arc<HttpConnector>>), ActionConfigError> {
     let fault = |field: &str, problem: String| ActionConfigError::field_error(&config.name, field, problem);
     let shape = shape(&config.url).map_err(|problem| fault("url", problem))?;
     let connector = match &config.connector {
         None => None,
-        Some(name) => Some(connectors.get(name).ok_or_else(|| {
-            let known: Vec<&str> = connectors.names().collect();
-            let known = if known.is_empty() {
-                "there is none".to_owned()
-            } else {
-                format!("expected one of {}", known.join(", "))
-            };
-            fault(
-                "connector",
-                format!("the configuration has no [connectors.{}]; {known}", excerpt(name.as_bytes(), 64)),
-            )
-        })?),
+        Some(name) => Some(connectors.of_kind(&config.name, name, "http", Connector::http)?),
     };
     if let Some(connector) = connector {
         connector.check(config, &shape).map_err(|(field, problem)| fault(field, problem))?;

@@ -17,8 +17,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Connectors, HttpRequest, HttpSink, RequestUrl};
+use super::{HttpRequest, HttpSink, RequestUrl};
 use crate::config::ActionConfig;
+use crate::connectors::Connectors;
 use crate::delivery::{
     AnswerClass, Delivery, DeliveryError, DropReason, Enqueued, Envelope, ItemId, Outgoing, Sink as _,
 };

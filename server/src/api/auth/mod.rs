@@ -72,8 +72,8 @@ pub(super) struct Scope {
 }
 
 /// The areas that scopes are about.
-pub(super) const AREAS: [&str; 8] =
-    ["audit", "backup", "clients", "dead_letters", "messages", "rules", "server", "users"];
+pub(super) const AREAS: [&str; 10] =
+    ["acl", "audit", "backup", "clients", "config", "dead_letters", "messages", "rules", "server", "users"];
 
 /// Whether the text names a scope: `clients:read`, `clients:write`.
 pub(crate) fn is_scope(text: &str) -> bool {

@@ -27,7 +27,7 @@ pub(in crate::cli) fn path(parts: &[&str]) -> String {
 }
 
 /// A query of those that have a value.
-fn query(pairs: &[(&str, Option<&str>)]) -> String {
+pub(in crate::cli) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     let mut query = String::new();
     for (name, value) in pairs.iter().filter_map(|(name, value)| Some((name, (*value)?))) {
         query.push(if query.is_empty() { '?' } else { '&' });

@@ -8,7 +8,7 @@ use clap::Args;
 
 mod ask;
 
-pub(super) use ask::{pages, path, text_of};
+pub(super) use ask::{pages, path, query, text_of};
 
 use super::{ConfigArgs, Exit, Failure, chain};
 use crate::admin::{AdminClient, AdminClientError, ApiClient};
@@ -25,6 +25,16 @@ pub(super) struct GatewayArgs {
 }
 
 impl GatewayArgs {
+    /// The configuration that is named.
+    pub(super) fn config(&self) -> &ConfigArgs {
+        &self.config
+    }
+
+    /// Whether a data directory is named.
+    pub(super) fn names_data_dir(&self) -> bool {
+        self.data_dir.is_some()
+    }
+
     pub(super) fn connect(
         &self,
         outer: &ConfigArgs,

@@ -254,7 +254,7 @@ fn definitions(
 /// Asks; what is refused is said a line each, as a configuration's faults are.
 fn call(client: &mut AdminClient, command: &str, params: Value) -> Result<Value, Failure> {
     client.call(command, params).map_err(|error| match error {
-        AdminClientError::Refused { code, message } if code == "refused" => {
+        AdminClientError::Refused { code, message, .. } if code == "refused" => {
             let faults = message.lines().map(|line| format!("error: {line}\n")).collect();
             Failure::rendered(Exit::Refused, faults)
         }

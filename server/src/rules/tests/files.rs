@@ -231,11 +231,19 @@ fn every_example_of_the_manual_loads() {
     assert_eq!(names, ["overheat", "readings-in-batches", "readings"]);
 }
 
+/// The page on which the keys of a kind of action stand.
+fn page(kind: &str) -> &'static str {
+    match kind {
+        "redis" => include_str!("../../../../docs/redis.md"),
+        _ => include_str!("../../../../docs/actions.md"),
+    }
+}
+
 /// Every key of every action stands in the manual's tables, with the default that serde fills in.
 #[test]
 fn the_manual_names_every_key() {
-    let manual = include_str!("../../../../docs/actions.md");
     for kind in actions::ActionConfig::KINDS {
+        let manual = page(kind);
         let text = format!("type = '{kind}'\nno_such_key = 1");
         let error = toml::from_str::<actions::ActionConfig>(&text).unwrap_err().message().to_owned();
         let keys: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
@@ -246,21 +254,50 @@ fn the_manual_names_every_key() {
     }
 }
 
+/// The examples of the pages: connectors load as a configuration, rules as rules that find them.
+#[test]
+fn the_examples_of_the_pages_of_connectors_load() {
+    for kind in actions::config::ConnectorConfig::KINDS.iter().filter(|kind| **kind != "http") {
+        let blocks = page(kind).split("```toml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+        let (of_rules, configs): (Vec<&str>, Vec<&str>) = blocks.partition(|text| text.contains("[rules."));
+        assert!(!of_rules.is_empty() && !configs.is_empty(), "{kind}");
+        let environment = crate::config::Environment::from_iter([("PLANT_PASSWORD", "secret")]);
+        let loaded = crate::config::load_text(&configs.concat(), None, &environment).unwrap();
+        let connectors = crate::server::connectors(&loaded.config, &Connectors::default()).unwrap();
+        for text in of_rules {
+            let set = rules(text);
+            assert_eq!(set.unconnected(&connectors), [], "{kind}: {text}");
+            assert!(set.iter().all(|rule| rule.actions.iter().any(|action| action.config.kind() == *kind)));
+        }
+    }
+}
+
 /// The same for connectors, and for the tables within actions and connectors.
 #[test]
 fn the_manual_names_every_key_of_connectors_and_batches() {
-    use actions::config::{AuthConfig, ConnectorConfig, HttpBatchConfig, TlsConfig};
+    use actions::config::{AuthConfig, ConnectorConfig, HttpBatchConfig, RecordBatchConfig, TlsConfig};
     let manual = include_str!("../../../../docs/connectors.md");
     let keys = |error: toml::de::Error| {
         let text = error.message().to_owned();
         let keys: Vec<String> = text.split('`').skip(3).step_by(2).map(str::to_owned).collect();
-        assert!(keys.len() > 3, "{text}");
+        assert!(keys.len() >= 3, "{text}");
         keys
     };
-    let connector = keys(toml::from_str::<ConnectorConfig>("no_such_key = 1").unwrap_err());
+    let connector = |kind: &str| {
+        let text = format!("type = '{kind}'\nno_such_key = 1");
+        keys(toml::from_str::<ConnectorConfig>(&text).unwrap_err())
+    };
     let auth = keys(toml::from_str::<AuthConfig>("no_such_key = 1").unwrap_err());
     let tls = keys(toml::from_str::<TlsConfig>("no_such_key = 1").unwrap_err());
-    for key in connector.iter().chain(&auth).chain(&tls) {
+    for kind in ConnectorConfig::KINDS.iter().filter(|kind| **kind != "http") {
+        for key in connector(kind) {
+            assert!(page(kind).contains(&format!("`{key}`")), "{kind}: {key}");
+        }
+        for key in keys(toml::from_str::<RecordBatchConfig>("no_such_key = 1").unwrap_err()) {
+            assert!(page(kind).contains(&format!("`batch.{key}`")), "{kind}: {key}");
+        }
+    }
+    for key in connector("http").iter().chain(&auth).chain(&tls) {
         assert!(manual.contains(&format!("`{key}`")), "{key}");
     }
     let manual = include_str!("../../../../docs/actions.md");

@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
+use crate::config::ConnectorConfig;
+use crate::connectors::ConnectorError;
 use crate::delivery::DeliveryError;
-use crate::sinks::http::{ConnectorConfig, ConnectorError};
 
 /// Connectors as a configuration has them: tables named by `[name]`.
 pub(super) fn connectors_with(text: &str, targets: &TargetPolicy) -> Result<Connectors, Vec<ConnectorError>> {
@@ -283,7 +284,7 @@ async fn unchanged_connectors_stay_the_same_with_their_tokens() {
     };
     let first = load("one", &neighbours(), &Connectors::default());
     assert!(load("one", &neighbours(), &first).is_same(&first));
-    let same = |now: &Connectors, name: &str| Arc::ptr_eq(now.get(name).unwrap(), first.get(name).unwrap());
+    let same = |now: &Connectors, name: &str| now.agree_on(&first, name);
     let other_token = load("two", &neighbours(), &first);
     assert_eq!((same(&other_token, "ops"), same(&other_token, "plant")), (false, true));
     let other_targets = load("one", &TargetPolicy::default(), &first);

@@ -14,7 +14,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_platform_verifier::{BuilderVerifierExt as _, Verifier};
 use serde::{Deserialize, Serialize};
 
-use super::connector::Fault;
+use super::Fault;
 
 /// Largest file of certificates or keys in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -43,7 +43,7 @@ impl TlsConfig {
         [&mut self.ca_file, &mut self.client_cert_file, &mut self.client_key_file].into_iter().flatten()
     }
 
-    pub(super) fn check(&self) -> Result<(), Fault> {
+    pub(crate) fn check(&self) -> Result<(), Fault> {
         if self.client_cert_file.is_some() && self.client_key_file.is_none() {
             return Err(Fault::new("tls.client_cert_file", "a certificate needs client_key_file too"));
         }
@@ -61,14 +61,14 @@ impl TlsConfig {
 
 /// What the files of a [`TlsConfig`] hold.
 #[derive(PartialEq, Eq, Default)]
-pub(super) struct TlsFiles {
+pub(crate) struct TlsFiles {
     ca: Option<Vec<u8>>,
     cert: Option<Vec<u8>>,
     key: Option<Vec<u8>>,
 }
 
 impl TlsFiles {
-    pub(super) fn read(config: Option<&TlsConfig>) -> Result<Self, Fault> {
+    pub(crate) fn read(config: Option<&TlsConfig>) -> Result<Self, Fault> {
         let Some(config) = config else { return Ok(Self::default()) };
         let file = |field: &str, path: &Option<PathBuf>| {
             let bytes = path.as_deref().map(read).transpose();
@@ -85,7 +85,7 @@ impl TlsFiles {
     }
 
     /// What a client is made with. `server_name`: the name that the server's certificate must be for, whatever the URL says.
-    pub(super) fn client_config(&self, server_name: Option<&str>) -> Result<ClientConfig, Fault> {
+    pub(crate) fn client_config(&self, server_name: Option<&str>) -> Result<ClientConfig, Fault> {
         let fault = |field: &str, error: &dyn std::fmt::Display| {
             Fault::new(field, format!("TLS can't be set up: {error}"))
         };
@@ -112,6 +112,12 @@ impl TlsFiles {
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|_| Fault::new("tls.client_key_file", "holds no private key in PEM"))?;
         builder.with_client_auth_cert(chain, key).map_err(|error| fault("tls.client_cert_file", &error))
+    }
+
+    /// What links of a connector speak TLS with; `None` where it has no `tls`.
+    pub(crate) fn for_links(&self, config: Option<&TlsConfig>) -> Result<Option<Arc<ClientConfig>>, Fault> {
+        let tls = config.map(|config| self.client_config(config.server_name.as_deref()));
+        Ok(tls.transpose()?.map(Arc::new))
     }
 
     fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Fault> {
@@ -194,7 +200,7 @@ impl ServerCertVerifier for OtherName {
 static PLATFORM_TLS: OnceLock<ClientConfig> = OnceLock::new();
 
 /// TLS without a connector, for URLs of a scheme.
-pub(super) fn platform(scheme: &str) -> Result<ClientConfig, rustls::Error> {
+pub(crate) fn platform(scheme: &str) -> Result<ClientConfig, rustls::Error> {
     if let Some(shared) = PLATFORM_TLS.get() {
         return Ok(shared.clone());
     }

@@ -1,0 +1,113 @@
+//! A connector of a Redis server.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::connectors::tls::{TlsConfig, TlsFiles};
+use crate::connectors::{AddressList, Dialer, Fault};
+use crate::secret::Secret;
+use crate::targets::{AddressRange, TargetPolicy};
+use crate::units;
+
+/// `[connectors.<name>]` with `type = "redis"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisConnectorConfig {
+    /// `["host:port", …]`, 1 to 16, tried in this order.
+    pub servers: AddressList,
+    /// User name, for servers with access lists. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Password. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// Number of the database. Default 0.
+    #[serde(default)]
+    pub database: u16,
+    /// Longest time to make a connection, TLS and sign-in included. Default `"5s"`; `"10ms"` to `"10m"`.
+    #[serde(default = "default_connect_timeout", with = "units::duration")]
+    pub connect_timeout: Duration,
+    /// Speaks TLS, and says what is trusted and shown in it. Default: no TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+    /// Loopback, private and reserved addresses that are allowed beside those of `[actions]`. Default: none.
+    #[serde(default)]
+    pub allow_private: Vec<AddressRange>,
+}
+
+impl RedisConnectorConfig {
+    /// Checks it without reading a file.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        self.servers.check()?;
+        crate::connectors::check_connect_timeout(self.connect_timeout)?;
+        if self.username.is_some() && self.password.is_none() {
+            return Err(Fault::new("username", "needs password too"));
+        }
+        self.tls.as_ref().map_or(Ok(()), TlsConfig::check)
+    }
+
+    /// What makes it show its credentials to everybody on the way.
+    pub(crate) fn exposure(&self) -> Option<&'static str> {
+        (self.password.is_some() && self.tls.is_none()).then_some("it has no tls")
+    }
+}
+
+/// A Redis server that actions share a connection to.
+pub struct RedisConnector {
+    config: RedisConnectorConfig,
+    files: TlsFiles,
+    pub(super) dialer: Dialer,
+    #[cfg(feature = "redis")]
+    pub(super) shared: crate::connectors::Shared<super::sink::Connection>,
+}
+
+/// Shows no secret.
+impl fmt::Debug for RedisConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConnector").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl RedisConnector {
+    pub(crate) fn load(
+        config: &RedisConnectorConfig,
+        targets: &TargetPolicy,
+        before: Option<&Arc<Self>>,
+    ) -> Result<Arc<Self>, Fault> {
+        config.check()?;
+        let mut targets = targets.clone();
+        targets.allow_private.extend_from_slice(&config.allow_private);
+        let files = TlsFiles::read(config.tls.as_ref())?;
+        if let Some(before) = before
+            && before.config == *config
+            && *before.dialer.targets == targets
+            && before.files == files
+        {
+            return Ok(Arc::clone(before));
+        }
+        let dialer = Dialer {
+            targets: Arc::new(targets),
+            tls: files.for_links(config.tls.as_ref())?,
+            timeout: config.connect_timeout,
+        };
+        Ok(Arc::new(Self {
+            config: config.clone(),
+            files,
+            dialer,
+            #[cfg(feature = "redis")]
+            shared: crate::connectors::Shared::default(),
+        }))
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) const fn config(&self) -> &RedisConnectorConfig {
+        &self.config
+    }
+}
+
+const fn default_connect_timeout() -> Duration {
+    Duration::from_secs(5)
+}
