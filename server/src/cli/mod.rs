@@ -5,6 +5,7 @@
 
 mod acl;
 mod actions;
+mod backup;
 mod certs;
 mod check;
 mod clients;
@@ -19,8 +20,10 @@ mod mqtt_flags;
 mod output;
 mod passwd;
 mod password;
+mod progress;
 mod publish;
 mod reload;
+mod restore;
 mod retained;
 mod rules;
 mod serve;
@@ -116,6 +119,10 @@ enum Command {
     Users(users::UsersArgs),
     /// Tokens of programs that may administer a running gateway.
     Tokens(users::TokensArgs),
+    /// Write what a running gateway owns into a file.
+    Backup(backup::BackupArgs),
+    /// Have a running gateway take up a backup, after showing what that changes.
+    Restore(restore::RestoreArgs),
     /// Make certificates for development; show what certificates say.
     Certs(certs::CertsArgs),
     /// Evaluate one SQL statement on one message, without a server.
@@ -159,6 +166,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Retained(args)) => retained::run(&args, &cli.config, environment),
         Some(Command::Users(args)) => users::run(&args, &cli.config, environment),
         Some(Command::Tokens(args)) => users::run_tokens(&args, &cli.config, environment),
+        Some(Command::Backup(args)) => backup::run(&args, &cli.config, environment),
+        Some(Command::Restore(args)) => restore::run(&args, &cli.config, environment),
         Some(Command::Certs(args)) => certs::run(&args, &cli.config, environment),
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args, environment),

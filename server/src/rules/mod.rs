@@ -60,7 +60,7 @@ pub use pipeline::{PipelineError, PipelineSettings, RulePipeline};
 pub use queues::{ActionEntry, ActionState};
 pub use rulebook::{
     BookError, Changed, DEFINITION_BYTES_MAX, Expected, MemberChange, Owner, Prune, RuleBook, RuleChange,
-    RuleDelta, RuleEntry, STORED_RULES_MAX, Suspension, VERSION_BYTES_MAX, VERSIONS_MAX, Version,
+    RuleDelta, RuleEntry, STORED_RULES_MAX, StoredRule, Suspension, VERSION_BYTES_MAX, VERSIONS_MAX, Version,
     member_changes,
 };
 pub(crate) use sample::{SampleMessage, SampleProperties};

@@ -72,10 +72,11 @@ pub(super) struct Scope {
 }
 
 /// The areas that scopes are about.
-pub(super) const AREAS: [&str; 11] = [
+pub(super) const AREAS: [&str; 12] = [
     "acl",
     "actions",
     "audit",
+    "backup",
     "clients",
     "config",
     "connectors",
