@@ -212,7 +212,7 @@ fn configuration_files_are_written_into_a_folder_that_a_gateway_starts_from() {
     let from = full();
     let file = write_backup(&from, &["--with-config"]);
     let (code, text) = from.command(&["backup", "--with-config"]);
-    assert!(code == Some(2) && text.contains("name a file"), "{text}");
+    assert!(code == Some(2) && text.contains("name one"), "{text}");
     let folder = new_folder();
     let into = folder.join("new");
     let into = into.to_str().unwrap();

@@ -60,6 +60,10 @@ pub(super) fn run(
     }
     let data_dir = args.gateway.data_dir(outer, environment)?;
     let mut file = File::open(&args.file).map_err(|error| unreadable(&args.file, &error))?;
+    // It is read twice.
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err(unreadable(&args.file, &io::Error::other("it is no file")));
+    }
     let told = send(&data_dir, &args.file, &mut file, args.prune, true)?;
     let changes = count(&told, "added") + count(&told, "changed") + count(&told, "removed");
     if args.dry_run || changes == 0 {

@@ -278,7 +278,7 @@ async fn what_is_refused_changes_nothing() {
     ];
     let parts = [Part::Rules, Part::Users, Part::Retained];
     for (entries, status, why) in expected {
-        let backup = backup_of(&parts, &[&[good.clone()], entries].concat());
+        let backup = backup_of(&parts, &[std::slice::from_ref(&good), entries].concat());
         for query in ["?dry_run=true", "", "?prune=true"] {
             let answer = running.restore("admin", query, &backup).await;
             let (got, _) = answer.problem();
