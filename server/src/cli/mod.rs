@@ -22,6 +22,7 @@ mod publish;
 mod reload;
 mod retained;
 mod rules;
+mod schema;
 mod serve;
 mod setup_token;
 mod signals;
@@ -115,6 +116,8 @@ enum Command {
     Tokens(users::TokensArgs),
     /// Make certificates for development; show what certificates say.
     Certs(certs::CertsArgs),
+    /// Print what a configuration may hold as JSON Schema, for editors.
+    Schema(schema::SchemaArgs),
     /// Evaluate one SQL statement on one message, without a server.
     Sql(sql::SqlArgs),
     /// Publish messages; flags as in mosquitto_pub.
@@ -156,6 +159,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Users(args)) => users::run(&args, &cli.config, environment),
         Some(Command::Tokens(args)) => users::run_tokens(&args, &cli.config, environment),
         Some(Command::Certs(args)) => certs::run(&args, &cli.config, environment),
+        Some(Command::Schema(args)) => schema::run(&args),
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args, environment),
         Some(Command::Sub(args)) => subscribe::run(&args, environment),
