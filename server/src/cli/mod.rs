@@ -26,6 +26,7 @@ mod reload;
 mod restore;
 mod retained;
 mod rules;
+mod schema;
 mod serve;
 mod setup_token;
 mod signals;
@@ -125,6 +126,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Make certificates for development; show what certificates say.
     Certs(certs::CertsArgs),
+    /// Print what a configuration may hold as JSON Schema, for editors.
+    Schema(schema::SchemaArgs),
     /// Evaluate one SQL statement on one message, without a server.
     Sql(sql::SqlArgs),
     /// Publish messages; flags as in mosquitto_pub.
@@ -169,6 +172,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Backup(args)) => backup::run(&args, &cli.config, environment),
         Some(Command::Restore(args)) => restore::run(&args, &cli.config, environment),
         Some(Command::Certs(args)) => certs::run(&args, &cli.config, environment),
+        Some(Command::Schema(args)) => schema::run(&args),
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args, environment),
         Some(Command::Sub(args)) => subscribe::run(&args, environment),

@@ -42,6 +42,7 @@ mod render;
 mod rule;
 mod rulebook;
 mod sample;
+mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -64,4 +65,5 @@ pub use rulebook::{
     member_changes,
 };
 pub(crate) use sample::{SampleMessage, SampleProperties};
+pub use schema::rule_schema;
 pub use topic_index::TopicIndex;
