@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{BodyFormat, DeliveryConfig, OrderBy, QueueConfig, RetryConfig};
 use crate::error::ActionConfigError;
@@ -17,7 +18,7 @@ const TOPIC_BYTES_MAX: usize = 249;
 const PARTITION_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// `type = "kafka"`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaConfig {
     /// The action's name, unique in its rule.
@@ -38,20 +39,24 @@ pub struct KafkaConfig {
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// The one partition that all records go to. Default: decided per record; 0 to 2,147,483,647.
+    #[schemars(range(min = 0, max = PARTITION_MAX))]
     pub partition: Option<u32>,
     /// How records are compressed. Default `"none"`.
     #[serde(default)]
     pub compression: KafkaCompression,
     /// Longest time from a batch's begin to the last of its answers. Default `"30s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_timeout", with = "units::duration")]
     pub timeout: Duration,
     /// How many go out together.
     #[serde(default)]
     pub batch: RecordBatchConfig,
     /// Most batches in flight at a time. Default 4; 1 to 256.
+    #[schemars(range(min = 1, max = DeliveryConfig::CONCURRENCY_MAX))]
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
     /// Most batches in a second. Default: as many as the far side takes; 1 to 100,000.
+    #[schemars(range(min = 1, max = DeliveryConfig::RATE_MAX))]
     pub max_per_second: Option<u32>,
     /// Which records keep their order. Default `"publisher"`.
     #[serde(default)]
@@ -65,7 +70,7 @@ pub struct KafkaConfig {
 }
 
 /// How the records of one partition are made smaller on their way and on the brokers' disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum KafkaCompression {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::connectors::tls::{TlsConfig, TlsFiles};
@@ -16,18 +17,20 @@ use crate::units;
 const NAME_BYTES_MAX: usize = 255;
 
 /// `[connectors.<name>]` with `type = "kafka"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaConnectorConfig {
     /// `["host:port", …]`, 1 to 16: brokers that are asked for all others, in this order.
     pub servers: AddressList,
     /// What the brokers' logs and quotas know us by. Default `"tidegate"`; 1 to 255 bytes.
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX))]
     #[serde(default = "default_client_id")]
     pub client_id: String,
     /// Signs in to every broker. Default: no sign-in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sasl: Option<SaslConfig>,
     /// Longest time to make a connection, TLS and sign-in included. Default `"5s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_connect_timeout", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Speaks TLS, and says what is trusted and shown in it. Default: no TLS.
@@ -40,19 +43,20 @@ pub struct KafkaConnectorConfig {
 }
 
 /// `sasl = { … }`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaslConfig {
     /// How it is shown that we know the password.
     pub mechanism: SaslMechanism,
     /// User name. 1 to 255 bytes.
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX))]
     pub username: String,
     /// Password. 1 to 255 bytes.
     pub password: Secret,
 }
 
 /// A way to sign in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[non_exhaustive]
 pub enum SaslMechanism {
     /// The password itself.
