@@ -21,6 +21,8 @@ use crate::delivery::{
 };
 use crate::error::ActionConfigError;
 use crate::plan::{OneOf, Request};
+#[cfg(feature = "amqp")]
+use crate::sinks::amqp::AmqpSink;
 use crate::sinks::http::HttpSink;
 use crate::sinks::log::{LogSink, TracingWriter};
 #[cfg(feature = "redis")]
@@ -205,6 +207,10 @@ fn driver<W: WithSink>(
             with.with(HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?)
         }
         ActionConfig::Log(config) => with.with(LogSink::new(TracingWriter, config.max_per_second)),
+        #[cfg(feature = "amqp")]
+        ActionConfig::Amqp(config) => with.with(AmqpSink::new(rule, config, &settings.connectors)?),
+        #[cfg(not(feature = "amqp"))]
+        ActionConfig::Amqp(_) => return Err(left_out(config)),
         #[cfg(feature = "redis")]
         ActionConfig::Redis(config) => with.with(RedisSink::new(rule, config, &settings.connectors)?),
         #[cfg(not(feature = "redis"))]
@@ -213,7 +219,7 @@ fn driver<W: WithSink>(
 }
 
 /// The error of an action whose driver this program was built without.
-#[cfg(not(feature = "redis"))]
+#[cfg(not(all(feature = "amqp", feature = "redis")))]
 fn left_out(config: &ActionConfig) -> ActionConfigError {
     let kind = config.kind();
     let problem = format!("this program was built without \"{kind}\" (cargo feature `{kind}`)");
@@ -236,14 +242,7 @@ impl WithSink for Spawn<'_> {
     where
         S::Request: OneOf,
     {
-        Box::new(Delivery::spawn_on(
-            self.label,
-            sink,
-            self.delivery,
-            self.seed,
-            self.outbox,
-            self.start,
-        ))
+        Box::new(Delivery::spawn_on(self.label, sink, self.delivery, self.seed, self.outbox, self.start))
     }
 }
 

@@ -13,6 +13,10 @@ use crate::config::{Environment, Log, LogFormat};
 /// What changes the level of the log that runs, once there is one.
 static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
+/// A library that logs an error for everything that it also returns, and what it was sent with it. Whoever wants that asks
+/// for it by name.
+const QUIET: &str = "lapin";
+
 /// Why the log can't be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,7 +34,7 @@ pub enum LogError {
 /// Reads a level, or levels of single parts: `info,broker=debug`. A word alone must be a level; `Targets` itself would take
 /// a misspelt one for the name of a part, and log nothing else.
 pub(crate) fn levels(text: &str) -> Option<Targets> {
-    let mut targets = Targets::new();
+    let mut targets = Targets::new().with_target(QUIET, LevelFilter::OFF);
     for part in text.split(',').map(str::trim) {
         targets = match part.split_once('=') {
             None => targets.with_default(word(part)?),
@@ -114,6 +118,12 @@ mod tests {
         assert!(quiet.would_enable("broker::connection", &Level::TRACE));
         assert!(!quiet.would_enable("actions", &Level::ERROR));
         assert!(!levels("off").unwrap().would_enable("broker", &Level::ERROR));
+    }
+
+    #[test]
+    fn a_library_that_repeats_messages_is_heard_only_by_name() {
+        assert!(!levels("trace").unwrap().would_enable("lapin::returned_messages", &Level::ERROR));
+        assert!(levels("info,lapin=warn").unwrap().would_enable("lapin::io_loop", &Level::WARN));
     }
 
     #[test]

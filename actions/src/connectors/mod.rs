@@ -25,6 +25,7 @@ pub(crate) use self::dial::{Dialer, Link};
 pub(crate) use self::shared::Shared;
 pub use self::tls::TlsConfig;
 use crate::error::ActionConfigError;
+pub use crate::sinks::amqp::{AmqpConnector, AmqpConnectorConfig};
 pub use crate::sinks::http::{HttpConnector, HttpConnectorConfig};
 pub use crate::sinks::redis::{RedisConnector, RedisConnectorConfig};
 use crate::targets::TargetPolicy;
@@ -40,19 +41,22 @@ const CONNECTORS_MAX: usize = 1_000;
 pub enum ConnectorConfig {
     /// `type = "http"`: HTTP servers.
     Http(Box<HttpConnectorConfig>),
+    /// `type = "amqp"`: an AMQP 0-9-1 server.
+    Amqp(Box<AmqpConnectorConfig>),
     /// `type = "redis"`: a Redis server.
     Redis(Box<RedisConnectorConfig>),
 }
 
 impl ConnectorConfig {
     /// The values that `type` may have.
-    pub const KINDS: &'static [&'static str] = &["http", "redis"];
+    pub const KINDS: &'static [&'static str] = &["http", "amqp", "redis"];
 
     /// Returns the value of `type`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Amqp(_) => "amqp",
             Self::Redis(_) => "redis",
         }
     }
@@ -61,6 +65,7 @@ impl ConnectorConfig {
     pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let tls = match self {
             Self::Http(config) => &mut config.tls,
+            Self::Amqp(config) => &mut config.tls,
             Self::Redis(config) => &mut config.tls,
         };
         tls.iter_mut().flat_map(TlsConfig::files_mut)
@@ -71,6 +76,7 @@ impl ConnectorConfig {
     pub fn exposure(&self) -> Option<&'static str> {
         match self {
             Self::Http(config) => config.exposure(),
+            Self::Amqp(config) => config.exposure(),
             Self::Redis(config) => config.exposure(),
         }
     }
@@ -88,12 +94,14 @@ pub fn by_type<'de, D: Deserializer<'de>>(
     #[serde(rename_all = "snake_case")]
     enum ByType {
         Http(Box<HttpConnectorConfig>),
+        Amqp(Box<AmqpConnectorConfig>),
         Redis(Box<RedisConnectorConfig>),
     }
     let tables = BTreeMap::<String, ByType>::deserialize(deserializer)?;
     let connector = |(name, table)| {
         let config = match table {
             ByType::Http(config) => ConnectorConfig::Http(config),
+            ByType::Amqp(config) => ConnectorConfig::Amqp(config),
             ByType::Redis(config) => ConnectorConfig::Redis(config),
         };
         (name, config)
@@ -119,6 +127,8 @@ pub struct ConnectorError {
 pub enum Connector {
     /// For actions of type `http`.
     Http(Arc<HttpConnector>),
+    /// For actions of type `amqp`.
+    Amqp(Arc<AmqpConnector>),
     /// For actions of type `redis`.
     Redis(Arc<RedisConnector>),
 }
@@ -129,6 +139,10 @@ impl Connector {
             ConnectorConfig::Http(config) => {
                 let before = before.and_then(Self::http);
                 HttpConnector::load(config, targets, before).map(Self::Http)
+            }
+            ConnectorConfig::Amqp(config) => {
+                let before = before.and_then(Self::amqp);
+                AmqpConnector::load(config, targets, before).map(Self::Amqp)
             }
             ConnectorConfig::Redis(config) => {
                 let before = before.and_then(Self::redis);
@@ -141,6 +155,7 @@ impl Connector {
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Http(one), Self::Http(other)) => Arc::ptr_eq(one, other),
+            (Self::Amqp(one), Self::Amqp(other)) => Arc::ptr_eq(one, other),
             (Self::Redis(one), Self::Redis(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
@@ -151,12 +166,17 @@ impl Connector {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Amqp(_) => "amqp",
             Self::Redis(_) => "redis",
         }
     }
 
     pub(crate) const fn http(&self) -> Option<&Arc<HttpConnector>> {
         if let Self::Http(connector) = self { Some(connector) } else { None }
+    }
+
+    pub(crate) const fn amqp(&self) -> Option<&Arc<AmqpConnector>> {
+        if let Self::Amqp(connector) = self { Some(connector) } else { None }
     }
 
     pub(crate) const fn redis(&self) -> Option<&Arc<RedisConnector>> {
@@ -204,6 +224,7 @@ impl Connectors {
     pub fn check(name: &str, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         let result = match config {
             ConnectorConfig::Http(config) => config.check(),
+            ConnectorConfig::Amqp(config) => config.check(),
             ConnectorConfig::Redis(config) => config.check(),
         };
         result.map_err(|fault| fault.of(name))
