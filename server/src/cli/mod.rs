@@ -4,10 +4,12 @@
 //! Results go to standard output, everything else to standard error; [`Exit`] lists the exit codes.
 
 mod acl;
+mod actions;
 mod certs;
 mod check;
 mod clients;
 mod completions;
+mod connectors;
 mod dead_letters;
 mod exit;
 mod format;
@@ -102,6 +104,10 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// See how the actions of a running gateway do; stop them, empty their queues.
+    Actions(actions::ActionsArgs),
+    /// See where the connectors of a running gateway lead; try the way there.
+    Connectors(connectors::ConnectorsArgs),
     /// See who is connected to a running gateway, and whose sessions it keeps.
     Clients(clients::ClientsArgs),
     /// See what a running gateway retains.
@@ -147,6 +153,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Rules(args)) => rules::run(args, &cli.config, environment),
         Some(Command::Reload(args)) => reload::run(&args, &cli.config, environment),
         Some(Command::DeadLetters(args)) => dead_letters::run(&args, &cli.config, environment),
+        Some(Command::Actions(args)) => actions::run(&args, &cli.config, environment),
+        Some(Command::Connectors(args)) => connectors::run(&args, &cli.config, environment),
         Some(Command::Clients(args)) => clients::run(&args, &cli.config, environment),
         Some(Command::Retained(args)) => retained::run(&args, &cli.config, environment),
         Some(Command::Users(args)) => users::run(&args, &cli.config, environment),

@@ -161,6 +161,10 @@ impl HttpConnector {
         Ok(Arc::new(Self { config: config.clone(), files, base, auth, targets, tls, proxy }))
     }
 
+    pub(super) fn allowed_hosts(&self) -> &[HostPattern] {
+        &self.config.allowed_hosts
+    }
+
     /// Checks an action that names this connector. Returns the key that is at fault, and why.
     pub(super) fn check(&self, action: &HttpConfig, shape: &Shape) -> Result<(), (&'static str, String)> {
         match (shape, &self.base) {

@@ -102,6 +102,10 @@ impl RedisConnector {
         }))
     }
 
+    pub(super) fn servers(&self) -> impl Iterator<Item = &crate::connectors::Endpoint> {
+        self.config.servers.iter()
+    }
+
     #[cfg(feature = "redis")]
     pub(super) const fn config(&self) -> &RedisConnectorConfig {
         &self.config
