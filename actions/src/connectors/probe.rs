@@ -76,6 +76,7 @@ impl Connector {
         let mut probe = Probe::new();
         let passed = match self {
             Self::Http(connector) => connector.probe(&mut probe).await,
+            Self::Amqp(connector) => connector.probe(&mut probe).await,
             Self::Redis(connector) => connector.probe(&mut probe).await,
         };
         ConnectorTest { steps: probe.steps, passed: passed && probe.note.is_none(), note: probe.note }
@@ -86,6 +87,7 @@ impl Connector {
     pub fn addresses(&self) -> Vec<String> {
         match self {
             Self::Http(connector) => connector.addresses(),
+            Self::Amqp(connector) => connector.addresses(),
             Self::Redis(connector) => connector.addresses(),
         }
     }

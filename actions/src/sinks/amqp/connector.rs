@@ -163,6 +163,10 @@ impl AmqpConnector {
         }))
     }
 
+    pub(super) fn servers(&self) -> impl Iterator<Item = &crate::connectors::Endpoint> {
+        self.config.servers.iter()
+    }
+
     #[cfg(feature = "amqp")]
     pub(super) const fn config(&self) -> &AmqpConnectorConfig {
         &self.config

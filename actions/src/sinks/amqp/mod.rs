@@ -17,6 +17,7 @@ mod connector;
 mod guard;
 #[cfg(feature = "amqp")]
 mod link;
+mod probe;
 #[cfg(feature = "amqp")]
 mod sink;
 #[cfg(test)]

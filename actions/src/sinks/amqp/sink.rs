@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, PublisherConfirm};
@@ -56,6 +57,8 @@ impl fmt::Debug for AmqpSink {
 }
 
 type Outcome = Option<Result<(), DeliveryError>>;
+/// Outcomes, each with its message's place in the batch.
+type Settled = Vec<(usize, Result<(), DeliveryError>)>;
 
 impl AmqpSink {
     /// Makes the driver of one action. Nothing is connected to.
@@ -260,7 +263,7 @@ impl AmqpSink {
         channel: &Channel,
         run: &[(usize, &Message<'_>)],
         deadline: Instant,
-    ) -> (Vec<(usize, Result<(), DeliveryError>)>, Ended) {
+    ) -> (Settled, Ended) {
         let mut flights: Vec<Flight<'_>> = run
             .iter()
             .map(|(_, message)| {
@@ -305,29 +308,24 @@ impl AmqpSink {
     /// The library hands a returned message over with the next acknowledgement that comes, which may be another message's.
     /// So what came back is known by its identifier. An acknowledgement that came with somebody else's message says that its
     /// own may still be waiting to be handed over, unless all are in.
-    fn judge(
-        &self,
-        run: &[(usize, &Message<'_>)],
-        flights: &[Flight<'_>],
-    ) -> (Vec<(usize, Result<(), DeliveryError>)>, bool) {
+    fn judge(&self, run: &[(usize, &Message<'_>)], flights: &[Flight<'_>]) -> (Settled, bool) {
         let mut returned: HashMap<&str, Closing> = HashMap::new();
         let mut is_sound = true;
-        for message in flights.iter().filter_map(Flight::carried) {
+        for message in flights.iter().filter_map(|flight| flight.said()?.carried.as_deref()) {
             let id = message.properties.message_id().as_ref().map_or("", |id| id.as_str());
             is_sound &= run.iter().any(|(_, sent)| sent.key == id);
             returned.insert(id, (message.reply_code, message.reply_text.to_string()));
         }
-        let is_whole = flights.iter().all(|flight| flight.confirmation().is_some());
+        let is_whole = flights.iter().all(|flight| flight.said().is_some());
         let mut settled = Vec::with_capacity(run.len());
         for ((index, message), flight) in run.iter().zip(flights) {
-            let Some(confirmation) = flight.confirmation() else { continue };
-            let outcome = match (returned.get(message.key.as_str()), confirmation) {
+            let Some(said) = flight.said() else { continue };
+            let outcome = match (returned.get(message.key.as_str()), said.verdict) {
                 _ if !is_sound => continue,
                 (Some((code, text)), _) => Err(self.unroutable(*code, text)),
-                (None, Confirmation::Ack(None)) => Ok(()),
-                (None, Confirmation::Ack(Some(_))) if is_whole => Ok(()),
-                (None, Confirmation::Ack(Some(_)) | Confirmation::NotRequested) => continue,
-                (None, Confirmation::Nack(_)) => {
+                (None, Verdict::Taken) if said.carried.is_none() || is_whole => Ok(()),
+                (None, Verdict::Taken | Verdict::Unknown) => continue,
+                (None, Verdict::Refused) => {
                     let cause = "the server could not take it (basic.nack)".to_owned();
                     Err(DeliveryError::Refused { class: AnswerClass::Retry, cause })
                 }
@@ -399,36 +397,56 @@ enum Ended {
 enum Flight<'p> {
     Publishing(Pin<Box<dyn Future<Output = Result<PublisherConfirm, lapin::Error>> + Send + 'p>>),
     Confirming(PublisherConfirm),
-    Landed(Result<Confirmation, lapin::Error>),
+    Landed(Result<Said, lapin::Error>),
+}
+
+/// What the server said of a message.
+struct Said {
+    verdict: Verdict,
+    /// A message that came back, not necessarily this one.
+    carried: Option<Box<BasicReturnMessage>>,
+}
+
+#[derive(Clone, Copy)]
+enum Verdict {
+    Taken,
+    Refused,
+    /// The channel confirms nothing, which none of ours does.
+    Unknown,
+}
+
+impl From<Confirmation> for Said {
+    fn from(confirmation: Confirmation) -> Self {
+        let verdict = match &confirmation {
+            Confirmation::Ack(_) => Verdict::Taken,
+            Confirmation::Nack(_) => Verdict::Refused,
+            Confirmation::NotRequested => Verdict::Unknown,
+        };
+        Self { verdict, carried: confirmation.take_message().map(Box::new) }
+    }
 }
 
 impl Flight<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Goes as far as it can, and returns whether it has landed.
+    fn advance(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             *self = match self {
                 Self::Publishing(publish) => match publish.as_mut().poll(cx) {
                     Poll::Ready(Ok(confirm)) => Self::Confirming(confirm),
                     Poll::Ready(Err(error)) => Self::Landed(Err(error)),
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => return false,
                 },
                 Self::Confirming(confirm) => match Pin::new(confirm).poll(cx) {
-                    Poll::Ready(result) => Self::Landed(result),
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(result) => Self::Landed(result.map(Said::from)),
+                    Poll::Pending => return false,
                 },
-                Self::Landed(_) => return Poll::Ready(()),
+                Self::Landed(_) => return true,
             };
         }
     }
 
-    const fn confirmation(&self) -> Option<&Confirmation> {
-        if let Self::Landed(Ok(confirmation)) = self { Some(confirmation) } else { None }
-    }
-
-    const fn carried(&self) -> Option<&lapin::message::BasicReturnMessage> {
-        match self.confirmation() {
-            Some(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message))) => Some(message),
-            _ => None,
-        }
+    const fn said(&self) -> Option<&Said> {
+        if let Self::Landed(Ok(said)) = self { Some(said) } else { None }
     }
 
     fn failure(&self) -> Option<String> {
@@ -440,15 +458,15 @@ impl Flight<'_> {
 fn sweep(flights: &mut [Flight<'_>]) {
     let mut cx = Context::from_waker(Waker::noop());
     for flight in flights {
-        // One that has not landed is asked again.
-        let _: Poll<()> = flight.poll(&mut cx);
+        // One that has not landed is asked again later.
+        flight.advance(&mut cx);
     }
 }
 
 /// Waits until all have landed, or one has failed.
 async fn landed(flights: &mut [Flight<'_>]) {
     for flight in flights {
-        poll_fn(|cx| flight.poll(cx)).await;
+        poll_fn(|cx| if flight.advance(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
         if matches!(flight, Flight::Landed(Err(_))) {
             return;
         }

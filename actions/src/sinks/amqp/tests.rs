@@ -98,7 +98,7 @@ async fn each_message_has_its_words() {
         body: b"{\"t\":61}".to_vec(),
         ..Published::default()
     };
-    assert_eq!(server.published(), [plain.clone()]);
+    assert_eq!(server.published(), std::slice::from_ref(&plain));
     assert_eq!(server.sign_ins(), [b"\0u\0hunter2-and-more"]);
 
     let server = Server::start(acked).await;
