@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use self::bounded::{Allowance, Bounded};
@@ -39,7 +40,7 @@ use crate::text::excerpt;
 const CONNECTORS_MAX: usize = 1_000;
 
 /// `[connectors.<name>]`: `type` says what it leads to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ConnectorConfig {

@@ -125,12 +125,11 @@ impl Uses {
             self.is_failing = true;
             self.cause = self.cause.take().or_else(|| delivery.health.cause.clone());
         }
-        let newest = |one: Option<std::time::Duration>, other: Option<std::time::Duration>| match (one, other)
-        {
+        // The shorter of the two times since.
+        self.delivered = match (self.delivered, delivery.last_delivered) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
-        self.delivered = newest(self.delivered, delivery.last_delivered);
         if let Some(error) = &delivery.last_error
             && self.error.as_ref().is_none_or(|last| error.age < last.age)
         {
