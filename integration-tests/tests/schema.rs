@@ -34,8 +34,14 @@ const BAD: &[(&str, &str)] = &[
     ("table for a list", "[listeners]\nname = 'a'\n"),
     ("name for an address", "[[listeners]]\nname = 'a'\naddress = 'localhost:1883'\n"),
     ("address without a port", "[admin]\naddress = '127.0.0.1'\n"),
-    ("permissions that are none", "[[listeners]]\nname = 'a'\nkind = 'unix'\npath = 'a.sock'\nmode = '0999'\n"),
-    ("certificate without a key", "[[listeners]]\nname = 'a'\nkind = 'tls'\naddress = '127.0.0.1:0'\ntls = { certificate = 'a' }\n"),
+    (
+        "permissions that are none",
+        "[[listeners]]\nname = 'a'\nkind = 'unix'\npath = 'a.sock'\nmode = '0999'\n",
+    ),
+    (
+        "certificate without a key",
+        "[[listeners]]\nname = 'a'\nkind = 'tls'\naddress = '127.0.0.1:0'\ntls = { certificate = 'a' }\n",
+    ),
     ("reference within a text", "[log]\nformat = 'a ${env:FORMAT}'\n"),
     ("connector of an unknown type", "[connectors.a]\ntype = 'pigeon'\n"),
     ("connector without a type", "[connectors.a]\nurl = 'https://a.example'\n"),
@@ -55,18 +61,48 @@ const BAD_RULES: &[(&str, &str)] = &[
     ("no statement", "[rules.a]\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\n"),
     ("no action", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n"),
     ("empty list of actions", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\nactions = []\n"),
-    ("unknown key", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\nactive = true\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\n"),
-    ("rule whose name is none", "[rules.\"a b\"]\nsql = \"SELECT * FROM 'a'\"\n[[rules.\"a b\".actions]]\nname = 'x'\ntype = 'log'\n"),
+    (
+        "unknown key",
+        "[rules.a]\nsql = \"SELECT * FROM 'a'\"\nactive = true\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\n",
+    ),
+    (
+        "rule whose name is none",
+        "[rules.\"a b\"]\nsql = \"SELECT * FROM 'a'\"\n[[rules.\"a b\".actions]]\nname = 'x'\ntype = 'log'\n",
+    ),
     ("action without a name", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\ntype = 'log'\n"),
     ("action without a type", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\n"),
-    ("action of an unknown type", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'pigeon'\n"),
-    ("key of another type", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\ntopic = 'b'\n"),
-    ("republish without a topic", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'republish'\n"),
-    ("number out of range", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'http'\nurl = 'https://a.example'\nconcurrency = 257\n"),
-    ("unknown policy", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\nqueue = { overflow = 'explode' }\n"),
-    ("duration of microseconds", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'http'\nurl = 'https://a.example'\ntimeout = '50us'\n"),
-    ("error action with a name", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\n[rules.a.error_action]\nname = 'y'\ntype = 'log'\n"),
-    ("unknown dialect", "[rules.a]\nsql = \"SELECT * FROM 'a'\"\ndialect = 'mysql'\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\n"),
+    (
+        "action of an unknown type",
+        "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'pigeon'\n",
+    ),
+    (
+        "key of another type",
+        "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\ntopic = 'b'\n",
+    ),
+    (
+        "republish without a topic",
+        "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'republish'\n",
+    ),
+    (
+        "number out of range",
+        "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'http'\nurl = 'https://a.example'\nconcurrency = 257\n",
+    ),
+    (
+        "unknown policy",
+        "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\nqueue = { overflow = 'explode' }\n",
+    ),
+    (
+        "duration of microseconds",
+        "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'http'\nurl = 'https://a.example'\ntimeout = '50us'\n",
+    ),
+    (
+        "error action with a name",
+        "[rules.a]\nsql = \"SELECT * FROM 'a'\"\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\n[rules.a.error_action]\nname = 'y'\ntype = 'log'\n",
+    ),
+    (
+        "unknown dialect",
+        "[rules.a]\nsql = \"SELECT * FROM 'a'\"\ndialect = 'mysql'\n[[rules.a.actions]]\nname = 'x'\ntype = 'log'\n",
+    ),
 ];
 
 /// Runs a command of ours: its exit code and what it printed on standard output.
@@ -126,7 +162,8 @@ fn the_schemas_and_the_program_judge_alike() {
         arguments.push(format!("unfit:rules:{}", path.display()));
     }
     let output = tools::python("schema_checks.py", "schemathesis").args(&arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     drop(fs::remove_dir_all(&folder));
     let judged = said.trim().strip_suffix(" documents").and_then(|count| count.parse::<usize>().ok());
     assert!(output.status.success() && judged.is_some_and(|count| count > 90), "{said}");

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{BodyFormat, DeliveryConfig, OrderBy, QueueConfig, RetryConfig};
 use crate::error::ActionConfigError;
@@ -17,7 +18,7 @@ pub(super) const SHORT_BYTES_MAX: usize = 255;
 const EXPIRATION_MAX: Duration = Duration::from_millis(u32::MAX as u64);
 
 /// `type = "amqp"`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AmqpConfig {
     /// The action's name, unique in its rule.
@@ -41,7 +42,8 @@ pub struct AmqpConfig {
     /// What the body is. Default: nothing is said.
     pub content_type: Option<String>,
     /// How long the message may wait in a queue. Default: as long as the queue says; `"1ms"` to about 49 days.
-    #[serde(default, with = "units::optional_duration")]
+    #[schemars(with = "Option<units::Period>")]
+    #[serde(default, deserialize_with = "units::optional_duration::deserialize")]
     pub expiration: Option<Duration>,
     /// Priority, for queues that have priorities. Default: none.
     pub priority: Option<u8>,
@@ -54,15 +56,18 @@ pub struct AmqpConfig {
     /// What becomes of a message that no queue takes, where `mandatory` is `true`. Default `"reject"`.
     pub unroutable: Option<Unroutable>,
     /// Longest time from sending a batch to the last of its confirmations. Default `"10s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_timeout", with = "units::duration")]
     pub timeout: Duration,
     /// How many go out together.
     #[serde(default)]
     pub batch: RecordBatchConfig,
     /// Most batches in flight at a time, each on a channel of its own. Default 4; 1 to 256.
+    #[schemars(range(min = 1, max = DeliveryConfig::CONCURRENCY_MAX))]
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
     /// Most batches in a second. Default: as many as the far side takes; 1 to 100,000.
+    #[schemars(range(min = 1, max = DeliveryConfig::RATE_MAX))]
     pub max_per_second: Option<u32>,
     /// Which records keep their order. Default `"publisher"`.
     #[serde(default)]
@@ -76,7 +81,7 @@ pub struct AmqpConfig {
 }
 
 /// What becomes of a message that no queue takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Unroutable {

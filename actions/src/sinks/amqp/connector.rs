@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::config::SHORT_BYTES_MAX;
@@ -14,7 +15,7 @@ use crate::targets::{AddressRange, TargetPolicy};
 use crate::units;
 
 /// `[connectors.<name>]` with `type = "amqp"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AmqpConnectorConfig {
     /// `["host:port", …]`, 1 to 16, tried in this order.
@@ -33,9 +34,11 @@ pub struct AmqpConnectorConfig {
     pub auth_mechanism: AuthMechanism,
     /// How long either side may be silent; after twice as long the connection is given up. Default `"30s"`, whole seconds,
     /// `"1s"` to `"1h"`; the server may want less.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_heartbeat", with = "units::duration")]
     pub heartbeat: Duration,
     /// Longest time to make a connection, TLS and sign-in included. Default `"5s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_connect_timeout", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Speaks TLS, and says what is trusted and shown in it. Default: no TLS.
@@ -47,7 +50,7 @@ pub struct AmqpConnectorConfig {
 }
 
 /// How a connector says who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AuthMechanism {

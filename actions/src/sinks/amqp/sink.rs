@@ -203,7 +203,9 @@ impl AmqpSink {
         // The server closes a channel for one message and doesn't say which, nor what became of those before it. So what
         // isn't confirmed then goes out one by one until that one is found; what is behind it goes out together again.
         let mut is_searching = false;
-        while !messages.is_empty() {
+        let mut is_late = false;
+        // A search may take longer than there is time; then the rest is left for the next call, which goes on behind those found.
+        while !messages.is_empty() && !is_late {
             let channel = match self.channel(&connection, generation, deadline).await {
                 Ok(channel) => channel,
                 Err(error) => {
@@ -228,6 +230,7 @@ impl AmqpSink {
             match ended {
                 Ended::Whole => self.channels.lock().push((generation, channel)),
                 Ended::Closed((code, text)) => {
+                    is_late = Instant::now() >= deadline;
                     is_searching = only.is_none();
                     let Some(culprit) = only.and_then(|index| messages.remove(&index).map(|m| (index, m)))
                     else {
