@@ -153,7 +153,7 @@ fn a_backup_through_a_pipe_is_the_same_and_one_that_is_no_backup_is_refused() {
     let folder = new_folder();
     let (whole, cut) = (folder.join("whole"), folder.join("cut"));
     fs::write(&whole, &text).unwrap();
-    fs::write(&cut, &text[..text.len() - 30]).unwrap();
+    fs::write(&cut, text.get(..text.len() - 30).unwrap()).unwrap();
     let to = start();
     for (file, why) in
         [(cut, "it is cut off"), (folder.join("missing"), "can't be read"), (folder.clone(), "can't be read")]
