@@ -10,10 +10,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use crate::connectors::{
-    AddressList, ConnectorConfig, HttpConnectorConfig, KafkaConnectorConfig, RedisConnectorConfig, TlsConfig,
+    AddressList, AmqpConnectorConfig, ConnectorConfig, HttpConnectorConfig, KafkaConnectorConfig,
+    RedisConnectorConfig, TlsConfig,
 };
 use crate::error::ActionConfigError;
 pub use crate::record::RecordBatchConfig;
+pub use crate::sinks::amqp::{AmqpConfig, AuthMechanism, Unroutable};
 pub use crate::sinks::http::{
     AuthConfig, AuthKind, BatchFormat, BodyFormat, ClientAuth, HmacAlgorithm, HmacFormat, HostPattern,
     HttpBatchConfig, HttpConfig, Redirect,
@@ -38,6 +40,8 @@ pub enum ActionConfig {
     Http(Box<HttpConfig>),
     /// `type = "log"`: one log line per message.
     Log(LogConfig),
+    /// `type = "amqp"`: one message to an exchange of an AMQP 0-9-1 server per message.
+    Amqp(Box<AmqpConfig>),
     /// `type = "kafka"`: one record of a Kafka topic per message.
     Kafka(Box<KafkaConfig>),
     /// `type = "redis"`: one command of a Redis server per message.
@@ -46,7 +50,7 @@ pub enum ActionConfig {
 
 impl ActionConfig {
     /// The values that `type` may have.
-    pub const KINDS: &'static [&'static str] = &["republish", "http", "log", "kafka", "redis"];
+    pub const KINDS: &'static [&'static str] = &["republish", "http", "log", "amqp", "kafka", "redis"];
 
     /// Reads the settings of one kind; `deserializer` holds every key but `type`. For callers whose format can say
     /// where a value stands, which serde's own tagged form loses.
@@ -63,6 +67,7 @@ impl ActionConfig {
             "republish" => RepublishConfig::deserialize(deserializer).map(Self::Republish),
             "http" => HttpConfig::deserialize(deserializer).map(|config| Self::Http(Box::new(config))),
             "log" => LogConfig::deserialize(deserializer).map(Self::Log),
+            "amqp" => AmqpConfig::deserialize(deserializer).map(|config| Self::Amqp(Box::new(config))),
             "kafka" => KafkaConfig::deserialize(deserializer).map(|config| Self::Kafka(Box::new(config))),
             "redis" => RedisConfig::deserialize(deserializer).map(|config| Self::Redis(Box::new(config))),
             _ => return None,
@@ -76,6 +81,7 @@ impl ActionConfig {
             Self::Republish(config) => &config.name,
             Self::Http(config) => &config.name,
             Self::Log(config) => &config.name,
+            Self::Amqp(config) => &config.name,
             Self::Kafka(config) => &config.name,
             Self::Redis(config) => &config.name,
         }
@@ -88,6 +94,7 @@ impl ActionConfig {
             Self::Republish(config) => name.clone_into(&mut config.name),
             Self::Http(config) => name.clone_into(&mut config.name),
             Self::Log(config) => name.clone_into(&mut config.name),
+            Self::Amqp(config) => name.clone_into(&mut config.name),
             Self::Kafka(config) => name.clone_into(&mut config.name),
             Self::Redis(config) => name.clone_into(&mut config.name),
         }
@@ -118,6 +125,7 @@ impl ActionConfig {
         match self {
             Self::Republish(_) | Self::Log(_) => None,
             Self::Http(config) => config.connector.as_deref(),
+            Self::Amqp(config) => Some(&config.connector),
             Self::Kafka(config) => Some(&config.connector),
             Self::Redis(config) => Some(&config.connector),
         }
@@ -141,6 +149,7 @@ impl ActionConfig {
             Self::Republish(_) => None,
             Self::Http(config) => Some(config.delivery()),
             Self::Log(config) => Some(config.delivery()),
+            Self::Amqp(config) => Some(config.delivery()),
             Self::Kafka(config) => Some(config.delivery()),
             Self::Redis(config) => Some(config.delivery()),
         }
@@ -152,6 +161,7 @@ impl ActionConfig {
             Self::Republish(_) => OrderBy::Publisher,
             Self::Http(config) => config.order_by,
             Self::Log(config) => config.order_by,
+            Self::Amqp(config) => config.order_by,
             Self::Kafka(config) => config.order_by,
             Self::Redis(config) => config.order_by,
         }
@@ -164,6 +174,7 @@ impl ActionConfig {
             Self::Republish(_) => "republish",
             Self::Http(_) => "http",
             Self::Log(_) => "log",
+            Self::Amqp(_) => "amqp",
             Self::Kafka(_) => "kafka",
             Self::Redis(_) => "redis",
         }

@@ -21,6 +21,8 @@ use crate::delivery::{
 };
 use crate::error::ActionConfigError;
 use crate::plan::{OneOf, Request};
+#[cfg(feature = "amqp")]
+use crate::sinks::amqp::AmqpSink;
 use crate::sinks::http::HttpSink;
 #[cfg(feature = "kafka")]
 use crate::sinks::kafka::KafkaSink;
@@ -207,6 +209,10 @@ fn driver<W: WithSink>(
             with.with(HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?)
         }
         ActionConfig::Log(config) => with.with(LogSink::new(TracingWriter, config.max_per_second)),
+        #[cfg(feature = "amqp")]
+        ActionConfig::Amqp(config) => with.with(AmqpSink::new(rule, config, &settings.connectors)?),
+        #[cfg(not(feature = "amqp"))]
+        ActionConfig::Amqp(_) => return Err(left_out(config)),
         #[cfg(feature = "kafka")]
         ActionConfig::Kafka(config) => with.with(KafkaSink::new(rule, config, &settings.connectors)?),
         #[cfg(not(feature = "kafka"))]
@@ -219,7 +225,7 @@ fn driver<W: WithSink>(
 }
 
 /// The error of an action whose driver this program was built without.
-#[cfg(not(all(feature = "kafka", feature = "redis")))]
+#[cfg(not(all(feature = "amqp", feature = "kafka", feature = "redis")))]
 fn left_out(config: &ActionConfig) -> ActionConfigError {
     let kind = config.kind();
     let problem = format!("this program was built without \"{kind}\" (cargo feature `{kind}`)");

@@ -27,9 +27,9 @@ pub enum LogError {
     },
 }
 
-/// Libraries that write a line for whatever a far side sends: one that means harm could fill the log. They are heard if they
-/// are asked for (`info,rskafka=debug`).
-const TALKATIVE: &[&str] = &["rskafka"];
+/// Libraries that write a line for whatever a far side sends, or repeat what was sent to it: one that means harm could fill
+/// the log, and payloads don't belong there. They are heard if they are asked for (`info,rskafka=debug`).
+const TALKATIVE: &[&str] = &["lapin", "rskafka"];
 
 /// Reads a level, or levels of single parts: `info,broker=debug`. A word alone must be a level; `Targets` itself would take
 /// a misspelt one for the name of a part, and log nothing else.
@@ -128,8 +128,10 @@ mod tests {
         let all = levels("trace").unwrap();
         assert!(!all.would_enable("rskafka::messenger", &Level::ERROR));
         assert!(all.would_enable("actions::sinks::kafka", &Level::TRACE));
-        let asked = levels("info,rskafka=debug").unwrap();
+        let asked = levels("info,rskafka=debug,lapin=warn").unwrap();
         assert!(asked.would_enable("rskafka::messenger", &Level::DEBUG));
+        assert!(!all.would_enable("lapin::returned_messages", &Level::ERROR));
+        assert!(asked.would_enable("lapin::io_loop", &Level::WARN));
     }
 
     #[test]

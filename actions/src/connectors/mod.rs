@@ -30,6 +30,7 @@ pub use self::probe::{ConnectorTest, TEST_TIMEOUT, TestStage, TestStep};
 pub(crate) use self::shared::Shared;
 pub use self::tls::TlsConfig;
 use crate::error::ActionConfigError;
+pub use crate::sinks::amqp::{AmqpConnector, AmqpConnectorConfig};
 pub use crate::sinks::http::{HttpConnector, HttpConnectorConfig};
 pub use crate::sinks::kafka::{KafkaConnector, KafkaConnectorConfig};
 pub use crate::sinks::redis::{RedisConnector, RedisConnectorConfig};
@@ -46,6 +47,8 @@ const CONNECTORS_MAX: usize = 1_000;
 pub enum ConnectorConfig {
     /// `type = "http"`: HTTP servers.
     Http(Box<HttpConnectorConfig>),
+    /// `type = "amqp"`: an AMQP 0-9-1 server.
+    Amqp(Box<AmqpConnectorConfig>),
     /// `type = "kafka"`: a Kafka cluster.
     Kafka(Box<KafkaConnectorConfig>),
     /// `type = "redis"`: a Redis server.
@@ -54,13 +57,14 @@ pub enum ConnectorConfig {
 
 impl ConnectorConfig {
     /// The values that `type` may have.
-    pub const KINDS: &'static [&'static str] = &["http", "kafka", "redis"];
+    pub const KINDS: &'static [&'static str] = &["http", "amqp", "kafka", "redis"];
 
     /// Returns the value of `type`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Amqp(_) => "amqp",
             Self::Kafka(_) => "kafka",
             Self::Redis(_) => "redis",
         }
@@ -70,6 +74,7 @@ impl ConnectorConfig {
     pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let tls = match self {
             Self::Http(config) => &mut config.tls,
+            Self::Amqp(config) => &mut config.tls,
             Self::Kafka(config) => &mut config.tls,
             Self::Redis(config) => &mut config.tls,
         };
@@ -81,6 +86,7 @@ impl ConnectorConfig {
     pub fn exposure(&self) -> Option<&'static str> {
         match self {
             Self::Http(config) => config.exposure(),
+            Self::Amqp(config) => config.exposure(),
             Self::Kafka(config) => config.exposure(),
             Self::Redis(config) => config.exposure(),
         }
@@ -99,6 +105,7 @@ pub fn by_type<'de, D: Deserializer<'de>>(
     #[serde(rename_all = "snake_case")]
     enum ByType {
         Http(Box<HttpConnectorConfig>),
+        Amqp(Box<AmqpConnectorConfig>),
         Kafka(Box<KafkaConnectorConfig>),
         Redis(Box<RedisConnectorConfig>),
     }
@@ -106,6 +113,7 @@ pub fn by_type<'de, D: Deserializer<'de>>(
     let connector = |(name, table)| {
         let config = match table {
             ByType::Http(config) => ConnectorConfig::Http(config),
+            ByType::Amqp(config) => ConnectorConfig::Amqp(config),
             ByType::Kafka(config) => ConnectorConfig::Kafka(config),
             ByType::Redis(config) => ConnectorConfig::Redis(config),
         };
@@ -132,6 +140,8 @@ pub struct ConnectorError {
 pub enum Connector {
     /// For actions of type `http`.
     Http(Arc<HttpConnector>),
+    /// For actions of type `amqp`.
+    Amqp(Arc<AmqpConnector>),
     /// For actions of type `kafka`.
     Kafka(Arc<KafkaConnector>),
     /// For actions of type `redis`.
@@ -144,6 +154,10 @@ impl Connector {
             ConnectorConfig::Http(config) => {
                 let before = before.and_then(Self::http);
                 HttpConnector::load(config, targets, before).map(Self::Http)
+            }
+            ConnectorConfig::Amqp(config) => {
+                let before = before.and_then(Self::amqp);
+                AmqpConnector::load(config, targets, before).map(Self::Amqp)
             }
             ConnectorConfig::Kafka(config) => {
                 let before = before.and_then(Self::kafka);
@@ -160,6 +174,7 @@ impl Connector {
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Http(one), Self::Http(other)) => Arc::ptr_eq(one, other),
+            (Self::Amqp(one), Self::Amqp(other)) => Arc::ptr_eq(one, other),
             (Self::Kafka(one), Self::Kafka(other)) => Arc::ptr_eq(one, other),
             (Self::Redis(one), Self::Redis(other)) => Arc::ptr_eq(one, other),
             _ => false,
@@ -171,6 +186,7 @@ impl Connector {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Amqp(_) => "amqp",
             Self::Kafka(_) => "kafka",
             Self::Redis(_) => "redis",
         }
@@ -178,6 +194,10 @@ impl Connector {
 
     pub(crate) const fn http(&self) -> Option<&Arc<HttpConnector>> {
         if let Self::Http(connector) = self { Some(connector) } else { None }
+    }
+
+    pub(crate) const fn amqp(&self) -> Option<&Arc<AmqpConnector>> {
+        if let Self::Amqp(connector) = self { Some(connector) } else { None }
     }
 
     pub(crate) const fn kafka(&self) -> Option<&Arc<KafkaConnector>> {
@@ -229,6 +249,7 @@ impl Connectors {
     pub fn check(name: &str, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         let result = match config {
             ConnectorConfig::Http(config) => config.check(),
+            ConnectorConfig::Amqp(config) => config.check(),
             ConnectorConfig::Kafka(config) => config.check(),
             ConnectorConfig::Redis(config) => config.check(),
         };

@@ -31,6 +31,8 @@ const MARK: &[u8] = b"record/1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecordKind {
+    /// AMQP 0-9-1: exchange and routing key.
+    Amqp,
     /// Kafka: topic, and what messages that keep their order have in common.
     Kafka,
     /// Redis: command, key, and for a hash the field.
@@ -38,12 +40,13 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    const ALL: [Self; 2] = [Self::Kafka, Self::Redis];
+    const ALL: [Self; 3] = [Self::Amqp, Self::Kafka, Self::Redis];
 
     /// The `type` of actions that make such records.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Amqp => "amqp",
             Self::Kafka => "kafka",
             Self::Redis => "redis",
         }
@@ -53,6 +56,7 @@ impl RecordKind {
     #[must_use]
     pub const fn parts(self) -> &'static [&'static str] {
         match self {
+            Self::Amqp => &["exchange", "routing_key"],
             Self::Kafka => &["topic", "line"],
             Self::Redis => &["command", "key", "field"],
         }
@@ -62,6 +66,7 @@ impl RecordKind {
     #[must_use]
     pub const fn fields(self) -> &'static str {
         match self {
+            Self::Amqp => "headers",
             Self::Kafka => "headers",
             Self::Redis => "fields",
         }
@@ -71,6 +76,7 @@ impl RecordKind {
     #[must_use]
     pub const fn payload(self) -> &'static str {
         match self {
+            Self::Amqp => "body",
             Self::Kafka | Self::Redis => "value",
         }
     }

@@ -3,6 +3,7 @@
 //! of the crate; its settings are read and checked without it, so that the same configuration is right or wrong in every
 //! build.
 
+pub mod amqp;
 pub mod http;
 pub mod kafka;
 pub mod log;

@@ -3,6 +3,7 @@
 //! `cargo xtask test` installs them; where one is missing the test fails and says so.
 
 mod kafka;
+mod rabbitmq;
 mod redis;
 
 use std::io;
@@ -13,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::kafka::{Kafka, Stored};
+pub use self::rabbitmq::RabbitMq;
 pub use self::redis::Redis;
 use crate::broker::new_folder;
 

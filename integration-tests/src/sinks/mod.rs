@@ -8,6 +8,7 @@
 //!
 //! Results go into a file per kind, of which `cargo xtask matrix` makes a table.
 
+mod amqp;
 mod cells;
 mod http;
 mod kafka;
@@ -23,6 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+pub use self::amqp::AmqpFarSide;
 pub use self::cells::{CELLS, Cell};
 pub use self::http::HttpFarSide;
 pub use self::ledger::Arrived;
