@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 pub use crate::connectors::{
-    AddressList, ConnectorConfig, HttpConnectorConfig, RedisConnectorConfig, TlsConfig,
+    AddressList, ConnectorConfig, HttpConnectorConfig, NatsConnectorConfig, RedisConnectorConfig, TlsConfig,
 };
 use crate::error::ActionConfigError;
 pub use crate::record::RecordBatchConfig;
@@ -18,6 +18,7 @@ pub use crate::sinks::http::{
     HttpBatchConfig, HttpConfig, Redirect,
 };
 pub use crate::sinks::log::{LogConfig, LogLevel};
+pub use crate::sinks::nats::NatsConfig;
 pub use crate::sinks::redis::{RedisCommand, RedisConfig};
 pub use crate::sinks::republish::{RepublishConfig, Scalar};
 use crate::units;
@@ -36,13 +37,15 @@ pub enum ActionConfig {
     Http(Box<HttpConfig>),
     /// `type = "log"`: one log line per message.
     Log(LogConfig),
+    /// `type = "nats"`: one NATS message per message.
+    Nats(Box<NatsConfig>),
     /// `type = "redis"`: one command of a Redis server per message.
     Redis(Box<RedisConfig>),
 }
 
 impl ActionConfig {
     /// The values that `type` may have.
-    pub const KINDS: &'static [&'static str] = &["republish", "http", "log", "redis"];
+    pub const KINDS: &'static [&'static str] = &["republish", "http", "log", "nats", "redis"];
 
     /// Reads the settings of one kind; `deserializer` holds every key but `type`. For callers whose format can say
     /// where a value stands, which serde's own tagged form loses.
@@ -59,6 +62,7 @@ impl ActionConfig {
             "republish" => RepublishConfig::deserialize(deserializer).map(Self::Republish),
             "http" => HttpConfig::deserialize(deserializer).map(|config| Self::Http(Box::new(config))),
             "log" => LogConfig::deserialize(deserializer).map(Self::Log),
+            "nats" => NatsConfig::deserialize(deserializer).map(|config| Self::Nats(Box::new(config))),
             "redis" => RedisConfig::deserialize(deserializer).map(|config| Self::Redis(Box::new(config))),
             _ => return None,
         })
@@ -71,6 +75,7 @@ impl ActionConfig {
             Self::Republish(config) => &config.name,
             Self::Http(config) => &config.name,
             Self::Log(config) => &config.name,
+            Self::Nats(config) => &config.name,
             Self::Redis(config) => &config.name,
         }
     }
@@ -82,6 +87,7 @@ impl ActionConfig {
             Self::Republish(config) => name.clone_into(&mut config.name),
             Self::Http(config) => name.clone_into(&mut config.name),
             Self::Log(config) => name.clone_into(&mut config.name),
+            Self::Nats(config) => name.clone_into(&mut config.name),
             Self::Redis(config) => name.clone_into(&mut config.name),
         }
         self
@@ -111,6 +117,7 @@ impl ActionConfig {
         match self {
             Self::Republish(_) | Self::Log(_) => None,
             Self::Http(config) => config.connector.as_deref(),
+            Self::Nats(config) => Some(&config.connector),
             Self::Redis(config) => Some(&config.connector),
         }
     }
@@ -127,6 +134,7 @@ impl ActionConfig {
             Self::Republish(_) => None,
             Self::Http(config) => Some(config.delivery()),
             Self::Log(config) => Some(config.delivery()),
+            Self::Nats(config) => Some(config.delivery()),
             Self::Redis(config) => Some(config.delivery()),
         }
     }
@@ -137,6 +145,7 @@ impl ActionConfig {
             Self::Republish(_) => OrderBy::Publisher,
             Self::Http(config) => config.order_by,
             Self::Log(config) => config.order_by,
+            Self::Nats(config) => config.order_by,
             Self::Redis(config) => config.order_by,
         }
     }
@@ -148,6 +157,7 @@ impl ActionConfig {
             Self::Republish(_) => "republish",
             Self::Http(_) => "http",
             Self::Log(_) => "log",
+            Self::Nats(_) => "nats",
             Self::Redis(_) => "redis",
         }
     }

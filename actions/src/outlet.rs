@@ -23,6 +23,8 @@ use crate::error::ActionConfigError;
 use crate::plan::{OneOf, Request};
 use crate::sinks::http::HttpSink;
 use crate::sinks::log::{LogSink, TracingWriter};
+#[cfg(feature = "nats")]
+use crate::sinks::nats::NatsSink;
 #[cfg(feature = "redis")]
 use crate::sinks::redis::RedisSink;
 use crate::targets::TargetPolicy;
@@ -205,6 +207,10 @@ fn driver<W: WithSink>(
             with.with(HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?)
         }
         ActionConfig::Log(config) => with.with(LogSink::new(TracingWriter, config.max_per_second)),
+        #[cfg(feature = "nats")]
+        ActionConfig::Nats(config) => with.with(NatsSink::new(rule, config, &settings.connectors)?),
+        #[cfg(not(feature = "nats"))]
+        ActionConfig::Nats(_) => return Err(left_out(config)),
         #[cfg(feature = "redis")]
         ActionConfig::Redis(config) => with.with(RedisSink::new(rule, config, &settings.connectors)?),
         #[cfg(not(feature = "redis"))]
@@ -213,7 +219,7 @@ fn driver<W: WithSink>(
 }
 
 /// The error of an action whose driver this program was built without.
-#[cfg(not(feature = "redis"))]
+#[cfg(not(all(feature = "nats", feature = "redis")))]
 fn left_out(config: &ActionConfig) -> ActionConfigError {
     let kind = config.kind();
     let problem = format!("this program was built without \"{kind}\" (cargo feature `{kind}`)");
@@ -236,14 +242,7 @@ impl WithSink for Spawn<'_> {
     where
         S::Request: OneOf,
     {
-        Box::new(Delivery::spawn_on(
-            self.label,
-            sink,
-            self.delivery,
-            self.seed,
-            self.outbox,
-            self.start,
-        ))
+        Box::new(Delivery::spawn_on(self.label, sink, self.delivery, self.seed, self.outbox, self.start))
     }
 }
 

@@ -21,11 +21,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use self::bounded::{Allowance, Bounded};
 pub use self::dial::AddressList;
-pub(crate) use self::dial::{Dialer, Link};
+pub(crate) use self::dial::{Dialer, Endpoint, Link};
 pub(crate) use self::shared::Shared;
 pub use self::tls::TlsConfig;
 use crate::error::ActionConfigError;
 pub use crate::sinks::http::{HttpConnector, HttpConnectorConfig};
+pub use crate::sinks::nats::{NatsConnector, NatsConnectorConfig};
 pub use crate::sinks::redis::{RedisConnector, RedisConnectorConfig};
 use crate::targets::TargetPolicy;
 use crate::text::excerpt;
@@ -40,30 +41,34 @@ const CONNECTORS_MAX: usize = 1_000;
 pub enum ConnectorConfig {
     /// `type = "http"`: HTTP servers.
     Http(Box<HttpConnectorConfig>),
+    /// `type = "nats"`: NATS servers.
+    Nats(Box<NatsConnectorConfig>),
     /// `type = "redis"`: a Redis server.
     Redis(Box<RedisConnectorConfig>),
 }
 
 impl ConnectorConfig {
     /// The values that `type` may have.
-    pub const KINDS: &'static [&'static str] = &["http", "redis"];
+    pub const KINDS: &'static [&'static str] = &["http", "nats", "redis"];
 
     /// Returns the value of `type`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Nats(_) => "nats",
             Self::Redis(_) => "redis",
         }
     }
 
     /// The files that it names.
     pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let tls = match self {
-            Self::Http(config) => &mut config.tls,
-            Self::Redis(config) => &mut config.tls,
+        let (tls, other) = match self {
+            Self::Http(config) => (&mut config.tls, None),
+            Self::Nats(config) => (&mut config.tls, config.credentials_file.as_mut()),
+            Self::Redis(config) => (&mut config.tls, None),
         };
-        tls.iter_mut().flat_map(TlsConfig::files_mut)
+        tls.iter_mut().flat_map(TlsConfig::files_mut).chain(other)
     }
 
     /// What makes it show its credentials to everybody on the way; `None` if nothing does.
@@ -71,6 +76,7 @@ impl ConnectorConfig {
     pub fn exposure(&self) -> Option<&'static str> {
         match self {
             Self::Http(config) => config.exposure(),
+            Self::Nats(config) => config.exposure(),
             Self::Redis(config) => config.exposure(),
         }
     }
@@ -88,12 +94,14 @@ pub fn by_type<'de, D: Deserializer<'de>>(
     #[serde(rename_all = "snake_case")]
     enum ByType {
         Http(Box<HttpConnectorConfig>),
+        Nats(Box<NatsConnectorConfig>),
         Redis(Box<RedisConnectorConfig>),
     }
     let tables = BTreeMap::<String, ByType>::deserialize(deserializer)?;
     let connector = |(name, table)| {
         let config = match table {
             ByType::Http(config) => ConnectorConfig::Http(config),
+            ByType::Nats(config) => ConnectorConfig::Nats(config),
             ByType::Redis(config) => ConnectorConfig::Redis(config),
         };
         (name, config)
@@ -119,6 +127,8 @@ pub struct ConnectorError {
 pub enum Connector {
     /// For actions of type `http`.
     Http(Arc<HttpConnector>),
+    /// For actions of type `nats`.
+    Nats(Arc<NatsConnector>),
     /// For actions of type `redis`.
     Redis(Arc<RedisConnector>),
 }
@@ -129,6 +139,10 @@ impl Connector {
             ConnectorConfig::Http(config) => {
                 let before = before.and_then(Self::http);
                 HttpConnector::load(config, targets, before).map(Self::Http)
+            }
+            ConnectorConfig::Nats(config) => {
+                let before = before.and_then(Self::nats);
+                NatsConnector::load(config, targets, before).map(Self::Nats)
             }
             ConnectorConfig::Redis(config) => {
                 let before = before.and_then(Self::redis);
@@ -141,6 +155,7 @@ impl Connector {
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Http(one), Self::Http(other)) => Arc::ptr_eq(one, other),
+            (Self::Nats(one), Self::Nats(other)) => Arc::ptr_eq(one, other),
             (Self::Redis(one), Self::Redis(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
@@ -151,12 +166,17 @@ impl Connector {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Nats(_) => "nats",
             Self::Redis(_) => "redis",
         }
     }
 
     pub(crate) const fn http(&self) -> Option<&Arc<HttpConnector>> {
         if let Self::Http(connector) = self { Some(connector) } else { None }
+    }
+
+    pub(crate) const fn nats(&self) -> Option<&Arc<NatsConnector>> {
+        if let Self::Nats(connector) = self { Some(connector) } else { None }
     }
 
     pub(crate) const fn redis(&self) -> Option<&Arc<RedisConnector>> {
@@ -204,6 +224,7 @@ impl Connectors {
     pub fn check(name: &str, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         let result = match config {
             ConnectorConfig::Http(config) => config.check(),
+            ConnectorConfig::Nats(config) => config.check(),
             ConnectorConfig::Redis(config) => config.check(),
         };
         result.map_err(|fault| fault.of(name))

@@ -31,17 +31,20 @@ const MARK: &[u8] = b"record/1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecordKind {
+    /// NATS: subject.
+    Nats,
     /// Redis: command, key, and for a hash the field.
     Redis,
 }
 
 impl RecordKind {
-    const ALL: [Self; 1] = [Self::Redis];
+    const ALL: [Self; 2] = [Self::Nats, Self::Redis];
 
     /// The `type` of actions that make such records.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Nats => "nats",
             Self::Redis => "redis",
         }
     }
@@ -50,6 +53,7 @@ impl RecordKind {
     #[must_use]
     pub const fn parts(self) -> &'static [&'static str] {
         match self {
+            Self::Nats => &["subject"],
             Self::Redis => &["command", "key", "field"],
         }
     }
@@ -58,6 +62,7 @@ impl RecordKind {
     #[must_use]
     pub const fn fields(self) -> &'static str {
         match self {
+            Self::Nats => "headers",
             Self::Redis => "fields",
         }
     }
@@ -66,6 +71,7 @@ impl RecordKind {
     #[must_use]
     pub const fn payload(self) -> &'static str {
         match self {
+            Self::Nats => "payload",
             Self::Redis => "value",
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod log;
+pub mod nats;
 pub mod redis;
 pub mod republish;
 

@@ -234,6 +234,7 @@ fn every_example_of_the_manual_loads() {
 /// The page on which the keys of a kind of action stand.
 fn page(kind: &str) -> &'static str {
     match kind {
+        "nats" => include_str!("../../../../docs/nats.md"),
         "redis" => include_str!("../../../../docs/redis.md"),
         _ => include_str!("../../../../docs/actions.md"),
     }
