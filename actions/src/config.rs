@@ -122,6 +122,12 @@ impl ActionConfig {
         }
     }
 
+    /// Whether its requests wait in a queue.
+    #[must_use]
+    pub const fn has_queue(&self) -> bool {
+        !matches!(self, Self::Republish(_))
+    }
+
     /// Whether its queue is an outbox, where there is a store on disk.
     #[must_use]
     pub const fn has_outbox(&self) -> bool {

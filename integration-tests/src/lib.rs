@@ -6,6 +6,8 @@
 //!   that no codec of ours stands between the test and the specification.
 //! - [`tools`] runs the foreign clients: mosquitto_pub and mosquitto_sub, Paho for Python, MQTT.js.
 //! - [`HttpReceiver`] is the far side of an HTTP action.
+//! - [`servers`] are real servers that actions send to, [`fault_proxy`] is what may be wrong on the way, and [`sinks`] puts every
+//!   sink through every fault.
 //! - [`chaos`] kills the broker again and again while clients use it, and says whether it has kept its promises.
 //!
 //! Nothing here sleeps: every wait is for an event, with [`PATIENCE`] as its deadline.
@@ -21,8 +23,11 @@
 mod broker;
 mod certificates;
 pub mod chaos;
+pub mod fault_proxy;
 mod http;
 mod raw;
+pub mod servers;
+pub mod sinks;
 pub mod tools;
 pub mod wire;
 

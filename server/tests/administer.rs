@@ -30,6 +30,12 @@ struct Gateway {
 
 impl Gateway {
     async fn start() -> Self {
+        Self::with_rules("").await
+    }
+
+    async fn with_rules(rules: &str) -> Self {
+        let rules = [(Path::new("rules.d/a.toml"), rules)];
+        let rules = RuleSet::from_texts(rules, &rules_sql::Limits::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let listener =
             Listener { address: "127.0.0.1:0".parse().ok(), ..Config::default().listeners[0].clone() };
@@ -41,7 +47,7 @@ impl Gateway {
             ..Config::default()
         };
         let storage = Storage::open(&config, &Environment::default()).unwrap();
-        let server = Server::start(&config, &RuleSet::default(), &storage).await.unwrap();
+        let server = Server::start(&config, &rules, &storage).await.unwrap();
         Self { folder, server }
     }
 
@@ -206,12 +212,69 @@ async fn users_and_tokens_are_made_changed_and_removed() {
     gateway.server.stop(std::time::Duration::ZERO).await;
 }
 
+const RULES: &str = "[rules.warm]
+sql = \"SELECT t FROM 'hall'\"
+[[rules.warm.actions]]
+name = 'note'
+type = 'log'
+[[rules.warm.actions]]
+name = 'on'
+type = 'republish'
+topic = 'warm'
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn actions_are_listed_paused_emptied_and_resumed() {
+    let gateway = Gateway::with_rules(RULES).await;
+    let port = gateway.address().port().to_string();
+    tokio::task::block_in_place(|| {
+        let note = "warm/note";
+        assert_eq!(gateway.ok(&["actions", "pause", note]), "warm/note: paused\n");
+        assert_eq!(gateway.ok(&["actions", "pause", note]), "warm/note: it was paused already\n");
+        for t in ["1", "2"] {
+            let publish = tidegate(&["pub", "-p", &port, "-t", "hall", "-m", t, "-q", "1"]);
+            assert_eq!(publish.status.code(), Some(0), "{}", err(&publish));
+        }
+        let table = gateway.ok(&["actions", "list"]);
+        assert!(table.starts_with("ACTION") && table.contains("paused by uid"), "{table}");
+        let listed = gateway.lines(&["actions", "list", "--state", "paused"]);
+        assert_eq!((listed.len(), &listed[0]["queue"]["queued"]), (1, &2.into()));
+        assert!(gateway.ok(&["actions", "show", note]).contains("queued            2\n"));
+        assert!(gateway.refused(&["actions", "drain", note]).contains("resume it"));
+        let dry = gateway.ok(&["actions", "purge", note, "--dry-run"]);
+        assert_eq!(dry, "warm/note: 2 requests would be dropped\n");
+        let other = gateway.refused(&["actions", "purge", note, "--confirm", "warm/on"]);
+        assert!(other.contains("warm/note"), "{other}");
+        let purged = gateway.ok(&["actions", "purge", note, "--confirm", note]);
+        assert_eq!(purged, "warm/note: 2 requests dropped\n");
+        let shown = &gateway.lines(&["actions", "show", note])[0];
+        assert_eq!(shown["outcomes"]["dropped"]["purged"], 2);
+        assert_eq!(gateway.ok(&["actions", "resume", note]), "warm/note: resumed\n");
+        assert_eq!(gateway.ok(&["actions", "resume", note]), "warm/note: it wasn't paused\n");
+        assert_eq!(gateway.ok(&["actions", "drain", note]), "warm/note: 0 requests are tried now\n");
+        assert!(gateway.refused(&["actions", "pause", "warm/on"]).contains("no queue"));
+        gateway.refused(&["actions", "show", "warm/none"]);
+        for wrong in
+            [&["purge", note][..], &["purge", note, "--dry-run", "--confirm", note], &["show", "warm"]]
+        {
+            let output = gateway.run(&[&["actions"], wrong].concat());
+            assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        }
+    });
+    gateway.server.stop(std::time::Duration::ZERO).await;
+}
+
 #[test]
 fn without_a_gateway_there_is_a_word_and_a_code() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().to_str().unwrap();
-    for command in [&["clients", "list"][..], &["retained", "list"], &["users", "list"], &["tokens", "list"]]
-    {
+    for command in [
+        &["actions", "list"][..],
+        &["clients", "list"],
+        &["retained", "list"],
+        &["users", "list"],
+        &["tokens", "list"],
+    ] {
         let output = tidegate(&[command, &["--data-dir", data_dir]].concat());
         assert_eq!(output.status.code(), Some(4), "{command:?}");
         assert!(err(&output).contains("no gateway runs"), "{}", err(&output));

@@ -1,4 +1,4 @@
-//! The foreign clients that the integration tests run, and how they get onto the machine.
+//! The foreign clients and servers that the integration tests run, and how they get onto the machine.
 //!
 //! Debian packages are installed with apt, as its owner would; what comes from PyPI and npm goes into folders under
 //! `target/clients` and touches nothing else. What is present is used as it is, so that all of it works offline.
@@ -42,6 +42,8 @@ const DEBIAN: &[DebianProgram] = &[
     DebianProgram { probe: &["mosquitto_pub", "--version"], package: "mosquitto-clients" },
     // Its own help ends with status 3, so the shell is asked for it. /usr/sbin is not on every user's PATH.
     DebianProgram { probe: &["sh", "-c", "PATH=$PATH:/usr/sbin command -v mosquitto"], package: "mosquitto" },
+    DebianProgram { probe: &["redis-server", "--version"], package: "redis-server" },
+    DebianProgram { probe: &["redis-cli", "--version"], package: "redis-tools" },
     DebianProgram { probe: &["python3", "--version"], package: "python3" },
     DebianProgram { probe: &["python3", "-m", "pip", "--version"], package: "python3-pip" },
     DebianProgram { probe: &["node", "--version"], package: "nodejs" },
@@ -126,7 +128,7 @@ pub(crate) fn ensure(consent: Consent) -> Result<()> {
         return Ok(());
     }
     if consent == Consent::Ask {
-        let mut question = String::from("The tests run foreign MQTT clients, and some are missing:\n");
+        let mut question = String::from("The tests run foreign clients and servers, and some are missing:\n");
         if !packages.is_empty() {
             question.push_str(&format!(
                 "  Debian packages, installed with apt (no service is started): {}\n",

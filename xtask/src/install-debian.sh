@@ -22,8 +22,12 @@ apt-get update -qq
 apt-get install --yes --no-install-recommends "$@"
 
 for package in "$@"; do
-    # Installing it switched its service on for the next boot, where it would take port 1883.
-    if [ "$package" = mosquitto ] && command -v systemctl >/dev/null; then
-        systemctl disable --quiet mosquitto.service || echo "could not disable mosquitto.service" >&2
+    # Installing a server switched its service on for the next boot, where it would take a port that others want.
+    case "$package" in
+    mosquitto | redis-server | rabbitmq-server | nats-server) ;;
+    *) continue ;;
+    esac
+    if command -v systemctl >/dev/null; then
+        systemctl disable --quiet "$package.service" || echo "could not disable $package.service" >&2
     fi
 done

@@ -9,6 +9,8 @@ mod chaos;
 mod ci;
 mod clients;
 mod fuzz;
+mod matrix;
+mod outage;
 mod process;
 mod test;
 
@@ -25,9 +27,11 @@ usage: cargo xtask <command>
   ci                           what CI runs: fmt, clippy, doc, deny, test, a short run of each fuzz target
   fuzz [TARGET] [--seconds N]  run one fuzz target, or all of them (default: 60 seconds each)
   chaos [--kills N] [--seed N] kill a broker under load again and again, and see whether it keeps its promises
+  matrix [--yes]               put every sink through every fault, and print what came of it
+  outage KIND [--messages N]   publish a million messages while the far side of an action is down, and count them
   bench [NAME]                 run the micro-benchmarks of the crates, or those whose name contains NAME
 
-`test` asks before it installs anything, unless --yes is given or the variable CI is set.";
+`test` and `matrix` ask before they install anything, unless --yes is given or the variable CI is set.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -54,6 +58,8 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         }
         "fuzz" => fuzz::run(&fuzz::Options::from_arguments(rest)?),
         "chaos" => chaos::run(rest),
+        "matrix" => matrix::run(clients::Consent::from_arguments(rest)?),
+        "outage" => outage::run(rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -246,6 +246,8 @@ impl<R: QueuedRequest> Queue<R> {
     pub(super) fn next(&mut self, now: Instant) -> (Step<R>, Settled) {
         let mut settled = Settled::default();
         let expires_at = self.expire(now, &mut settled);
+        // Before anything that may be the last step.
+        self.end_purges();
         if let Some(step) = self.begin_burial(now) {
             return (step, settled);
         }
@@ -267,7 +269,6 @@ impl<R: QueuedRequest> Queue<R> {
             self.is_finished = true;
             return (Step::Finished, settled);
         }
-        self.end_purges();
         self.lines.end_delays(now);
         let is_low = self.in_memory() <= HEAD_ITEMS_MAX / 2 && self.bytes < HEAD_BYTES_MAX / 2;
         // Those that are there may all wait for one slow far end while there is more for others.

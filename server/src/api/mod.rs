@@ -4,13 +4,15 @@
 //! (who is addressed, from which page) and puts the headers on every answer. `routes` is the one table of what there is: from it
 //! come the router, the OpenAPI document and docs/api-routes.md, so that a path without a description can't be. `problem` is
 //! the form of every error, `extract` what is taken from a request, `paging` how lists are cut. `gateway` is what handlers work on,
-//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `dead_letters`, `acl`, `config`, `server_info`. `audit` keeps
+//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `action_queues`,
+//! `dead_letters`, `acl`, `config`, `server_info`. `audit` keeps
 //! who changed what.
 //!
 //! It must never hold up messages: nothing here takes a lock of the broker for longer than a step, and a gateway whose
 //! interface can't be opened runs all the same.
 
 mod acl;
+mod action_queues;
 mod audit;
 mod auth;
 mod clients;
@@ -50,6 +52,7 @@ use auth::Auth;
 use guard::Guard;
 use problem::{Kind, Problem};
 
+pub use action_queues::PURGE_WAIT_MAX;
 pub use audit::{FILE_BYTES_MAX as AUDIT_FILE_BYTES_MAX, SHOWN_MAX as AUDIT_SHOWN_MAX};
 pub(crate) use auth::{Digest, account::is_name, is_scope};
 pub use auth::{Role, SETUP_TOKEN_AGE_MAX};

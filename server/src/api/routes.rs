@@ -20,8 +20,8 @@ use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use super::{
-    Api, acl, clients, config, dead_letters, document, guard, health, live, messages, rule_changes, rules,
-    server_info,
+    Api, acl, action_queues, clients, config, dead_letters, document, guard, health, live, messages,
+    rule_changes, rules, server_info,
 };
 
 /// Who may ask.
@@ -246,6 +246,12 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(writes(Operator, "dead_letters"), routes!(dead_letters::drop_letter))
         .add(writes(Operator, "dead_letters"), routes!(dead_letters::redrive_letters))
         .add(writes(Operator, "dead_letters"), routes!(dead_letters::drop_letters))
+        .add(reads(Viewer, "actions"), routes!(action_queues::list_actions))
+        .add(reads(Viewer, "actions"), routes!(action_queues::get_action))
+        .add(writes(Operator, "actions"), routes!(action_queues::pause_action))
+        .add(writes(Operator, "actions"), routes!(action_queues::resume_action))
+        .add(writes(Operator, "actions"), routes!(action_queues::drain_action))
+        .add(writes(Operator, "actions"), routes!(action_queues::purge_action))
         .add(reads(Operator, "messages"), routes!(live::watch_messages))
         .add(reads(Viewer, "rules"), routes!(live::watch_rules))
         .add(reads(Viewer, "rules"), routes!(rules::list_rules))

@@ -126,7 +126,9 @@ impl From<Changed> for RulesChanged {
 impl From<BookError> for Problem {
     fn from(error: BookError) -> Self {
         let kind = match &error {
-            BookError::Unknown { .. } | BookError::NoVersion { .. } => Kind::Missing,
+            BookError::Unknown { .. } | BookError::NoVersion { .. } | BookError::NoAction { .. } => {
+                Kind::Missing
+            }
             BookError::Changed { .. } | BookError::Exists { .. } => Kind::Precondition,
             BookError::Refused(_) => Kind::Invalid,
             BookError::Journal { .. } | BookError::Damaged { .. } => {
@@ -136,6 +138,7 @@ impl From<BookError> for Problem {
             BookError::OfFile { .. }
             | BookError::OfStore { .. }
             | BookError::Twice { .. }
+            | BookError::NoQueue { .. }
             | BookError::Pipeline(_)
             | BookError::TooMany { .. } => Kind::Conflict,
         };

@@ -88,12 +88,12 @@ pub(super) struct RuleSummary {
     warnings: usize,
 }
 
-/// Who stopped a rule of a file.
+/// Who stopped a rule of a file, or an action.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SuspensionInfo {
-    by: String,
+    pub(super) by: String,
     /// Milliseconds since 1970.
-    at_ms: i64,
+    pub(super) at_ms: i64,
 }
 
 /// A rule.

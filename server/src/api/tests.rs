@@ -10,6 +10,7 @@ use crate::rules::{PipelineSettings, RuleBook, RuleSet};
 use crate::storage::Storage;
 
 mod acl;
+mod action_queues;
 mod config;
 mod doors;
 mod live;

@@ -4,6 +4,7 @@
 //! Results go to standard output, everything else to standard error; [`Exit`] lists the exit codes.
 
 mod acl;
+mod actions;
 mod certs;
 mod check;
 mod clients;
@@ -102,6 +103,8 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// See how the actions of a running gateway do; stop them, empty their queues.
+    Actions(actions::ActionsArgs),
     /// See who is connected to a running gateway, and whose sessions it keeps.
     Clients(clients::ClientsArgs),
     /// See what a running gateway retains.
@@ -147,6 +150,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Rules(args)) => rules::run(args, &cli.config, environment),
         Some(Command::Reload(args)) => reload::run(&args, &cli.config, environment),
         Some(Command::DeadLetters(args)) => dead_letters::run(&args, &cli.config, environment),
+        Some(Command::Actions(args)) => actions::run(&args, &cli.config, environment),
         Some(Command::Clients(args)) => clients::run(&args, &cli.config, environment),
         Some(Command::Retained(args)) => retained::run(&args, &cli.config, environment),
         Some(Command::Users(args)) => users::run(&args, &cli.config, environment),

@@ -37,6 +37,8 @@ pub struct RuleSet {
     pub(super) rules: Vec<Arc<LoadedRule>>,
     /// Names of those that don't run, whatever they say.
     pub(super) suspended: Arc<HashSet<String>>,
+    /// Actions whose queues send nothing, as `rule/action`.
+    pub(super) paused: Arc<HashSet<String>>,
 }
 
 /// One rule that was read, checked and compiled.
@@ -164,6 +166,11 @@ impl LoadedRule {
         actions
             .filter(|action| action.config.has_outbox())
             .map(|action| (format!("{}/{}", self.name, action.config.name()), action))
+    }
+
+    /// Its actions, the error action last.
+    pub(super) fn all_actions(&self) -> impl Iterator<Item = &LoadedAction> {
+        self.actions.iter().chain(&self.error_action)
     }
 
     /// Returns the names of the rule's actions, in order; the error action isn't among them.

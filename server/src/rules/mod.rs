@@ -7,6 +7,7 @@
 //! - `groups.rs`: the rules behind the same filters, and which of them a message is worth showing to;
 //! - `pipeline.rs`: [`RulePipeline`], the broker's hook: which rules a message is shown to, and how rules change;
 //! - `rule.rs`: a rule that runs: evaluate, render, republish or enqueue;
+//! - `queues.rs`: the actions that there are, and what an operator does to their queues;
 //! - `outboxes.rs`: the life of outboxes through starts and changes of the rules;
 //! - `render.rs`: an action's templates for one message;
 //! - `explain.rs`: why a rule does what it does with a message;
@@ -36,6 +37,7 @@ mod origin;
 mod outboxes;
 mod parameters;
 mod pipeline;
+mod queues;
 mod render;
 mod rule;
 mod rulebook;
@@ -55,6 +57,7 @@ pub(crate) use file::files_in;
 pub use file::{ERROR_ACTION, LoadedRule, RuleSet, load_rules};
 pub(crate) use parameters::parameters;
 pub use pipeline::{PipelineError, PipelineSettings, RulePipeline};
+pub use queues::{ActionEntry, ActionState};
 pub use rulebook::{
     BookError, Changed, DEFINITION_BYTES_MAX, Expected, MemberChange, Owner, Prune, RuleBook, RuleChange,
     RuleDelta, RuleEntry, STORED_RULES_MAX, Suspension, VERSION_BYTES_MAX, VERSIONS_MAX, Version,

@@ -41,8 +41,8 @@ impl Retired {
     /// What still sends.
     pub(super) fn draining(&self) -> Option<Arc<Outlet>> {
         match self {
-            Self::Draining(outlet) => Some(Arc::clone(outlet)),
-            Self::PuttingAway(_) => None,
+            Self::Draining(outlet) if !outlet.is_finished() => Some(Arc::clone(outlet)),
+            Self::Draining(_) | Self::PuttingAway(_) => None,
         }
     }
 }

@@ -94,12 +94,12 @@ pub enum PipelineError {
 /// The rules that run. Cheap to clone; every clone is the same.
 #[derive(Debug, Clone)]
 pub struct RulePipeline {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    active: ArcSwap<Active>,
+    pub(super) active: ArcSwap<Active>,
     /// Held while rules change.
     pub(super) registry: Mutex<Registry>,
     /// Names of rules by their numbers.
@@ -155,6 +155,7 @@ impl RulePipeline {
                     store: settings.store.clone(),
                     hasher: secret.hasher(),
                     endings: Some(Arc::new(Hearing(Weak::clone(shared)))),
+                    paused: Arc::default(),
                 },
                 by_name: HashMap::new(),
                 groups: HashMap::new(),
@@ -286,6 +287,7 @@ impl RulePipeline {
         let old = shared.active.load_full();
         let old_rules: HashMap<&str, &Arc<Rule>> = old.rules.iter().map(|rule| (rule.name(), rule)).collect();
         let gone = self.verify(rules, registry, &settings)?;
+        let settings = OutletSettings { paused: Arc::clone(&rules.paused), ..settings };
         let before = std::mem::replace(&mut registry.outlet_settings, settings);
         let mut running = Vec::new();
         for loaded in rules.rules.iter().filter(|rule| rules.runs(rule)) {

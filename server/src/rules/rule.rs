@@ -463,6 +463,11 @@ impl Rule {
         self.error_action.as_ref()
     }
 
+    /// The counters of one of its actions.
+    pub(super) fn action_stats(&self, action: &str) -> Option<ActionStats> {
+        self.running(action).map(|(loaded, running)| running.stats(loaded))
+    }
+
     pub(super) fn stats(&self) -> RuleStats {
         let counters = &self.counters;
         // A message is counted before its rules run, so this order of reading finds no more decided than counted.

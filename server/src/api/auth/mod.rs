@@ -72,8 +72,19 @@ pub(super) struct Scope {
 }
 
 /// The areas that scopes are about.
-pub(super) const AREAS: [&str; 9] =
-    ["acl", "audit", "clients", "config", "dead_letters", "messages", "rules", "server", "users"];
+pub(super) const AREAS: [&str; 11] = [
+    "acl",
+    "actions",
+    "audit",
+    "clients",
+    "config",
+    "connectors",
+    "dead_letters",
+    "messages",
+    "rules",
+    "server",
+    "users",
+];
 
 /// Whether the text names a scope: `clients:read`, `clients:write`.
 pub(crate) fn is_scope(text: &str) -> bool {

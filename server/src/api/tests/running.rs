@@ -25,17 +25,29 @@ pub(super) async fn start() -> Running {
 pub(super) async fn start_with(config: Admin, storage: Storage) -> Running {
     let limits = rules_sql::Limits::default();
     let rules = RuleSet::from_texts([(Path::new("r.toml"), RULES)], &limits).unwrap();
-    let gateway = gateway_of(&rules, &storage);
-    let folder = tempfile::tempdir().unwrap();
-    let api = {
-        let mut api = ApiServer::open(&config, Some(folder.path()), gateway.clone()).unwrap();
-        api.listen(config.address, None).await.unwrap();
-        api
-    };
-    Running { api, gateway, _folder: folder }
+    Running::with(config, &rules, storage).await
 }
 
 impl Running {
+    /// One with these rules.
+    pub(super) async fn of(rules: &RuleSet, storage: Storage) -> Self {
+        Self::with(with_tokens(), rules, storage).await
+    }
+
+    async fn with(config: Admin, rules: &RuleSet, storage: Storage) -> Self {
+        let gateway = gateway_of(rules, &storage);
+        let folder = tempfile::tempdir().unwrap();
+        let mut api = ApiServer::open(&config, Some(folder.path()), gateway.clone()).unwrap();
+        api.listen(config.address, None).await.unwrap();
+        Self { api, gateway, _folder: folder }
+    }
+
+    /// Ends it in order.
+    pub(super) async fn stop(self) {
+        self.gateway.rules().shutdown(std::time::Duration::ZERO).await;
+        self.api.close().await;
+    }
+
     pub(super) async fn ask(&self, token: &str, method: &str, path: &str, body: &Value) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         ask(&self.api, method, path, &[("Authorization", &bearer(token))], &body).await

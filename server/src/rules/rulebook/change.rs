@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::delta::{MemberChange, member_changes};
 use super::error::BookError;
-use super::history::{Histories, Kept, Version, record};
-use super::journal::{Journal, Line, SuspensionRecord};
+use super::history::{Kept, Version, record};
+use super::journal::{Line, SuspensionRecord};
+use super::pauses::pause_line;
 use super::{
     AUTHOR_CHARS_MAX, DEFINITION_BYTES_MAX, RuleBook, STORED_RULES_MAX, State, Suspension, without_place,
 };
@@ -212,6 +213,7 @@ impl State {
                 self.suspended.remove(&rule);
             }
         }
+        line.pauses.into_iter().for_each(|pause| self.take_up_pause(pause));
     }
 
     /// A rule that is to be of the store.
@@ -339,7 +341,8 @@ impl State {
 
     fn with_plan(&self, plan: &Plan) -> RuleSet {
         let rules = self.files.rules.iter().chain(plan.stored.values()).cloned().collect();
-        RuleSet { rules, suspended: Arc::new(plan.suspended.keys().cloned().collect()) }
+        let suspended = Arc::new(plan.suspended.keys().cloned().collect());
+        RuleSet { rules, suspended, paused: self.paused_names() }
     }
 
     /// Remembers what was put in place.
@@ -349,31 +352,30 @@ impl State {
         for (rule, version) in plan.versions {
             self.histories.add(&rule, version);
         }
-        if let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_worth_compacting())
-            && let Err(error) = compact(journal, &self.histories, &self.suspended)
-        {
+        self.compact();
+        plan.changed
+    }
+
+    /// Writes the journal anew where that is worth it.
+    pub(super) fn compact(&mut self) {
+        let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_worth_compacting()) else {
+            return;
+        };
+        let suspensions = self.suspended.iter().map(|(rule, suspension)| Line {
+            suspensions: vec![SuspensionRecord {
+                rule: rule.clone(),
+                by: suspension.by.clone(),
+                at_ms: suspension.at_ms,
+                suspended: true,
+            }],
+            ..Line::default()
+        });
+        let pauses = self.paused.iter().map(|(action, pause)| pause_line(action, pause, true));
+        if let Err(error) = journal.compact(self.histories.lines().chain(suspensions).chain(pauses)) {
             let error = crate::cli::chain(&error);
             tracing::warn!(error, "the file of rules stays longer than it needs to be");
         }
-        plan.changed
     }
-}
-
-fn compact(
-    journal: &mut Journal,
-    histories: &Histories,
-    suspended: &BTreeMap<String, Suspension>,
-) -> Result<(), BookError> {
-    let suspensions = suspended.iter().map(|(rule, suspension)| Line {
-        versions: Vec::new(),
-        suspensions: vec![SuspensionRecord {
-            rule: rule.clone(),
-            by: suspension.by.clone(),
-            at_ms: suspension.at_ms,
-            suspended: true,
-        }],
-    });
-    journal.compact(histories.lines().chain(suspensions))
 }
 
 impl Plan {
@@ -439,7 +441,7 @@ fn to_toml(name: &str, definition: &str) -> Result<String, String> {
 }
 
 /// Milliseconds since 1970.
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -69,6 +69,18 @@ pub enum BookError {
         /// The version.
         version: u32,
     },
+    /// No action has the name.
+    #[error("no action is named \"{action}\"")]
+    NoAction {
+        /// As `rule/action`.
+        action: String,
+    },
+    /// The action sends nothing from a queue.
+    #[error("action \"{action}\" has no queue that could be paused, sent or emptied")]
+    NoQueue {
+        /// As `rule/action`.
+        action: String,
+    },
     /// The rules have faults.
     #[error("{} rules are refused", .0.len())]
     Refused(Vec<RuleFileError>),

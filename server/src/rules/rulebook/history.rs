@@ -137,9 +137,7 @@ impl Histories {
     /// Everything that is kept, as changes.
     pub(super) fn lines(&self) -> impl Iterator<Item = Line> {
         self.by_rule.iter().flat_map(|(rule, versions)| {
-            versions
-                .iter()
-                .map(|version| Line { versions: vec![record(rule, version)], suspensions: Vec::new() })
+            versions.iter().map(|version| Line { versions: vec![record(rule, version)], ..Line::default() })
         })
     }
 }

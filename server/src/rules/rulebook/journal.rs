@@ -4,6 +4,7 @@
 //! tidegate-rules 1
 //! 5d2c11f0 {"versions":[{"rule":"overheat","number":1,"at_ms":1764250000000,"author":"uid 1000","definition":{…}}]}
 //! 0b7a94e2 {"suspensions":[{"rule":"comfort","by":"uid 1000","at_ms":1764250090000,"suspended":true}]}
+//! 91c40d37 {"pauses":[{"action":"overheat/ops","by":"uid 1000","at_ms":1764250120000,"paused":true}]}
 //! ```
 //!
 //! A line is one change, however many rules it concerns, with its CRC-32C in front: after a crash it is there whole or not at
@@ -40,6 +41,9 @@ pub(super) struct Line {
     /// Rules of files that were suspended or resumed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) suspensions: Vec<SuspensionRecord>,
+    /// Actions that were paused, or that send again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) pauses: Vec<PauseRecord>,
 }
 
 /// One version of one rule.
@@ -62,6 +66,17 @@ pub(super) struct SuspensionRecord {
     pub(super) by: String,
     pub(super) at_ms: i64,
     pub(super) suspended: bool,
+}
+
+/// An action that was paused, or is no more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PauseRecord {
+    /// As `rule/action`.
+    pub(super) action: String,
+    pub(super) by: String,
+    pub(super) at_ms: i64,
+    pub(super) paused: bool,
 }
 
 /// The open file.

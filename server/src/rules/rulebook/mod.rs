@@ -13,13 +13,14 @@
 //! connections.
 //!
 //! - `journal.rs`: the file; `error.rs`: refusals; `change.rs`: changes; `history.rs`: versions; `delta.rs`: what differs between
-//!   two definitions.
+//!   two definitions; `pauses.rs`: actions that send nothing until an operator says so.
 
 mod change;
 mod delta;
 mod error;
 mod history;
 mod journal;
+mod pauses;
 #[cfg(test)]
 mod tests;
 
@@ -64,7 +65,7 @@ pub enum Owner {
     Store,
 }
 
-/// That a rule of a file doesn't run though its file says so.
+/// That a rule of a file doesn't run though its file says so, or that an action sends nothing though its rule runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Suspension {
     /// Who said so.
@@ -123,6 +124,8 @@ struct State {
     stored: BTreeMap<String, Arc<LoadedRule>>,
     histories: Histories,
     suspended: BTreeMap<String, Suspension>,
+    /// Actions that send nothing, as `rule/action`.
+    paused: BTreeMap<String, Suspension>,
     /// `None`: nothing outlives the process.
     journal: Option<Journal>,
     limits: Limits,
@@ -235,6 +238,7 @@ impl State {
             stored: BTreeMap::new(),
             histories: Histories::default(),
             suspended: BTreeMap::new(),
+            paused: BTreeMap::new(),
             journal: None,
             limits: limits.clone(),
         };
@@ -285,7 +289,7 @@ impl State {
     fn beside(&self, files: &RuleSet, stored: &BTreeMap<String, Arc<LoadedRule>>) -> RuleSet {
         let rules = files.rules.iter().chain(stored.values()).cloned().collect();
         let suspended: HashSet<String> = self.suspended.keys().cloned().collect();
-        RuleSet { rules, suspended: Arc::new(suspended) }
+        RuleSet { rules, suspended: Arc::new(suspended), paused: self.paused_names() }
     }
 
     /// All rules if these were those of files, and the rules of the store among them.

@@ -477,3 +477,61 @@ async fn rules_that_are_too_large_for_new_limits_keep_a_reload_from_happening() 
     book.change(&[remove("long")], "ada").unwrap();
     book.replace_files(&files(FILES), &tight, &targets, &connectors).unwrap();
 }
+
+fn has_paused(book: &RuleBook, action: &str) -> Option<String> {
+    book.action("mine", action).unwrap().paused.map(|pause| pause.by)
+}
+
+#[tokio::test]
+async fn pauses_are_kept_with_rules_and_survive_a_journal_that_is_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let queued = json!({ "sql": "SELECT * FROM 'b'", "actions": [{ "name": "a", "type": "log" }, { "name": "b", "type": "log" }] });
+    {
+        let book = book(Some(folder.path()));
+        book.change(&[put("mine", queued.clone())], "ada").unwrap();
+        assert!(book.pause_action("mine", "a", "ada\n").unwrap());
+        assert!(!book.pause_action("mine", "a", "bob").unwrap(), "it is already");
+        assert!(book.pause_action("mine", "b", "bob").unwrap());
+        assert!(book.resume_action("mine", "b", "bob").unwrap());
+        assert!(!book.resume_action("mine", "b", "bob").unwrap());
+        assert!(matches!(book.pause_action("of-file", "out", "x"), Err(BookError::NoQueue { .. })));
+        assert!(matches!(book.pause_action("mine", "c", "x"), Err(BookError::NoAction { .. })));
+        assert!(matches!(book.resume_action("none", "a", "x"), Err(BookError::NoAction { .. })));
+    }
+    for _ in 0..2 {
+        let book = book(Some(folder.path()));
+        assert_eq!((has_paused(&book, "a").as_deref(), has_paused(&book, "b")), (Some("ada"), None));
+        assert!(book.action("mine", "a").unwrap().delivery.unwrap().is_paused, "from its start on");
+        // Enough for the journal to be written anew.
+        for round in 0..30 {
+            let long = "x".repeat(60_000);
+            let definition = json!({ "sql": "SELECT * FROM 'b'", "description": format!("{round} {long}"),
+                                     "actions": [{ "name": "out", "type": "log" }] });
+            book.change(&[put("long", definition)], "ada").unwrap();
+        }
+    }
+    let book = book(Some(folder.path()));
+    // What is gone can be let go.
+    book.change(&[remove("mine")], "ada").unwrap();
+    assert!(book.resume_action("mine", "a", "ada").unwrap());
+    book.change(&[put("mine", queued)], "ada").unwrap();
+    assert_eq!(has_paused(&book, "a"), None);
+}
+
+#[tokio::test]
+async fn a_pause_stays_through_changes_of_its_rule() {
+    let book = book(None);
+    let with = |level: &str, name: &str| json!({ "sql": "SELECT * FROM 'b'", "actions": [{ "name": name, "type": "log", "level": level }] });
+    book.change(&[put("mine", with("info", "a"))], "ada").unwrap();
+    book.pause_action("mine", "a", "ada").unwrap();
+    let is_paused = |book: &RuleBook| book.action("mine", "a").unwrap().delivery.is_some_and(|d| d.is_paused);
+    book.change(&[put("mine", with("warn", "a"))], "ada").unwrap();
+    assert!(is_paused(&book), "with other settings");
+    book.change(&[put("mine", with("warn", "b"))], "ada").unwrap();
+    book.change(&[put("mine", with("warn", "a"))], "ada").unwrap();
+    assert!(is_paused(&book), "when it is back");
+    book.set_enabled("mine", false, "ada").unwrap();
+    book.set_enabled("mine", true, "ada").unwrap();
+    assert!(is_paused(&book), "when its rule is back");
+    assert_eq!(has_paused(&book, "a").as_deref(), Some("ada"));
+}

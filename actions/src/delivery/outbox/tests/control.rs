@@ -91,6 +91,21 @@ async fn a_purge_survives_a_power_cut_once_it_is_done() {
 }
 
 #[tokio::test]
+async fn a_purge_of_a_retired_queue_is_done_before_that_ends() {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(true));
+    let store = open(&disk);
+    let running = start_as(&store, &far, Start::Paused);
+    for number in 0..700 {
+        publish(&store, &running, 1, number);
+    }
+    running.0.retire();
+    running.0.purge().done().await.unwrap();
+    while !running.0.is_finished() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn nobody_hears_of_what_is_purged() {
     #[derive(Debug)]
     struct Nobody;

@@ -1,0 +1,102 @@
+//! Real servers as far sides of actions: each a process of its own with a folder and a port of its own, ended by its process id.
+//!
+//! `cargo xtask test` installs them; where one is missing the test fails and says so.
+
+mod redis;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use self::redis::Redis;
+use crate::broker::new_folder;
+
+/// How long a server may take to start: RabbitMQ takes its time.
+const START_PATIENCE: Duration = Duration::from_secs(90);
+/// Between two looks at a server that starts.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A free port of loopback. Servers that can't choose one are given it.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server's process, with its folder. Dropping it ends both.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Process {
+    /// Starts a program that keeps everything in `folder`, and waits until `is_ready`.
+    #[track_caller]
+    pub fn start(command: &mut Command, folder: PathBuf, mut is_ready: impl FnMut() -> bool) -> Self {
+        let log = std::fs::File::create(folder.join("output.log")).unwrap();
+        let child =
+            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap_or_else(
+                |error| panic!("{command:?} can't be started ({error}): run `cargo xtask test`"),
+            );
+        let mut process = Self { child, folder };
+        let deadline = Instant::now() + START_PATIENCE;
+        while !is_ready() {
+            let ended = process.child.try_wait().unwrap();
+            if ended.is_some() || Instant::now() > deadline {
+                let output = std::fs::read_to_string(process.folder.join("output.log")).unwrap_or_default();
+                panic!("{command:?} didn't start ({ended:?}):\n{output}");
+            }
+            #[expect(clippy::disallowed_methods, reason = "a foreign server tells nobody when it is ready")]
+            thread::sleep(LOOK);
+        }
+        process
+    }
+
+    /// A folder for a server that is to be started.
+    #[must_use]
+    pub fn new_folder() -> PathBuf {
+        new_folder()
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+/// Whether somebody listens there.
+#[must_use]
+pub fn is_open(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+}
+
+/// Runs a program to its end and returns what it printed.
+///
+/// # Errors
+/// What it printed, when it fails.
+pub fn run(command: &mut Command) -> io::Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    Err(io::Error::other(format!("{command:?}: {text}{}", String::from_utf8_lossy(&output.stderr))))
+}
