@@ -61,8 +61,9 @@ pub(super) fn meaning(answer: &Answer, if_subject: AnswerClass) -> Result<(), De
 /// What a stream's error means. Its codes are those of nats-server's `errors.json`.
 const fn class(code: u16, err_code: u32) -> AnswerClass {
     match (code, err_code) {
-        // No room in the account (10002), for now. Full streams, lost leaders and full disks are 5xx.
-        (_, 10002) => AnswerClass::Retry,
+        // No room in the account (10002), or the same message is being stored (10158), for now. Full streams, lost
+        // leaders and full disks are 5xx.
+        (_, 10002 | 10158) | (408 | 409 | 429, _) => AnswerClass::Retry,
         // Somebody sealed the stream (10109), or JetStream isn't on, there or for the account (10076, 10039).
         (401 | 403, _) | (_, 10039 | 10076 | 10109) => AnswerClass::Disable,
         (400..=499, _) => AnswerClass::Reject,
@@ -125,6 +126,10 @@ mod tests {
             (
                 r#"{"error":{"code":503,"err_code":10039,"description":"JetStream not enabled for account"}}"#,
                 Disable,
+            ),
+            (
+                r#"{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"}}"#,
+                Retry,
             ),
             (r#"{"error":{}}"#, Retry),
         ] {

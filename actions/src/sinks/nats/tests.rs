@@ -5,7 +5,7 @@ mod faults;
 mod settings;
 mod sign_in;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -136,7 +136,7 @@ struct Server {
 
 #[derive(Default)]
 struct Shared {
-    acts: Mutex<std::vec::IntoIter<Act>>,
+    acts: Mutex<VecDeque<Act>>,
     sent: Mutex<Vec<Sent>>,
     /// `CONNECT` and what came with it, line by line.
     hellos: Mutex<Vec<String>>,
@@ -153,7 +153,8 @@ impl Server {
     async fn greet(greeting: Greeting, acts: &[Act]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { acts: Mutex::new(acts.to_vec().into_iter()), ..Shared::default() });
+        let shared =
+            Arc::new(Shared { acts: Mutex::new(acts.iter().copied().collect()), ..Shared::default() });
         let of_task = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
@@ -235,7 +236,7 @@ impl Shared {
                         header: text(&bytes[..sizes[0]]),
                         payload: text(&bytes[sizes[0]..sizes[1]]),
                     });
-                    match self.acts.lock().next().unwrap_or(STORED) {
+                    match self.acts.lock().pop_front().unwrap_or(STORED) {
                         Act::Reply(_) | Act::Status(_) if reply.is_empty() => String::new(),
                         Act::Reply(text) => format!("MSG {reply} 1 {}\r\n{text}\r\n", text.len()),
                         Act::Status(status) => {
@@ -408,8 +409,8 @@ async fn what_overtook_another_is_stored_again_behind_it() {
     let sink = sink(&text, &server.connectors(""));
     let all = batch(vec![record(&text, &[("subject", b"s")]); 4]);
     assert_eq!(fates(&sink.deliver(&all).await), ["ok", "again", "ok", "again"]);
-    assert_eq!(fates(&sink.deliver(&all[1..].to_vec()).await), ["ok"; 3]);
-    assert_eq!(fates(&sink.deliver(&all[2..3].to_vec()).await), ["ok"]);
+    assert_eq!(fates(&sink.deliver(&all[1..]).await), ["ok"; 3]);
+    assert_eq!(fates(&sink.deliver(&all[2..3]).await), ["ok"]);
     let ids: Vec<String> =
         server.sent().iter().map(|sent| sent.header("Nats-Msg-Id").unwrap().to_owned()).collect();
     let expected = ["0", "1", "2", "3", "1", "2.1", "3", "2"].map(|id| {
