@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask test` installs them; where one is missing the test fails and says so.
 
+mod nats;
 mod redis;
 
 use std::io;
@@ -11,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use self::nats::{Nats, Stored};
 pub use self::redis::Redis;
 use crate::broker::new_folder;
 

@@ -11,6 +11,7 @@
 mod cells;
 mod http;
 mod ledger;
+mod nats;
 mod outage;
 mod redis;
 
