@@ -86,6 +86,8 @@ struct Flight {
     /// Whether each message has an answer to come.
     wants_answers: bool,
     is_ponged: bool,
+    /// How many errors may still be about it: one for each message.
+    errors_left: usize,
     complaint: Option<String>,
     done: Option<oneshot::Sender<()>>,
 }
@@ -122,6 +124,12 @@ impl Flight {
 
     /// Takes what the server says against something in this batch.
     fn complain(&mut self, text: &str) {
+        if self.errors_left == 0 {
+            // More than there are messages mean none of them. All are looked through for each.
+            self.complaint.get_or_insert_with(|| text.to_owned());
+            return;
+        }
+        self.errors_left -= 1;
         let subject = text.strip_prefix(NOT_ALLOWED).map(|subject| subject.trim_matches('"'));
         let meant: Vec<usize> = (0..)
             .zip(&self.items)
@@ -280,6 +288,7 @@ impl Connection {
                 missing,
                 wants_answers,
                 is_ponged: false,
+                errors_left: missing,
                 complaint: None,
                 done: Some(done),
             };

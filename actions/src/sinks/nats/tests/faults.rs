@@ -73,6 +73,18 @@ async fn an_error_without_a_message_is_no_consent() {
     assert!(cause.contains("Something New"), "{cause}");
 }
 
+/// One error for each message is looked into; what comes past that is said against all of them.
+#[tokio::test]
+async fn more_errors_than_messages_are_about_none_of_them() {
+    let error = "-ERR 'Permissions Violation for Publish to \"other\"'\r\n";
+    let ours = "-ERR 'Permissions Violation for Publish to \"s\"'\r\n";
+    for (others, expected) in [(1, "disabled"), (2, "again")] {
+        let said: &'static str = format!("{}{ours}", error.repeat(others)).leak();
+        let server = Server::start(&[Act::Nothing, Act::Say(said)]).await;
+        assert_eq!(fates(&server.deliver(CORE, &some(CORE, 2)).await), [expected; 2], "{others}");
+    }
+}
+
 #[tokio::test]
 async fn the_server_is_told_that_somebody_is_there() {
     let server = Server::start(&[Act::Say("PING\r\n")]).await;
