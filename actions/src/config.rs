@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use crate::connectors::{
     AddressList, AmqpConnectorConfig, ConnectorConfig, HttpConnectorConfig, KafkaConnectorConfig,
-    RedisConnectorConfig, TlsConfig,
+    NatsConnectorConfig, RedisConnectorConfig, TlsConfig,
 };
 use crate::error::ActionConfigError;
 pub use crate::record::RecordBatchConfig;
@@ -22,6 +22,7 @@ pub use crate::sinks::http::{
 };
 pub use crate::sinks::kafka::{KafkaCompression, KafkaConfig, SaslConfig, SaslMechanism};
 pub use crate::sinks::log::{LogConfig, LogLevel};
+pub use crate::sinks::nats::NatsConfig;
 pub use crate::sinks::redis::{RedisCommand, RedisConfig};
 pub use crate::sinks::republish::{RepublishConfig, Scalar};
 use crate::units;
@@ -40,6 +41,8 @@ pub enum ActionConfig {
     Http(Box<HttpConfig>),
     /// `type = "log"`: one log line per message.
     Log(LogConfig),
+    /// `type = "nats"`: one NATS message per message.
+    Nats(Box<NatsConfig>),
     /// `type = "amqp"`: one message to an exchange of an AMQP 0-9-1 server per message.
     Amqp(Box<AmqpConfig>),
     /// `type = "kafka"`: one record of a Kafka topic per message.
@@ -50,7 +53,8 @@ pub enum ActionConfig {
 
 impl ActionConfig {
     /// The values that `type` may have.
-    pub const KINDS: &'static [&'static str] = &["republish", "http", "log", "amqp", "kafka", "redis"];
+    pub const KINDS: &'static [&'static str] =
+        &["republish", "http", "log", "amqp", "kafka", "nats", "redis"];
 
     /// Reads the settings of one kind; `deserializer` holds every key but `type`. For callers whose format can say
     /// where a value stands, which serde's own tagged form loses.
@@ -67,6 +71,7 @@ impl ActionConfig {
             "republish" => RepublishConfig::deserialize(deserializer).map(Self::Republish),
             "http" => HttpConfig::deserialize(deserializer).map(|config| Self::Http(Box::new(config))),
             "log" => LogConfig::deserialize(deserializer).map(Self::Log),
+            "nats" => NatsConfig::deserialize(deserializer).map(|config| Self::Nats(Box::new(config))),
             "amqp" => AmqpConfig::deserialize(deserializer).map(|config| Self::Amqp(Box::new(config))),
             "kafka" => KafkaConfig::deserialize(deserializer).map(|config| Self::Kafka(Box::new(config))),
             "redis" => RedisConfig::deserialize(deserializer).map(|config| Self::Redis(Box::new(config))),
@@ -81,6 +86,7 @@ impl ActionConfig {
             Self::Republish(config) => &config.name,
             Self::Http(config) => &config.name,
             Self::Log(config) => &config.name,
+            Self::Nats(config) => &config.name,
             Self::Amqp(config) => &config.name,
             Self::Kafka(config) => &config.name,
             Self::Redis(config) => &config.name,
@@ -94,6 +100,7 @@ impl ActionConfig {
             Self::Republish(config) => name.clone_into(&mut config.name),
             Self::Http(config) => name.clone_into(&mut config.name),
             Self::Log(config) => name.clone_into(&mut config.name),
+            Self::Nats(config) => name.clone_into(&mut config.name),
             Self::Amqp(config) => name.clone_into(&mut config.name),
             Self::Kafka(config) => name.clone_into(&mut config.name),
             Self::Redis(config) => name.clone_into(&mut config.name),
@@ -125,6 +132,7 @@ impl ActionConfig {
         match self {
             Self::Republish(_) | Self::Log(_) => None,
             Self::Http(config) => config.connector.as_deref(),
+            Self::Nats(config) => Some(&config.connector),
             Self::Amqp(config) => Some(&config.connector),
             Self::Kafka(config) => Some(&config.connector),
             Self::Redis(config) => Some(&config.connector),
@@ -149,6 +157,7 @@ impl ActionConfig {
             Self::Republish(_) => None,
             Self::Http(config) => Some(config.delivery()),
             Self::Log(config) => Some(config.delivery()),
+            Self::Nats(config) => Some(config.delivery()),
             Self::Amqp(config) => Some(config.delivery()),
             Self::Kafka(config) => Some(config.delivery()),
             Self::Redis(config) => Some(config.delivery()),
@@ -161,6 +170,7 @@ impl ActionConfig {
             Self::Republish(_) => OrderBy::Publisher,
             Self::Http(config) => config.order_by,
             Self::Log(config) => config.order_by,
+            Self::Nats(config) => config.order_by,
             Self::Amqp(config) => config.order_by,
             Self::Kafka(config) => config.order_by,
             Self::Redis(config) => config.order_by,
@@ -174,6 +184,7 @@ impl ActionConfig {
             Self::Republish(_) => "republish",
             Self::Http(_) => "http",
             Self::Log(_) => "log",
+            Self::Nats(_) => "nats",
             Self::Amqp(_) => "amqp",
             Self::Kafka(_) => "kafka",
             Self::Redis(_) => "redis",

@@ -18,7 +18,7 @@
 //!   log line of this crate; only the log action writes what it is told to write.
 
 #![cfg_attr(
-    not(all(feature = "amqp", feature = "kafka", feature = "redis")),
+    not(all(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis")),
     allow(dead_code, unused_imports, reason = "what drivers that are left out would use")
 )]
 

@@ -27,6 +27,8 @@ use crate::sinks::http::HttpSink;
 #[cfg(feature = "kafka")]
 use crate::sinks::kafka::KafkaSink;
 use crate::sinks::log::{LogSink, TracingWriter};
+#[cfg(feature = "nats")]
+use crate::sinks::nats::NatsSink;
 #[cfg(feature = "redis")]
 use crate::sinks::redis::RedisSink;
 use crate::targets::TargetPolicy;
@@ -209,6 +211,10 @@ fn driver<W: WithSink>(
             with.with(HttpSink::new(rule, config, Arc::clone(&settings.targets), &settings.connectors)?)
         }
         ActionConfig::Log(config) => with.with(LogSink::new(TracingWriter, config.max_per_second)),
+        #[cfg(feature = "nats")]
+        ActionConfig::Nats(config) => with.with(NatsSink::new(rule, config, &settings.connectors)?),
+        #[cfg(not(feature = "nats"))]
+        ActionConfig::Nats(_) => return Err(left_out(config)),
         #[cfg(feature = "amqp")]
         ActionConfig::Amqp(config) => with.with(AmqpSink::new(rule, config, &settings.connectors)?),
         #[cfg(not(feature = "amqp"))]
@@ -225,7 +231,7 @@ fn driver<W: WithSink>(
 }
 
 /// The error of an action whose driver this program was built without.
-#[cfg(not(all(feature = "amqp", feature = "kafka", feature = "redis")))]
+#[cfg(not(all(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis")))]
 fn left_out(config: &ActionConfig) -> ActionConfigError {
     let kind = config.kind();
     let problem = format!("this program was built without \"{kind}\" (cargo feature `{kind}`)");

@@ -148,6 +148,7 @@ impl ActionPlan {
             ActionConfig::Republish(config) => Builder::Republish(RepublishPlan::new(config, all)?),
             ActionConfig::Http(config) => Builder::Http(HttpPlan::new(config, all)?),
             ActionConfig::Log(config) => Builder::Log(LogPlan::new(rule, config, all)?),
+            ActionConfig::Nats(config) => Builder::Record(config.plan(all)?),
             ActionConfig::Amqp(config) => Builder::Record(config.plan(all)?),
             ActionConfig::Kafka(config) => Builder::Record(config.plan(all)?),
             ActionConfig::Redis(config) => Builder::Record(config.plan(all)?),

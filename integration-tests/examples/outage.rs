@@ -5,7 +5,7 @@
     reason = "a tool that is run by hand; what fails shall end it"
 )]
 
-use integration_tests::servers::Redis;
+use integration_tests::servers::{Nats, Redis};
 use integration_tests::sinks::{HttpFarSide, outage};
 
 fn main() {
@@ -17,6 +17,7 @@ fn main() {
     let live_first = arguments.iter().any(|word| word == "--live-first");
     let report = match kind {
         "http" => outage::<HttpFarSide>(messages, live_first),
+        "nats" => outage::<Nats>(messages, live_first),
         "redis" => outage::<Redis>(messages, live_first),
         other => panic!("no far side of type \"{other}\""),
     };

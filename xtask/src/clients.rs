@@ -42,6 +42,7 @@ const DEBIAN: &[DebianProgram] = &[
     DebianProgram { probe: &["mosquitto_pub", "--version"], package: "mosquitto-clients" },
     // Its own help ends with status 3, so the shell is asked for it. /usr/sbin is not on every user's PATH.
     DebianProgram { probe: &["sh", "-c", "PATH=$PATH:/usr/sbin command -v mosquitto"], package: "mosquitto" },
+    DebianProgram { probe: &["/usr/sbin/nats-server", "--version"], package: "nats-server" },
     // Other users than root and its own are told to go away by the script on PATH.
     DebianProgram {
         probe: &["sh", "-c", "test -x /usr/lib/rabbitmq/bin/rabbitmq-server"],

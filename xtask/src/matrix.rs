@@ -13,7 +13,7 @@ use crate::process;
 use crate::test::POWER_CUT;
 
 /// The kinds of actions that must be there.
-const KINDS: &[&str] = &["amqp", "http", "kafka", "redis"];
+const KINDS: &[&str] = &["amqp", "http", "kafka", "nats", "redis"];
 
 /// Runs the tests and prints the table.
 ///

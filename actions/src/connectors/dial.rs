@@ -167,22 +167,41 @@ impl Dialer {
     }
 
     async fn connect_to(&self, server: &Endpoint, deadline: Instant) -> Result<Link, DeliveryError> {
-        let late = |_| unreachable(format!("{server}: no connection within {:?}", self.timeout));
+        let tcp = self.tcp(server, deadline).await?;
+        self.secure(server, tcp, deadline).await
+    }
+
+    /// Connects to a server, without TLS as yet.
+    pub(crate) async fn tcp(&self, server: &Endpoint, deadline: Instant) -> Result<TcpStream, DeliveryError> {
         let tcp = async {
             let addresses = self.addresses(server).await?;
             let tcp = TcpStream::connect(&*addresses).await;
             tcp.map_err(|error| unreachable(format!("{server}: {error}")))
         };
-        let tcp = timeout_at(deadline, tcp).await.map_err(late)??;
+        let tcp = timeout_at(deadline, tcp).await.map_err(|_| self.late(server))??;
         // What is sent is whole; a pause for more would only cost time. A socket that can't be told so works all the same.
         drop(tcp.set_nodelay(true));
+        Ok(tcp)
+    }
+
+    /// Speaks TLS over a connection, where the connector does.
+    pub(crate) async fn secure(
+        &self,
+        server: &Endpoint,
+        tcp: TcpStream,
+        deadline: Instant,
+    ) -> Result<Link, DeliveryError> {
         let Some(tls) = &self.tls else { return Ok(Link::Plain(tcp)) };
         let name = ServerName::try_from(server.host.clone())
             .map_err(|_| unreachable(format!("{server}: no name that a certificate could be for")))?;
         let hello = TlsConnector::from(Arc::clone(tls)).connect(name, tcp);
-        let stream = timeout_at(deadline, hello).await.map_err(late)?;
+        let stream = timeout_at(deadline, hello).await.map_err(|_| self.late(server))?;
         let stream = stream.map_err(|error| unreachable(format!("{server}: TLS: {error}")))?;
         Ok(Link::Tls(Box::new(stream)))
+    }
+
+    fn late(&self, server: &Endpoint) -> DeliveryError {
+        unreachable(format!("{server}: no connection within {:?}", self.timeout))
     }
 
     /// The addresses of a server that may be connected to.

@@ -33,6 +33,7 @@ use crate::error::ActionConfigError;
 pub use crate::sinks::amqp::{AmqpConnector, AmqpConnectorConfig};
 pub use crate::sinks::http::{HttpConnector, HttpConnectorConfig};
 pub use crate::sinks::kafka::{KafkaConnector, KafkaConnectorConfig};
+pub use crate::sinks::nats::{NatsConnector, NatsConnectorConfig};
 pub use crate::sinks::redis::{RedisConnector, RedisConnectorConfig};
 use crate::targets::TargetPolicy;
 use crate::text::excerpt;
@@ -47,6 +48,8 @@ const CONNECTORS_MAX: usize = 1_000;
 pub enum ConnectorConfig {
     /// `type = "http"`: HTTP servers.
     Http(Box<HttpConnectorConfig>),
+    /// `type = "nats"`: NATS servers.
+    Nats(Box<NatsConnectorConfig>),
     /// `type = "amqp"`: an AMQP 0-9-1 server.
     Amqp(Box<AmqpConnectorConfig>),
     /// `type = "kafka"`: a Kafka cluster.
@@ -57,13 +60,14 @@ pub enum ConnectorConfig {
 
 impl ConnectorConfig {
     /// The values that `type` may have.
-    pub const KINDS: &'static [&'static str] = &["http", "amqp", "kafka", "redis"];
+    pub const KINDS: &'static [&'static str] = &["http", "amqp", "kafka", "nats", "redis"];
 
     /// Returns the value of `type`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Nats(_) => "nats",
             Self::Amqp(_) => "amqp",
             Self::Kafka(_) => "kafka",
             Self::Redis(_) => "redis",
@@ -72,13 +76,14 @@ impl ConnectorConfig {
 
     /// The files that it names.
     pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let tls = match self {
-            Self::Http(config) => &mut config.tls,
-            Self::Amqp(config) => &mut config.tls,
-            Self::Kafka(config) => &mut config.tls,
-            Self::Redis(config) => &mut config.tls,
+        let (tls, other) = match self {
+            Self::Http(config) => (&mut config.tls, None),
+            Self::Nats(config) => (&mut config.tls, config.credentials_file.as_mut()),
+            Self::Amqp(config) => (&mut config.tls, None),
+            Self::Kafka(config) => (&mut config.tls, None),
+            Self::Redis(config) => (&mut config.tls, None),
         };
-        tls.iter_mut().flat_map(TlsConfig::files_mut)
+        tls.iter_mut().flat_map(TlsConfig::files_mut).chain(other)
     }
 
     /// What makes it show its credentials to everybody on the way; `None` if nothing does.
@@ -86,6 +91,7 @@ impl ConnectorConfig {
     pub fn exposure(&self) -> Option<&'static str> {
         match self {
             Self::Http(config) => config.exposure(),
+            Self::Nats(config) => config.exposure(),
             Self::Amqp(config) => config.exposure(),
             Self::Kafka(config) => config.exposure(),
             Self::Redis(config) => config.exposure(),
@@ -105,6 +111,7 @@ pub fn by_type<'de, D: Deserializer<'de>>(
     #[serde(rename_all = "snake_case")]
     enum ByType {
         Http(Box<HttpConnectorConfig>),
+        Nats(Box<NatsConnectorConfig>),
         Amqp(Box<AmqpConnectorConfig>),
         Kafka(Box<KafkaConnectorConfig>),
         Redis(Box<RedisConnectorConfig>),
@@ -113,6 +120,7 @@ pub fn by_type<'de, D: Deserializer<'de>>(
     let connector = |(name, table)| {
         let config = match table {
             ByType::Http(config) => ConnectorConfig::Http(config),
+            ByType::Nats(config) => ConnectorConfig::Nats(config),
             ByType::Amqp(config) => ConnectorConfig::Amqp(config),
             ByType::Kafka(config) => ConnectorConfig::Kafka(config),
             ByType::Redis(config) => ConnectorConfig::Redis(config),
@@ -140,6 +148,8 @@ pub struct ConnectorError {
 pub enum Connector {
     /// For actions of type `http`.
     Http(Arc<HttpConnector>),
+    /// For actions of type `nats`.
+    Nats(Arc<NatsConnector>),
     /// For actions of type `amqp`.
     Amqp(Arc<AmqpConnector>),
     /// For actions of type `kafka`.
@@ -154,6 +164,10 @@ impl Connector {
             ConnectorConfig::Http(config) => {
                 let before = before.and_then(Self::http);
                 HttpConnector::load(config, targets, before).map(Self::Http)
+            }
+            ConnectorConfig::Nats(config) => {
+                let before = before.and_then(Self::nats);
+                NatsConnector::load(config, targets, before).map(Self::Nats)
             }
             ConnectorConfig::Amqp(config) => {
                 let before = before.and_then(Self::amqp);
@@ -174,6 +188,7 @@ impl Connector {
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Http(one), Self::Http(other)) => Arc::ptr_eq(one, other),
+            (Self::Nats(one), Self::Nats(other)) => Arc::ptr_eq(one, other),
             (Self::Amqp(one), Self::Amqp(other)) => Arc::ptr_eq(one, other),
             (Self::Kafka(one), Self::Kafka(other)) => Arc::ptr_eq(one, other),
             (Self::Redis(one), Self::Redis(other)) => Arc::ptr_eq(one, other),
@@ -186,6 +201,7 @@ impl Connector {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Nats(_) => "nats",
             Self::Amqp(_) => "amqp",
             Self::Kafka(_) => "kafka",
             Self::Redis(_) => "redis",
@@ -194,6 +210,10 @@ impl Connector {
 
     pub(crate) const fn http(&self) -> Option<&Arc<HttpConnector>> {
         if let Self::Http(connector) = self { Some(connector) } else { None }
+    }
+
+    pub(crate) const fn nats(&self) -> Option<&Arc<NatsConnector>> {
+        if let Self::Nats(connector) = self { Some(connector) } else { None }
     }
 
     pub(crate) const fn amqp(&self) -> Option<&Arc<AmqpConnector>> {
@@ -249,6 +269,7 @@ impl Connectors {
     pub fn check(name: &str, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         let result = match config {
             ConnectorConfig::Http(config) => config.check(),
+            ConnectorConfig::Nats(config) => config.check(),
             ConnectorConfig::Amqp(config) => config.check(),
             ConnectorConfig::Kafka(config) => config.check(),
             ConnectorConfig::Redis(config) => config.check(),

@@ -31,6 +31,8 @@ const MARK: &[u8] = b"record/1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecordKind {
+    /// NATS: subject.
+    Nats,
     /// AMQP 0-9-1: exchange and routing key.
     Amqp,
     /// Kafka: topic, and what messages that keep their order have in common.
@@ -40,12 +42,13 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    const ALL: [Self; 3] = [Self::Amqp, Self::Kafka, Self::Redis];
+    const ALL: [Self; 4] = [Self::Amqp, Self::Kafka, Self::Nats, Self::Redis];
 
     /// The `type` of actions that make such records.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Nats => "nats",
             Self::Amqp => "amqp",
             Self::Kafka => "kafka",
             Self::Redis => "redis",
@@ -56,6 +59,7 @@ impl RecordKind {
     #[must_use]
     pub const fn parts(self) -> &'static [&'static str] {
         match self {
+            Self::Nats => &["subject"],
             Self::Amqp => &["exchange", "routing_key"],
             Self::Kafka => &["topic", "line"],
             Self::Redis => &["command", "key", "field"],
@@ -66,8 +70,7 @@ impl RecordKind {
     #[must_use]
     pub const fn fields(self) -> &'static str {
         match self {
-            Self::Amqp => "headers",
-            Self::Kafka => "headers",
+            Self::Amqp | Self::Kafka | Self::Nats => "headers",
             Self::Redis => "fields",
         }
     }
@@ -76,6 +79,7 @@ impl RecordKind {
     #[must_use]
     pub const fn payload(self) -> &'static str {
         match self {
+            Self::Nats => "payload",
             Self::Amqp => "body",
             Self::Kafka | Self::Redis => "value",
         }

@@ -7,6 +7,7 @@ pub mod amqp;
 pub mod http;
 pub mod kafka;
 pub mod log;
+pub mod nats;
 pub mod redis;
 pub mod republish;
 

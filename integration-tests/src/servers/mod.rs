@@ -3,6 +3,7 @@
 //! `cargo xtask test` installs them; where one is missing the test fails and says so.
 
 mod kafka;
+mod nats;
 mod rabbitmq;
 mod redis;
 
@@ -14,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::kafka::{Kafka, Stored};
+pub use self::nats::{Nats, Stored};
 pub use self::rabbitmq::RabbitMq;
 pub use self::redis::Redis;
 use crate::broker::new_folder;

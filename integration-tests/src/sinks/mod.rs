@@ -13,6 +13,7 @@ mod cells;
 mod http;
 mod kafka;
 mod ledger;
+mod nats;
 mod outage;
 mod redis;
 

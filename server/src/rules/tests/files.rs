@@ -234,6 +234,7 @@ fn every_example_of_the_manual_loads() {
 /// The page on which the keys of a kind of action stand.
 fn page(kind: &str) -> &'static str {
     match kind {
+        "nats" => include_str!("../../../../docs/nats.md"),
         "amqp" => include_str!("../../../../docs/amqp.md"),
         "kafka" => include_str!("../../../../docs/kafka.md"),
         "redis" => include_str!("../../../../docs/redis.md"),
