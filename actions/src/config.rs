@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use crate::connectors::{
     AddressList, ConnectorConfig, HttpConnectorConfig, NatsConnectorConfig, RedisConnectorConfig, TlsConfig,
@@ -27,7 +28,7 @@ use crate::units;
 pub const NAME_CHARS_MAX: usize = 64;
 
 /// One action of a rule.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ActionConfig {
@@ -177,17 +178,20 @@ pub(crate) fn check_name(name: &str) -> Result<(), ActionConfigError> {
 
 /// What waits for delivery, at most, and what happens past that. `queue = { … }`. Some defaults depend on where the queue is
 /// kept: see [`QueueConfig::bounds`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueConfig {
     /// Most requests waiting or in flight. Default 1,000,000 on disk, 10,000 in memory; 1 to 10,000,000.
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub max_items: Option<usize>,
     /// Most bytes of requests waiting or in flight: on disk those of the log, messages included. Default `"1GiB"` on disk,
     /// `"64MiB"` in memory; at least `"1KiB"`.
-    #[serde(with = "units::optional_size")]
+    #[schemars(with = "Option<units::Size>")]
+    #[serde(deserialize_with = "units::optional_size::deserialize")]
     pub max_bytes: Option<u64>,
     /// A request older than this is given up. Default `"7d"`; `"1s"` to `"30d"`.
-    #[serde(with = "units::optional_duration")]
+    #[schemars(with = "Option<units::Period>")]
+    #[serde(deserialize_with = "units::optional_duration::deserialize")]
     pub max_age: Option<Duration>,
     /// What gives way when `max_items` or `max_bytes` is reached. Default `"dead_letter"` on disk, `"drop_oldest"` in
     /// memory.
@@ -200,7 +204,7 @@ pub struct QueueConfig {
 }
 
 /// Which requests of a queue on disk are sent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Drain {
@@ -281,15 +285,18 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// How much is kept of what an action could not deliver. `queue.dead_letters = { … }`. What is oldest goes first, and is
 /// counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeadLettersConfig {
     /// Most dead letters. Default 100,000; 1 to 10,000,000.
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub max_items: usize,
     /// Most bytes of them in the log, messages included. Default `"256MiB"`; at least `"1KiB"`.
+    #[schemars(with = "units::Size")]
     #[serde(with = "units::size")]
     pub max_bytes: u64,
     /// Longest time that one is kept. Default `"30d"`; at least `"1m"`.
+    #[schemars(with = "units::Period")]
     #[serde(with = "units::duration")]
     pub max_age: Duration,
 }
@@ -301,7 +308,7 @@ impl Default for DeadLettersConfig {
 }
 
 /// What gives way when a queue is full. Either way it is counted under `queue_full`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Overflow {
@@ -329,7 +336,7 @@ impl Overflow {
 }
 
 /// What becomes of the outbox of an action that is removed or renamed. `on_remove = "…"`, of an action or of its rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnRemove {
@@ -342,19 +349,23 @@ pub enum OnRemove {
 }
 
 /// When a request that failed is tried again, and when it is given up. `retry = { … }`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryConfig {
     /// Most attempts that may have reached the far side; refused connections and failed name look-ups don't count.
     /// Default 20; 1 to 1,000,000.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_attempts: u32,
     /// Upper end of the first pause; it doubles with each attempt. Default `"500ms"`; at least `"1ms"`.
+    #[schemars(with = "units::Period")]
     #[serde(with = "units::duration")]
     pub initial_backoff: Duration,
     /// Upper end of every pause, for `Retry-After` too. Default `"1m"`; at most `"1d"`.
+    #[schemars(with = "units::Period")]
     #[serde(with = "units::duration")]
     pub max_backoff: Duration,
     /// Pause after an answer that says that nothing will be taken from us as we are. Default `"5m"`; `"1s"` to `"1d"`.
+    #[schemars(with = "units::Period")]
     #[serde(with = "units::duration")]
     pub disabled_pause: Duration,
 }
@@ -371,7 +382,7 @@ impl Default for RetryConfig {
 }
 
 /// Which requests keep their order among each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OrderBy {

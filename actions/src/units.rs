@@ -3,7 +3,10 @@
 //! A number always carries its unit; `0` alone is refused, so that no reader has to guess. Each function pair fits
 //! `#[serde(with = "…")]`.
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 /// Units of a duration: suffix and length in milliseconds, longest suffix first where one ends in another.
 const DURATION_UNITS: [(&str, u64); 5] =
@@ -40,6 +43,47 @@ pub enum UnitError {
     },
 }
 
+/// How a duration is written, for the schema of what holds one.
+#[derive(Debug, Clone, Copy)]
+pub struct Period;
+
+impl JsonSchema for Period {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Period".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": pattern(&DURATION_UNITS) })
+    }
+}
+
+/// How a size is written, for the schema of what holds one.
+#[derive(Debug, Clone, Copy)]
+pub struct Size;
+
+impl JsonSchema for Size {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": pattern(&SIZE_UNITS) })
+    }
+}
+
+fn pattern(units: &[(&str, u64)]) -> String {
+    let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+    format!(r"^[0-9]+\s*({})$", names.join("|"))
+}
+
 /// Reads a duration such as `"500ms"` or `"7d"`.
 ///
 /// # Errors
@@ -56,6 +100,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 /// [`UnitError::Size`] when the number or the unit is missing, or the value doesn't fit 64 bits.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     scaled(text, &SIZE_UNITS).ok_or_else(|| UnitError::Size { text: text.to_owned() })
+}
+
+/// A value in the largest unit that keeps it exact; zero in the unit that is given.
+fn shortest(value: u64, units: &[(&str, u64)], of_zero: &str) -> String {
+    let exact = units.iter().filter(|(_, scale)| value != 0 && value.is_multiple_of(*scale));
+    match exact.max_by_key(|(_, scale)| *scale) {
+        Some((unit, scale)) => format!("{}{unit}", value / scale),
+        None => format!("0{of_zero}"),
+    }
 }
 
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -111,12 +164,13 @@ pub mod duration {
         super::parse_duration(&text).map_err(D::Error::custom)
     }
 
-    /// Writes milliseconds with their unit.
+    /// Writes it in the largest unit that keeps it exact.
     ///
     /// # Errors
     /// The serializer's own.
     pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}ms", value.as_millis()))
+        let ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+        serializer.collect_str(&super::shortest(ms, &super::DURATION_UNITS, "s"))
     }
 }
 
@@ -133,12 +187,12 @@ pub mod size {
         super::parse_size(&text).map_err(D::Error::custom)
     }
 
-    /// Writes bytes with their unit.
+    /// Writes it in the largest unit that keeps it exact.
     ///
     /// # Errors
     /// The serializer's own.
     pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{value}B"))
+        serializer.collect_str(&super::shortest(*value, &super::SIZE_UNITS, "B"))
     }
 }
 
@@ -162,6 +216,20 @@ mod tests {
             [("0B", 0), ("1B", 1), ("64KiB", 65_536), ("1 MiB", 1_048_576), ("3GB", 3_000_000_000)]
         {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn writes_the_largest_unit_that_keeps_it_exact() {
+        for (ms, text) in [(0, "0s"), (1, "1ms"), (1_500, "1500ms"), (10_000, "10s"), (604_800_000, "7d")] {
+            assert_eq!(shortest(ms, &DURATION_UNITS, "s"), text);
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)));
+        }
+        for (bytes, text) in
+            [(0, "0B"), (1, "1B"), (1_000, "1kB"), (65_536, "64KiB"), (1_000_001, "1000001B")]
+        {
+            assert_eq!(shortest(bytes, &SIZE_UNITS, "B"), text);
+            assert_eq!(parse_size(text), Ok(bytes));
         }
     }
 

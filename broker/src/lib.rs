@@ -6,7 +6,7 @@
 //! Where to look: `connection` turns bytes into packets and back; `handlers` has one file for each kind of packet a
 //! client sends; `session` is the state machine that outlives connections; `subscriptions` says whom a topic concerns;
 //! `dispatch` takes one message from admission to its receivers; `records` tells the store
-//! what sessions owe and reads it back, `restore` does so at a start; `inspect` shows what there is, `administer` does what an administrator asks for, `watch` shows messages as they go by.
+//! what sessions owe and reads it back, `restore` does so at a start; `inspect` shows what there is, `administer` does what an administrator asks for, `watch` shows messages as they go by, `transfer` carries Retained Messages out and in.
 //!
 //! Invariants: no lock is held across an await; a publisher's thread never waits for a receiver's socket; an
 //! acknowledgement is written after the store has said that its debts are safe; every buffer and queue has a limit in
@@ -35,6 +35,7 @@ mod session;
 mod subscriptions;
 mod sys_topics;
 mod timers;
+mod transfer;
 mod watch;
 
 pub use access::{
@@ -56,4 +57,5 @@ pub use listeners::{
 pub use message::{Message, Publication, Publisher, Trail};
 pub use metrics::Stats;
 pub use restore::Restored;
+pub use transfer::RetainedCopy;
 pub use watch::Watch;

@@ -351,6 +351,7 @@ proxy_password = "{proxy_password}"
         &["dead-letters", "list"],
         &["dead-letters", "list", "--json"],
         &["dead-letters", "redrive", "--all"],
+        &["backup", "--with-users"],
         &["rules", "explain", "--topic", "in/x", "--payload", "{\"a\":1}", "--json"],
     ] {
         let (_, text) = broker.command(arguments);

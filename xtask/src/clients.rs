@@ -69,7 +69,7 @@ const LIBRARIES: &[Library] = &[
     Library { folder: "paho-2", from: Registry::Pypi, requirement: "paho-mqtt==2.2.0" },
     // A SCRAM client that somebody else wrote.
     Library { folder: "scramp", from: Registry::Pypi, requirement: "scramp==1.5.0" },
-    // Holds the HTTP interface of administration against its OpenAPI document.
+    // Holds the HTTP interface of administration against its OpenAPI document; its validator, TOML against our schemas.
     Library { folder: "schemathesis", from: Registry::Pypi, requirement: "schemathesis==4.32.5" },
     Library { folder: "mqttjs", from: Registry::Npm, requirement: "mqtt@5.16.0" },
 ];

@@ -3,6 +3,7 @@
 //! Every address is judged after its name was resolved and connected to as it was judged, so there is nothing to rebind in
 //! between; where a library connects by itself it is given the judged addresses.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
@@ -92,6 +94,21 @@ impl<'de> Deserialize<'de> for AddressList {
             })
         };
         texts.iter().map(endpoint).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl JsonSchema for AddressList {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "AddressList".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let server = json_schema!({ "type": "string", "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253}):[0-9]{1,5}$" });
+        json_schema!({ "type": "array", "items": server, "minItems": 1, "maxItems": SERVERS_MAX })
     }
 }
 

@@ -5,10 +5,12 @@
 //! changed password applies to what is queued as well.
 //!
 //! Each kind has its settings and its driver beside its sink (`sinks/<kind>/connector.rs`); here is what they have in
-//! common: the table of all of them ([`Connectors`]), TLS (`tls`), and how an address becomes a connection (`dial`).
+//! common: the table of all of them ([`Connectors`]), TLS (`tls`), how an address becomes a connection (`dial`), and how that is
+//! tried without effect (`probe`).
 
 mod bounded;
 mod dial;
+mod probe;
 mod shared;
 pub(crate) mod tls;
 
@@ -17,11 +19,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use self::bounded::{Allowance, Bounded};
 pub use self::dial::AddressList;
 pub(crate) use self::dial::{Dialer, Endpoint, Link};
+pub(crate) use self::probe::Probe;
+pub use self::probe::{ConnectorTest, TEST_TIMEOUT, TestStage, TestStep};
 pub(crate) use self::shared::Shared;
 pub use self::tls::TlsConfig;
 use crate::error::ActionConfigError;
@@ -35,7 +40,7 @@ use crate::text::excerpt;
 const CONNECTORS_MAX: usize = 1_000;
 
 /// `[connectors.<name>]`: `type` says what it leads to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ConnectorConfig {

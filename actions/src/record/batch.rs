@@ -2,21 +2,25 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::delivery::BatchPolicy;
 use crate::units;
 
 /// Several records in one call of a sink, each with a fate of its own. `batch = { … }`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecordBatchConfig {
     /// Most records; 1 turns batches off. Default 500; 1 to 10,000.
+    #[schemars(range(min = 1, max = 10_000))]
     pub max_items: usize,
     /// Most bytes of them; a single larger record goes alone. Default `"1MiB"`; `"1KiB"` to `"16MiB"`.
+    #[schemars(with = "units::Size")]
     #[serde(with = "units::size")]
     pub max_bytes: u64,
     /// How long the first waits for company. Default `"0s"`: a batch is what waits anyway; at most `"1m"`.
+    #[schemars(with = "units::Period")]
     #[serde(with = "units::duration")]
     pub linger: Duration,
 }

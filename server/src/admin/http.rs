@@ -101,7 +101,7 @@ async fn answer(
     Ok((status, body.to_bytes()))
 }
 
-fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, AdminClientError> {
+pub(super) fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, AdminClientError> {
     let foreign = |problem: String| AdminClientError::Foreign { problem };
     if status == StatusCode::NO_CONTENT {
         return Ok(Value::Null);

@@ -3,7 +3,8 @@
 //! Whoever may open the socket may do everything that it offers, so its file mode is 0600, its directory is the owner's
 //! alone, and a peer that runs as somebody else is turned away. Requests and answers are lines of JSON
 //! (docs/admin-socket.md); `protocol` has their form and limits, `socket` the connections, `commands` says
-//! which there are, `dead_letters`, `counters` and `rules` carry them out, `view` is what is shown of a letter, `client` the other end.
+//! which there are, `dead_letters`, `counters` and `rules` carry them out, `view` is what is shown of a letter, `client` the other end, `http` and
+//! `transfer` that of the HTTP interface.
 //!
 //! Nothing here holds up the broker: commands that read the disk run where blocking is allowed, as many at a time as there are
 //! connections.
@@ -18,6 +19,7 @@ mod rules;
 mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
+mod transfer;
 mod view;
 
 use std::io;
@@ -41,6 +43,7 @@ pub use http::ApiClient;
 pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
 pub(crate) use protocol::{Code, Refusal};
 pub use socket::{CONNECTIONS_MAX, IDLE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
+pub use transfer::{download, upload};
 pub(crate) use view::Shown;
 
 /// The socket's name in the data directory.

@@ -131,9 +131,9 @@ pub(super) struct OutcomeInfo {
 /// An attempt that failed.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ActionError {
-    error: String,
+    pub(super) error: String,
     /// Milliseconds since 1970.
-    at_ms: i64,
+    pub(super) at_ms: i64,
 }
 
 /// What came of a change.
@@ -180,12 +180,12 @@ pub(super) struct ActionPurged {
     is_done: bool,
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// When that was, milliseconds since 1970.
-fn ago(age: Duration) -> i64 {
+pub(super) fn ago(age: Duration) -> i64 {
     now_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 

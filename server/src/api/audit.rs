@@ -100,7 +100,7 @@ pub(super) struct Entry {
     operation: String,
     /// What it was about.
     target: String,
-    /// Status of the answer: from 400 on, nothing was changed.
+    /// Status of the answer: from 400 on, nothing was changed, unless `after` says what was.
     status: u16,
     /// What was there before.
     #[schema(value_type = Option<Object>)]

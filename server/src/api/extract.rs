@@ -73,9 +73,13 @@ impl<T: Serialize> IntoResponse for Json<T> {
 }
 
 fn is_json(request: &Request) -> bool {
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+    media_type(request).is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/json"))
+}
+
+/// The Content-Type of a request, without parameters.
+pub(super) fn media_type(request: &Request) -> Option<&str> {
+    let content_type = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    content_type.split(';').next().map(str::trim)
 }
 
 async fn read(body: Body) -> Result<hyper::body::Bytes, Problem> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use broker::{BoundListener, Broker};
 use mqtt_protocol::ReasonCode;
 use parking_lot::RwLock;
-use store::DurableStore;
+use store::{DurableStore, Store as _};
 
 use super::auth::now_ms;
 use super::problem::{Kind, Problem};
@@ -23,6 +23,8 @@ pub struct Gateway {
     pub(super) rule_limits: rules_sql::Limits,
     /// Dead letters; `None`: there is no store on disk to keep any.
     pub(super) letters: Option<Arc<Services>>,
+    /// Identity of the store on disk; 0: there is none.
+    pub(super) store_id: u64,
     pub(super) started_at_ms: i64,
     /// Those that are open, once they are.
     pub(super) listeners: Arc<RwLock<Vec<BoundListener>>>,
@@ -48,9 +50,10 @@ impl Gateway {
         store: Option<&Arc<DurableStore>>,
     ) -> Self {
         let letters = store.map(|store| Arc::new(Services::new(store, Arc::new(book.pipeline().clone()))));
+        let store_id = store.map_or(0, |store| store.identity().id);
         let started_at_ms = now_ms();
         let (listeners, reload) = Default::default();
-        Self { broker, book, rule_limits, letters, started_at_ms, listeners, reload, access: None }
+        Self { broker, book, rule_limits, letters, store_id, started_at_ms, listeners, reload, access: None }
     }
 
     /// Adds what decides what clients may do.

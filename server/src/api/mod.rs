@@ -4,8 +4,8 @@
 //! (who is addressed, from which page) and puts the headers on every answer. `routes` is the one table of what there is: from it
 //! come the router, the OpenAPI document and docs/api-routes.md, so that a path without a description can't be. `problem` is
 //! the form of every error, `extract` what is taken from a request, `paging` how lists are cut. `gateway` is what handlers work on,
-//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `action_queues`,
-//! `dead_letters`, `acl`, `config`, `server_info`. `audit` keeps
+//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `action_queues`, `connectors`,
+//! `dead_letters`, `acl`, `config`, `server_info`, `backup` and `restore`. `audit` keeps
 //! who changed what.
 //!
 //! It must never hold up messages: nothing here takes a lock of the broker for longer than a step, and a gateway whose
@@ -15,8 +15,10 @@ mod acl;
 mod action_queues;
 mod audit;
 mod auth;
+mod backup;
 mod clients;
 mod config;
+mod connectors;
 mod dead_letters;
 mod document;
 mod extract;
@@ -27,6 +29,7 @@ mod live;
 mod messages;
 mod paging;
 mod problem;
+mod restore;
 mod routes;
 mod rule_changes;
 mod rules;
@@ -37,13 +40,13 @@ pub(crate) mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use broker::{BoundListener, TlsSetup};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Admin;
@@ -56,6 +59,7 @@ pub use action_queues::PURGE_WAIT_MAX;
 pub use audit::{FILE_BYTES_MAX as AUDIT_FILE_BYTES_MAX, SHOWN_MAX as AUDIT_SHOWN_MAX};
 pub(crate) use auth::{Digest, account::is_name, is_scope};
 pub use auth::{Role, SETUP_TOKEN_AGE_MAX};
+pub use backup::BACKUPS_MAX;
 pub use document::document;
 pub use extract::BODY_BYTES_MAX;
 pub use gateway::Gateway;
@@ -68,7 +72,7 @@ pub use routes::route_page;
 pub use rules::EXPLAINED_MAX;
 pub use serve::{
     BODY_TIMEOUT, CONNECTION_AGE_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, REQUEST_TIMEOUT,
-    STOP_TIMEOUT,
+    RESTORE_TIMEOUT, STOP_TIMEOUT,
 };
 
 /// What every handler sees.
@@ -86,6 +90,10 @@ pub(crate) struct Api {
     is_ready: AtomicBool,
     /// Streams of events that are open.
     streams: AtomicUsize,
+    /// Turns at making and restoring backups.
+    backups: Arc<Semaphore>,
+    /// Where what is uploaded lies until it is known to be whole; `None`: where the system keeps such things.
+    data_dir: Option<PathBuf>,
     /// Something is sent: streams end, and connections after the request that they are at.
     stop: watch::Sender<()>,
 }
@@ -164,6 +172,8 @@ impl ApiServer {
             has_tls: config.tls.is_some(),
             is_ready: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
+            backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
+            data_dir: data_dir.map(Path::to_owned),
             stop: watch::Sender::new(()),
         });
         let router = routes::router(&api);

@@ -75,8 +75,8 @@ kinds! {
     Slow = "slow", REQUEST_TIMEOUT, "The body didn't come in time";
     /// The body is too long.
     TooLarge = "too_large", PAYLOAD_TOO_LARGE, "The body is too long";
-    /// The body isn't JSON by its Content-Type.
-    MediaType = "media_type", UNSUPPORTED_MEDIA_TYPE, "The body has to be application/json";
+    /// The body isn't what is expected by its Content-Type.
+    MediaType = "media_type", UNSUPPORTED_MEDIA_TYPE, "The body has another Content-Type than is expected";
     /// It is JSON, but not what is expected.
     Invalid = "invalid", UNPROCESSABLE_ENTITY, "The request doesn't fit";
     /// Something broke.

@@ -20,8 +20,8 @@ use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use super::{
-    Api, acl, action_queues, clients, config, dead_letters, document, guard, health, live, messages,
-    rule_changes, rules, server_info,
+    Api, acl, action_queues, backup, clients, config, connectors, dead_letters, document, guard, health,
+    live, messages, restore, rule_changes, rules, server_info,
 };
 
 /// Who may ask.
@@ -227,6 +227,8 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(reads(Admin, "audit"), routes!(audit::list_audit))
         .add(reads(Viewer, "server"), routes!(server_info::get_server))
         .add(reads(Viewer, "server"), routes!(server_info::get_stats))
+        .add(reads(Admin, "backup"), routes!(backup::make_backup))
+        .add(writes(Admin, "backup"), routes!(restore::restore))
         .add(reads(Admin, "config"), routes!(config::get_config))
         .add(writes(Admin, "config"), routes!(config::reload))
         .add(reads(Viewer, "clients"), routes!(clients::list_clients))
@@ -252,6 +254,9 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(writes(Operator, "actions"), routes!(action_queues::resume_action))
         .add(writes(Operator, "actions"), routes!(action_queues::drain_action))
         .add(writes(Operator, "actions"), routes!(action_queues::purge_action))
+        .add(reads(Viewer, "connectors"), routes!(connectors::list_connectors))
+        .add(reads(Viewer, "connectors"), routes!(connectors::get_connector))
+        .add(writes(Operator, "connectors"), routes!(connectors::test_connector))
         .add(reads(Operator, "messages"), routes!(live::watch_messages))
         .add(reads(Viewer, "rules"), routes!(live::watch_rules))
         .add(reads(Viewer, "rules"), routes!(rules::list_rules))

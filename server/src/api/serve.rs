@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::problem::{Kind, Problem};
+use super::restore::RESTORE_PATH;
 
 /// Most connections at a time; one more waits until one of them ends.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -37,6 +38,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a request may take until its answer begins.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a restore may take, its upload with it.
+pub const RESTORE_TIMEOUT: Duration = Duration::from_secs(540);
 /// How long a connection lives; then it ends after the request that it is at.
 pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 /// How long a connection that is to end may take for the rest.
@@ -164,11 +167,12 @@ pub(super) async fn serve(
 }
 
 async fn answer(router: &TowerToHyperService<Router>, request: Request) -> Response {
-    match timeout(REQUEST_TIMEOUT, router.call(request)).await {
+    let limit = if request.uri().path() == RESTORE_PATH { RESTORE_TIMEOUT } else { REQUEST_TIMEOUT };
+    match timeout(limit, router.call(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(_) => {
-            let seconds = REQUEST_TIMEOUT.as_secs();
+            let seconds = limit.as_secs();
             Problem::new(Kind::Unavailable, format!("it took longer than {seconds} seconds")).into_response()
         }
     }

@@ -11,6 +11,7 @@ use crate::storage::Storage;
 
 mod acl;
 mod action_queues;
+mod backup;
 mod config;
 mod doors;
 mod live;

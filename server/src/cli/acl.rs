@@ -24,7 +24,7 @@ pub(super) struct AclArgs {
 #[derive(Debug, Subcommand)]
 enum AclCommand {
     /// Say what the configuration's access rules decide, or those of a running gateway, and which rule it is.
-    Explain(ExplainArgs),
+    Explain(Box<ExplainArgs>),
     /// Print rules that do what a file of another broker says.
     Import(ImportArgs),
 }

@@ -5,10 +5,12 @@
 
 mod acl;
 mod actions;
+mod backup;
 mod certs;
 mod check;
 mod clients;
 mod completions;
+mod connectors;
 mod dead_letters;
 mod exit;
 mod format;
@@ -18,10 +20,13 @@ mod mqtt_flags;
 mod output;
 mod passwd;
 mod password;
+mod progress;
 mod publish;
 mod reload;
+mod restore;
 mod retained;
 mod rules;
+mod schema;
 mod serve;
 mod setup_token;
 mod signals;
@@ -105,6 +110,8 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// See how the actions of a running gateway do; stop them, empty their queues.
     Actions(actions::ActionsArgs),
+    /// See where the connectors of a running gateway lead; try the way there.
+    Connectors(connectors::ConnectorsArgs),
     /// See who is connected to a running gateway, and whose sessions it keeps.
     Clients(clients::ClientsArgs),
     /// See what a running gateway retains.
@@ -113,8 +120,14 @@ enum Command {
     Users(users::UsersArgs),
     /// Tokens of programs that may administer a running gateway.
     Tokens(users::TokensArgs),
+    /// Write what a running gateway owns into a file.
+    Backup(backup::BackupArgs),
+    /// Have a running gateway take up a backup, after showing what that changes.
+    Restore(restore::RestoreArgs),
     /// Make certificates for development; show what certificates say.
     Certs(certs::CertsArgs),
+    /// Print what a configuration may hold as JSON Schema, for editors.
+    Schema(schema::SchemaArgs),
     /// Evaluate one SQL statement on one message, without a server.
     Sql(sql::SqlArgs),
     /// Publish messages; flags as in mosquitto_pub.
@@ -151,11 +164,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Reload(args)) => reload::run(&args, &cli.config, environment),
         Some(Command::DeadLetters(args)) => dead_letters::run(&args, &cli.config, environment),
         Some(Command::Actions(args)) => actions::run(&args, &cli.config, environment),
+        Some(Command::Connectors(args)) => connectors::run(&args, &cli.config, environment),
         Some(Command::Clients(args)) => clients::run(&args, &cli.config, environment),
         Some(Command::Retained(args)) => retained::run(&args, &cli.config, environment),
         Some(Command::Users(args)) => users::run(&args, &cli.config, environment),
         Some(Command::Tokens(args)) => users::run_tokens(&args, &cli.config, environment),
+        Some(Command::Backup(args)) => backup::run(&args, &cli.config, environment),
+        Some(Command::Restore(args)) => restore::run(&args, &cli.config, environment),
         Some(Command::Certs(args)) => certs::run(&args, &cli.config, environment),
+        Some(Command::Schema(args)) => schema::run(&args),
         Some(Command::Sql(args)) => sql::run(&args),
         Some(Command::Pub(args)) => publish::run(&args, environment),
         Some(Command::Sub(args)) => subscribe::run(&args, environment),

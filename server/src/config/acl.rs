@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use access::acl::HttpRulesSettings;
 use access::authentication::{EndpointSettings, Guard};
 use actions::Secret;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::units::Period;
 
 /// What clients may publish and subscribe to. With any key, what no rule allows is denied.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AclConfig {
     /// Rules, asked in their order before those of the file.
@@ -26,7 +27,7 @@ pub struct AclConfig {
 }
 
 /// `[acl.http]`: a server that is asked for a client's rules.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AclHttpConfig {
     /// Where.
@@ -58,6 +59,21 @@ pub struct AclHttpConfig {
 }
 
 impl AclHttpConfig {
+    /// The defaults, of a server there.
+    pub(super) fn at(url: String) -> Self {
+        Self {
+            url,
+            headers: BTreeMap::new(),
+            timeout: Self::default_timeout(),
+            concurrency: Self::default_concurrency(),
+            refresh: Self::default_refresh(),
+            max_age: Self::default_max_age(),
+            max_clients: Self::default_max_clients(),
+            ca: None,
+            insecure_http: false,
+        }
+    }
+
     fn default_timeout() -> Period {
         Period::secs(5)
     }

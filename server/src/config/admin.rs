@@ -4,21 +4,24 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::listeners::ListenerTls;
 use crate::api::{Digest, Role, is_name, is_scope};
 
 /// The administration listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Whether it is opened. Default: true.
     pub enabled: bool,
     /// IP address and port; port 0 lets the system choose one. Default 127.0.0.1:7080.
+    #[schemars(with = "super::schema::Address")]
     #[serde(deserialize_with = "super::model::address")]
     pub address: SocketAddr,
     /// Names by which it is reached, beside IP addresses and `localhost`. Default: none.
+    #[schemars(length(max = HOSTS_MAX))]
     pub hosts: Vec<String>,
     /// Whether nothing may be changed through it. Default: false.
     pub read_only: bool,
@@ -27,17 +30,20 @@ pub struct Admin {
     pub tls: Option<ListenerTls>,
     /// People who may sign in. Default: none; then a setup token makes the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = DECLARED_MAX))]
     pub users: Vec<AdminUser>,
     /// Tokens of programs. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = DECLARED_MAX))]
     pub tokens: Vec<AdminToken>,
 }
 
 /// Somebody who may sign in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminUser {
     /// Unique name: letters, digits, `.`, `_`, `-` and `@`, at most 64.
+    #[schemars(regex(pattern = super::schema::USER_NAME))]
     pub name: String,
     /// What the user may do.
     pub role: Role,
@@ -46,10 +52,11 @@ pub struct AdminUser {
 }
 
 /// A token of a program.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminToken {
     /// Unique name: letters, digits, `.`, `_`, `-` and `@`, at most 64.
+    #[schemars(regex(pattern = super::schema::USER_NAME))]
     pub name: String,
     /// What it may do.
     pub role: Role,
@@ -57,6 +64,7 @@ pub struct AdminToken {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
     /// SHA-256 of the token, 64 hexadecimal digits.
+    #[schemars(regex(pattern = "^[0-9A-Fa-f]{64}$"))]
     pub sha256: HiddenText,
 }
 

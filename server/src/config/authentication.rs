@@ -10,12 +10,13 @@ use access::authentication::{
     Algorithm, CertificateName, EndpointSettings, Guard, HashingLimits, LockoutLimits,
 };
 use actions::Secret;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::units::Period;
 
 /// One way to tell who a client is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthenticatorConfig {
     /// How.
@@ -82,6 +83,7 @@ pub struct AuthenticatorConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<BTreeMap<String, Secret>>,
     /// `http`: requests at a time. Default 32, range 1 to 1,024.
+    #[schemars(range(min = 1, max = 1_024))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u16>,
     /// `http`: how long a client that was let in comes in again without a request. Default 0 s (never), range 0 s to 1 day.
@@ -99,7 +101,7 @@ pub struct AuthenticatorConfig {
 }
 
 /// An algorithm of a token's signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum JwtAlgorithm {
     /// HMAC with SHA-256.
@@ -150,7 +152,7 @@ impl JwtAlgorithm {
 }
 
 /// Where in a CONNECT a token is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JwtPlace {
     /// The Password.
@@ -161,7 +163,7 @@ pub enum JwtPlace {
 }
 
 /// Where in a certificate the user name stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateUsername {
     /// The Common Name of the subject.
@@ -193,7 +195,7 @@ impl CertificateUsername {
 }
 
 /// How to tell who a client is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthenticatorKind {
     /// By user name and password, from a file.
@@ -378,7 +380,7 @@ impl AuthenticatorConfig {
 }
 
 /// What telling who clients are may cost.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthenticationLimits {
     /// Passwords hashed at a time. Default 0 (half of the cores), range 0 to 1,024.
@@ -420,7 +422,7 @@ impl AuthenticationLimits {
 }
 
 /// When somebody who fails has to wait, and how long.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LockoutConfig {
     /// Failures of one address without a wait. Default 20, range 0 (any number) to 1,000,000.

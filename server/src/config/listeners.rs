@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use rustls::pki_types::DnsName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Listener, ListenerKind};
@@ -15,7 +16,7 @@ const CERTIFICATES_MAX: usize = 1_000;
 const DEFAULT_MODE: u32 = 0o660;
 
 /// `[listeners.tls]`: what the listener shows, and whom it trusts. Files are PEM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerTls {
     /// The listener's certificate, with those of its issuers behind it.
@@ -57,7 +58,7 @@ impl ListenerTls {
 }
 
 /// Whether clients show certificates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificates {
     /// They aren't asked for one.
@@ -70,7 +71,7 @@ pub enum ClientCertificates {
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TlsVersion {
     /// TLS 1.2.
     #[default]
@@ -82,7 +83,7 @@ pub enum TlsVersion {
 }
 
 /// A certificate for a name that clients ask for (SNI).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedCertificate {
     /// The name; `*.example.org` stands for every name one level below.
@@ -94,7 +95,7 @@ pub struct NamedCertificate {
 }
 
 /// `[listeners.websocket]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerWebSocket {
     /// Path of the request. Default `/mqtt`.
@@ -102,6 +103,7 @@ pub struct ListenerWebSocket {
     /// Origins of the pages that may connect. Default: all.
     pub origins: Vec<String>,
     /// Largest frame that is accepted; never less than the largest packet. Default 2 MiB, range 1 KiB to 512 MiB.
+    #[schemars(range(min = 1_024, max = 536_870_912))]
     pub max_frame_size: ByteSize,
 }
 
@@ -112,7 +114,7 @@ impl Default for ListenerWebSocket {
 }
 
 /// Which Client Identifiers clients may have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientIdRule {
     /// Any.
@@ -136,7 +138,7 @@ impl ClientIdRule {
 }
 
 /// Who may take over a user's session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionTakeover {
     /// That user.

@@ -22,6 +22,7 @@ mod listeners;
 mod load;
 mod model;
 mod overrides;
+mod schema;
 mod secrets;
 mod source;
 mod tree;
@@ -56,6 +57,8 @@ pub use self::model::{
     RuleLimits, Store, Sys,
 };
 pub use self::overrides::{Assignment, AssignmentError};
+pub(crate) use self::schema::root as schema_of;
+pub use self::schema::schema;
 pub use self::units::{ByteSize, Period, UnitError};
 
 /// The environment variables that a configuration may use, taken once.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use actions::AddressRange;
 use actions::config::ConnectorConfig;
+use schemars::JsonSchema;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -17,22 +18,26 @@ use super::acl::AclConfig;
 use super::admin::Admin;
 use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
 use super::listeners::{ClientIdRule, ListenerTls, ListenerWebSocket, SessionTakeover};
+use super::schema;
 use super::units::{ByteSize, Period};
 
 /// The whole configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the broker keeps what it must not forget. Default: see [`super::default_data_dir`].
+    /// Where the broker keeps what it must not forget. Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/tidegate`, else
+    /// `~/.local/state/tidegate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
     /// Folder of the rule files, `*.toml`. Default: `rules.d` beside the configuration file, when it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules_dir: Option<PathBuf>,
     /// Where clients connect. Default: one listener, `tcp`, on 127.0.0.1:1883, anonymous clients allowed.
+    #[schemars(length(min = 1))]
     pub listeners: Vec<Listener>,
     /// Ways to tell who a client is, which listeners refer to by name. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("propertyNames" = schema::name()))]
     pub authentication: BTreeMap<String, AuthenticatorConfig>,
     /// What clients may publish and subscribe to. Default: everything.
     pub acl: AclConfig,
@@ -45,6 +50,7 @@ pub struct Config {
     /// What the actions of all rules may do.
     pub actions: Actions,
     /// Addresses and credentials that actions refer to by name. Default: none.
+    #[schemars(extend("propertyNames" = schema::name()))]
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "actions::connectors::by_type")]
     pub connectors: BTreeMap<String, ConnectorConfig>,
     /// What is logged, and how.
@@ -76,21 +82,24 @@ impl Default for Config {
 }
 
 /// One address where clients connect.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Unique name, used in logs and in `TIDEGATE_LISTENERS__<NAME>__…`: a letter, then letters, digits, `-` and `_`.
+    #[schemars(regex(pattern = schema::NAME))]
     pub name: String,
     /// What is spoken here. Default: `tcp`.
     #[serde(default)]
     pub kind: ListenerKind,
     /// IP address and port; port 0 lets the system choose one. Every kind but `unix` needs it.
+    #[schemars(with = "Option<schema::Address>")]
     #[serde(default, deserialize_with = "some_address", skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
     /// The socket's file; for `unix`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Permissions of the socket's file, as in chmod. Default `0660`.
+    #[schemars(regex(pattern = schema::MODE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// Proxies that have to say by the PROXY protocol, version 2, whose connection it is; nobody else may connect then.
@@ -117,6 +126,7 @@ pub struct Listener {
     #[serde(default)]
     pub session_takeover: SessionTakeover,
     /// Connections open at one time. Default 100,000, range 1 to 10,000,000.
+    #[schemars(range(min = 1, max = 10_000_000))]
     #[serde(default = "Listener::default_max_connections")]
     pub max_connections: u32,
     /// What is allowed here otherwise than `[limits]` say. Default: nothing.
@@ -151,7 +161,7 @@ impl Listener {
 }
 
 /// What a listener speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerKind {
     /// MQTT over plain TCP.
@@ -184,7 +194,7 @@ impl ListenerKind {
 }
 
 /// What one client, one message, one session and one rule may use.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Largest packet accepted, fixed header included. Default 1 MiB, range 1 KiB to 256 MiB.
@@ -218,7 +228,7 @@ pub struct Limits {
     pub max_outbound_bytes: ByteSize,
     /// Longest time for which a publisher isn't read because a receiver is behind. Default 100 ms, range 0 s to 60 s.
     pub max_publish_pause: Period,
-    /// Levels of a Topic Name or Topic Filter. Default 128, range 1 to 65,535.
+    /// Levels of a Topic Name or Topic Filter. Default 128, range 1 to 128.
     pub max_topic_levels: u16,
     /// Bytes of a Client Identifier. Default 256, range 23 to 65,535.
     pub max_client_id_bytes: u16,
@@ -300,15 +310,17 @@ impl Default for Limits {
 }
 
 /// What one listener allows where it isn't what `[limits]` say.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerLimits {
     /// Largest packet accepted here. Default: that of `[limits]`; the same range.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_packet_size: Option<ByteSize>,
     /// Connections accepted in one second here; those of `[limits]` count beside it. Default 0 (any), range 0 to 1,000,000.
+    #[schemars(range(max = 1_000_000))]
     pub max_connect_rate: u32,
     /// Messages that one client publishes here in one second. Default: that of `[limits]`; the same range.
+    #[schemars(range(max = 10_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_publish_rate: Option<u32>,
     /// Bytes that one client publishes here in one second. Default: those of `[limits]`; the same range.
@@ -317,7 +329,7 @@ pub struct ListenerLimits {
 }
 
 /// What happens to a message that doesn't fit a session's queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QueuePolicy {
     /// The oldest queued message goes, and is counted.
@@ -328,7 +340,7 @@ pub enum QueuePolicy {
 }
 
 /// What one rule may use.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RuleLimits {
     /// SQL text of one rule. Default 64 KiB, range 1 KiB to 64 KiB.
@@ -377,7 +389,7 @@ impl Default for RuleLimits {
 }
 
 /// What survives a restart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     /// What an acknowledgement promises. Default `commit`.
@@ -402,7 +414,7 @@ impl Default for Store {
 }
 
 /// What is safe when a packet that lets the other side forget leaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// On disk before the packet leaves.
@@ -415,7 +427,7 @@ pub enum Durability {
 }
 
 /// What the actions of all rules may do.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Actions {
     /// Loopback, private and reserved addresses that actions may connect to. Default: none.
@@ -423,7 +435,7 @@ pub struct Actions {
 }
 
 /// What is logged, and how. The log goes to the standard error stream.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`; or for single parts, as in `info,broker=debug`.
@@ -439,7 +451,7 @@ impl Default for Log {
 }
 
 /// The shape of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One line for people.
@@ -450,7 +462,7 @@ pub enum LogFormat {
 }
 
 /// The `$SYS` topics.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sys {
     /// Time between two publications of `$SYS/broker/#`. Default 10 s, range 1 s to 1 day; 0 s switches them off.
@@ -464,7 +476,7 @@ impl Default for Sys {
 }
 
 /// When the configuration is read again without being told to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reload {
     /// Whether the files of the configuration and of the rules are read again when they change. Default: false.

@@ -53,6 +53,11 @@ impl ByteSize {
         Self(n << 30)
     }
 
+    /// The units that it may be written in.
+    pub(super) fn units() -> impl Iterator<Item = &'static str> {
+        SIZE_UNITS.iter().map(|(name, _)| *name)
+    }
+
     /// The number of bytes.
     pub const fn as_u64(self) -> u64 {
         self.0
@@ -156,6 +161,11 @@ impl Period {
     /// A period of `n` days of 24 hours.
     pub const fn days(n: u64) -> Self {
         Self(Duration::from_secs(n * 86_400))
+    }
+
+    /// The units that it may be written in.
+    pub(super) fn units() -> impl Iterator<Item = &'static str> {
+        PERIOD_UNITS.iter().map(|(name, _)| *name)
     }
 
     /// The same as a [`Duration`].

@@ -7,7 +7,7 @@ use access::acl::{RULES_MAX, parse_line};
 use actions::Connectors;
 use actions::config::ConnectorConfig;
 
-use super::acl::AclConfig;
+use super::acl::{AclConfig, AclHttpConfig};
 use super::authentication::AuthenticatorConfig;
 use super::listeners::{self, ClientIdRule};
 use super::model::{Config, Limits, Listener, ListenerKind, ListenerLimits, RuleLimits, Store};
@@ -46,7 +46,63 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// Checks everything that single values can't tell.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
-    let mut check = Check { findings: Vec::new() };
+    check(config).findings
+}
+
+/// The ranges of keys that have one, but for those of lists and of tables with names of their own.
+pub(super) fn ranges() -> Vec<Range> {
+    let http = AclHttpConfig::at(String::new());
+    let acl = AclConfig { http: Some(http), ..AclConfig::default() };
+    check(&Config { acl, ..Config::default() }).ranges
+}
+
+/// The range of a key.
+pub(super) struct Range {
+    pub(super) keys: Vec<String>,
+    pub(super) min: Bound,
+    pub(super) max: Bound,
+}
+
+/// An end of a range.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bound {
+    Number(u64),
+    Size(ByteSize),
+    Period,
+}
+
+impl From<u8> for Bound {
+    fn from(number: u8) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<u16> for Bound {
+    fn from(number: u16) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<u32> for Bound {
+    fn from(number: u32) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<ByteSize> for Bound {
+    fn from(size: ByteSize) -> Self {
+        Self::Size(size)
+    }
+}
+
+impl From<Period> for Bound {
+    fn from(_: Period) -> Self {
+        Self::Period
+    }
+}
+
+fn check(config: &Config) -> Check {
+    let mut check = Check { findings: Vec::new(), ranges: Vec::new() };
     check.listeners(config);
     check.authentication(&config.authentication);
     check.acl(&config.acl);
@@ -74,11 +130,13 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         );
     }
     check.range("reload", "interval", config.reload.interval, Period::millis(100), Period::secs(3_600), "");
-    check.findings
+    check
 }
 
 struct Check {
     findings: Vec<Finding>,
+    /// Those that were asked about.
+    ranges: Vec<Range>,
 }
 
 impl Check {
@@ -86,7 +144,7 @@ impl Check {
         self.findings.push(Finding::Error { at, message, help: help.map(str::to_owned) });
     }
 
-    fn range<T: PartialOrd + Display>(
+    fn range<T: PartialOrd + Display + Copy + Into<Bound>>(
         &mut self,
         section: &str,
         key: &str,
@@ -95,8 +153,11 @@ impl Check {
         max: T,
         or: &str,
     ) {
+        let keys: Vec<&str> = section.split('.').chain([key]).collect();
+        let (least, most) = (min.into(), max.into());
+        let owned = keys.iter().map(ToString::to_string).collect();
+        self.ranges.push(Range { keys: owned, min: least, max: most });
         if value < min || value > max {
-            let keys: Vec<&str> = section.split('.').chain([key]).collect();
             self.error(
                 Path::keys(&keys),
                 format!("{section}.{key} is {value}, must be between {min} and {max}{or}"),

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use actions::config::OnRemove;
 use actions::{ActionConfig, ActionConfigError, ActionPlan, Connectors, Outlet, Slot};
 use rules_sql::{CompileError, CompiledRule, Dialect, Limits, Template, TemplateKind, Undefined};
-use serde::Deserialize;
+use schemars::JsonSchema;
 use serde::de::IntoDeserializer as _;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -25,9 +26,9 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Most rules of all files together.
 const RULES_MAX: usize = 100_000;
 /// Most actions of one rule.
-const ACTIONS_MAX: usize = 64;
+pub(super) const ACTIONS_MAX: usize = 64;
 /// Longest name of a rule in characters.
-const NAME_CHARS_MAX: usize = 64;
+pub(super) const NAME_CHARS_MAX: usize = 64;
 /// The name that an error action goes by.
 pub const ERROR_ACTION: &str = "error_action";
 
@@ -218,30 +219,41 @@ pub(super) fn read_text(file: &Path) -> Result<String, String> {
     fs::read_to_string(file).map_err(|error| format!("can't be read: {error}"))
 }
 
-/// The keys of a rule beside its actions.
-#[derive(Debug, Deserialize)]
+/// A rule.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Head {
+pub(super) struct Head {
+    /// The statement.
+    #[schemars(with = "String")]
     sql: Spanned<String>,
+    /// Whose SQL it is. Default `aws`.
     #[serde(default)]
     dialect: DialectName,
+    /// Whether the rule runs. Default: true.
     #[serde(default = "yes")]
     enabled: bool,
+    /// What it is for.
     #[serde(default)]
     description: String,
+    /// Words to find it by.
     #[serde(default)]
     tags: Vec<String>,
+    /// Whether an output without any member counts as none. Default: false.
     #[serde(default)]
     skip_empty: bool,
+    /// What becomes of the outbox of an action that is removed or renamed. Default: as long as requests wait there, it can't be.
     on_remove: Option<OnRemove>,
+    /// User name whose rights its republishes need. Default: none; then it may publish what it likes.
     run_as: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum DialectName {
+    /// As AWS IoT rules are written.
     #[default]
     Aws,
+    /// As EMQX rules are written.
     Emqx,
 }
 

@@ -42,6 +42,7 @@ mod render;
 mod rule;
 mod rulebook;
 mod sample;
+mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -60,8 +61,9 @@ pub use pipeline::{PipelineError, PipelineSettings, RulePipeline};
 pub use queues::{ActionEntry, ActionState};
 pub use rulebook::{
     BookError, Changed, DEFINITION_BYTES_MAX, Expected, MemberChange, Owner, Prune, RuleBook, RuleChange,
-    RuleDelta, RuleEntry, STORED_RULES_MAX, Suspension, VERSION_BYTES_MAX, VERSIONS_MAX, Version,
+    RuleDelta, RuleEntry, STORED_RULES_MAX, StoredRule, Suspension, VERSION_BYTES_MAX, VERSIONS_MAX, Version,
     member_changes,
 };
 pub(crate) use sample::{SampleMessage, SampleProperties};
+pub use schema::rule_schema;
 pub use topic_index::TopicIndex;

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use ring::hmac;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::connector::is_free_header;
@@ -16,7 +17,7 @@ use crate::secret::Secret;
 
 /// `auth = { type = "…" }` of a connector. Each type takes keys of its own; one table holds them all, so that a fault is
 /// told with its place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
     /// How.
@@ -67,7 +68,7 @@ pub struct AuthConfig {
 }
 
 /// How requests say who sends them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AuthKind {
@@ -82,7 +83,7 @@ pub enum AuthKind {
 }
 
 /// How a client shows its credentials where tokens are made (RFC 6749 section 2.3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
     /// In the Authorization header.
@@ -93,7 +94,7 @@ pub enum ClientAuth {
 }
 
 /// What is signed and how the signature is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HmacFormat {
     /// As the Standard Webhooks specification has it: `webhook-id`, `webhook-timestamp` and `webhook-signature`, over
@@ -105,7 +106,7 @@ pub enum HmacFormat {
 }
 
 /// The hash function of a signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HmacAlgorithm {
     /// SHA-256.

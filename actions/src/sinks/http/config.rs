@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::hosts::{HOSTS_MAX, HostPattern};
 use crate::config::{DeliveryConfig, OrderBy, QueueConfig, RetryConfig};
@@ -13,7 +14,7 @@ use crate::error::ActionConfigError;
 use crate::units;
 
 /// `type = "http"`. Its `Debug` text shows no header value and no body.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
     /// The action's name, unique in its rule.
@@ -39,31 +40,39 @@ pub struct HttpConfig {
     #[serde(default)]
     pub body_format: BodyFormat,
     /// Longest time from the start of an attempt to the end of its answer. Default `"10s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_timeout", with = "units::duration")]
     pub timeout: Duration,
     /// Longest time to make a connection, TLS included. Default `"5s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_connect_timeout", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Which redirects are followed. Default `"none"`.
     #[serde(default)]
     pub redirect: Redirect,
     /// Most bytes of an answer's body that are read. Default `"64KiB"`; `"0B"` to `"16MiB"`.
+    #[schemars(with = "units::Size")]
     #[serde(default = "default_max_answer", with = "units::size")]
     pub max_answer: u64,
     /// Most requests in flight at a time. Default 8; 1 to 256.
+    #[schemars(range(min = 1, max = DeliveryConfig::CONCURRENCY_MAX))]
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
     /// Most requests in a second. Default: as many as the far side takes; 1 to 100,000.
+    #[schemars(range(min = 1, max = DeliveryConfig::RATE_MAX))]
     pub max_per_second: Option<u32>,
     /// Sends several bodies in one request. Default: one request per message.
     pub batch: Option<HttpBatchConfig>,
     /// Statuses that mean another try, beside those that do anyway. 300 to 599.
+    #[schemars(inner(range(min = 300, max = 599)))]
     #[serde(default)]
     pub retry_on: Vec<u16>,
     /// Statuses that end the request, beside those that do anyway. 300 to 599.
+    #[schemars(inner(range(min = 300, max = 599)))]
     #[serde(default)]
     pub reject_on: Vec<u16>,
     /// Statuses that pause the action, beside those that do anyway. 300 to 599.
+    #[schemars(inner(range(min = 300, max = 599)))]
     #[serde(default)]
     pub disable_on: Vec<u16>,
     /// Which requests keep their order. Default `"publisher"`.
@@ -162,15 +171,18 @@ impl AnswerLists {
 }
 
 /// Several bodies in one request. `batch = { … }`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpBatchConfig {
     /// Most bodies. Default 100; 1 to 10,000.
+    #[schemars(range(min = 1, max = 10_000))]
     pub max_items: usize,
     /// Most bytes of the whole; a single larger body goes alone. Default `"1MiB"`; `"1KiB"` to `"16MiB"`.
+    #[schemars(with = "units::Size")]
     #[serde(with = "units::size")]
     pub max_bytes: u64,
     /// How long the first waits for company. Default `"100ms"`; at most `"1m"`.
+    #[schemars(with = "units::Period")]
     #[serde(with = "units::duration")]
     pub linger: Duration,
     /// How they are put together. Default `"json_array"`.
@@ -195,7 +207,7 @@ impl HttpBatchConfig {
 }
 
 /// How the bodies of a batch are put together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BatchFormat {
@@ -223,7 +235,7 @@ impl fmt::Debug for HttpConfig {
 }
 
 /// How a body's template is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BodyFormat {
@@ -235,7 +247,7 @@ pub enum BodyFormat {
 }
 
 /// Which redirects are followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Redirect {

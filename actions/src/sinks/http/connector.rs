@@ -11,6 +11,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::ClientConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
@@ -25,7 +26,7 @@ use crate::secret::Secret;
 use crate::targets::{AddressRange, TargetPolicy};
 
 /// `[connectors.<name>]` with `type = "http"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConnectorConfig {
     /// URL that the paths of actions are put behind; literal. Without it actions write whole URLs.
@@ -159,6 +160,10 @@ impl HttpConnector {
             })?,
         };
         Ok(Arc::new(Self { config: config.clone(), files, base, auth, targets, tls, proxy }))
+    }
+
+    pub(super) fn allowed_hosts(&self) -> &[HostPattern] {
+        &self.config.allowed_hosts
     }
 
     /// Checks an action that names this connector. Returns the key that is at fault, and why.

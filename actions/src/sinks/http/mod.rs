@@ -22,6 +22,7 @@ mod config;
 mod connector;
 mod hosts;
 mod plan;
+mod probe;
 mod request;
 mod sink;
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The keys of `type = "log"`.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{DeliveryConfig, OrderBy, QueueConfig, RetryConfig};
 
 /// `type = "log"`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
     /// The action's name, unique in its rule.
@@ -17,9 +18,11 @@ pub struct LogConfig {
     #[serde(default)]
     pub level: LogLevel,
     /// Most characters of the message that are written; the rest is cut off. Default 8,192; 16 to 262,144.
+    #[schemars(range(min = 16, max = 262_144))]
     #[serde(default = "default_max_chars")]
     pub max_chars: usize,
     /// Most lines per second; more are dropped and counted. Default 100; 1 to 100,000.
+    #[schemars(range(min = 1, max = 100_000))]
     #[serde(default = "default_max_per_second")]
     pub max_per_second: u32,
     /// Bounds of the queue.
@@ -43,7 +46,7 @@ impl LogConfig {
 }
 
 /// Level of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LogLevel {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{BodyFormat, DeliveryConfig, OrderBy, QueueConfig, RetryConfig};
 use crate::error::ActionConfigError;
@@ -17,7 +18,7 @@ const KEY_BYTES_MAX: usize = 64 << 10;
 const MAX_LEN_MAX: u64 = 1_000_000_000;
 
 /// `type = "redis"`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
     /// The action's name, unique in its rule.
@@ -42,17 +43,21 @@ pub struct RedisConfig {
     #[serde(default)]
     pub value_format: BodyFormat,
     /// With `xadd`: about how many entries the stream keeps (`MAXLEN ~`). Default: all; 1 to 1,000,000,000.
+    #[schemars(range(min = 1, max = MAX_LEN_MAX))]
     pub max_len: Option<u64>,
     /// Longest time from sending a batch to the last of its answers. Default `"10s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_timeout", with = "units::duration")]
     pub timeout: Duration,
     /// How many go out together.
     #[serde(default)]
     pub batch: RecordBatchConfig,
     /// Most batches in flight at a time. Default 4; 1 to 256.
+    #[schemars(range(min = 1, max = DeliveryConfig::CONCURRENCY_MAX))]
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
     /// Most batches in a second. Default: as many as the far side takes; 1 to 100,000.
+    #[schemars(range(min = 1, max = DeliveryConfig::RATE_MAX))]
     pub max_per_second: Option<u32>,
     /// Which records keep their order. Default `"publisher"`.
     #[serde(default)]
@@ -66,7 +71,7 @@ pub struct RedisConfig {
 }
 
 /// What is done with a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RedisCommand {

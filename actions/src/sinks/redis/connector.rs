@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::connectors::tls::{TlsConfig, TlsFiles};
@@ -13,7 +14,7 @@ use crate::targets::{AddressRange, TargetPolicy};
 use crate::units;
 
 /// `[connectors.<name>]` with `type = "redis"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConnectorConfig {
     /// `["host:port", …]`, 1 to 16, tried in this order.
@@ -28,6 +29,7 @@ pub struct RedisConnectorConfig {
     #[serde(default)]
     pub database: u16,
     /// Longest time to make a connection, TLS and sign-in included. Default `"5s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_connect_timeout", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Speaks TLS, and says what is trusted and shown in it. Default: no TLS.
@@ -100,6 +102,10 @@ impl RedisConnector {
             #[cfg(feature = "redis")]
             shared: crate::connectors::Shared::default(),
         }))
+    }
+
+    pub(super) fn servers(&self) -> impl Iterator<Item = &crate::connectors::Endpoint> {
+        self.config.servers.iter()
     }
 
     #[cfg(feature = "redis")]

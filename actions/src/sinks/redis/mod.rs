@@ -10,6 +10,7 @@
 
 mod config;
 mod connector;
+mod probe;
 #[cfg(feature = "redis")]
 mod sink;
 #[cfg(test)]

@@ -35,6 +35,11 @@ impl RedisConnector {
         self.shared.get(|| self.connect()).await
     }
 
+    /// Signs in on a connection of its own, and closes it.
+    pub(super) async fn sign_in(&self) -> Result<(), DeliveryError> {
+        self.connect().await.map(drop)
+    }
+
     async fn connect(&self) -> Result<Connection, DeliveryError> {
         let config = self.config();
         let link = self.dialer.connect(&config.servers).await?;

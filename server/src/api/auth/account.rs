@@ -383,7 +383,9 @@ impl From<ChangeError> for Problem {
             ChangeError::Taken(..)
             | ChangeError::Declared(..)
             | ChangeError::LastAdmin(_)
+            | ChangeError::NoAdmin
             | ChangeError::Full(_) => Kind::Conflict,
+            ChangeError::Invalid(..) => Kind::Invalid,
             ChangeError::Directory(cause) => {
                 tracing::error!(error = crate::cli::chain(cause), "users and tokens can't be kept");
                 Kind::Internal

@@ -3,6 +3,8 @@
 //! One owner each: what the configuration declares can't be changed here, and a name that both have is refused at the start with both
 //! places named. The file is written whole beside the old one, synced, and put in its place: a crash leaves one or the other.
 
+mod transfer;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::secret::{self, Digest};
 use super::{By, Caller, Role};
 use crate::config::Admin;
+
+pub(in crate::api) use transfer::{AccountChanges, Accounts};
 
 /// The file in the data directory.
 const NAME: &str = "admin-users.json";
@@ -75,6 +79,12 @@ pub(in super::super) enum ChangeError {
     /// Nobody could administer the gateway any more.
     #[error("\"{0}\" is the last administrator")]
     LastAdmin(String),
+    /// The same, of many changes at once.
+    #[error("no administrator would be left")]
+    NoAdmin,
+    /// It can't be one.
+    #[error("{0} \"{1}\": {2}")]
+    Invalid(&'static str, String, &'static str),
     /// There are as many as may be.
     #[error("there are {ENTRIES_MAX} {0}s, which is the limit")]
     Full(&'static str),
@@ -383,9 +393,13 @@ fn entry_mut<'a, T>(
 
 /// Whether the user is the only one who is an administrator.
 fn is_last_admin(declared: &Kept, kept: &Kept, name: &str) -> bool {
-    let admins = |who: &Kept| who.users.iter().filter(|(_, user)| user.role == Role::Admin).count();
     let is_admin = kept.users.get(name).is_some_and(|user| user.role == Role::Admin);
     is_admin && admins(declared) + admins(kept) == 1
+}
+
+/// How many administrators there are among users.
+fn admins(who: &Kept) -> usize {
+    who.users.values().filter(|user| user.role == Role::Admin).count()
 }
 
 /// A number that no user had before, so that older sessions end.

@@ -21,6 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use access::authentication::{Hashing, HashingLimits, Lockout, LockoutLimits};
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderName};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
@@ -43,7 +44,9 @@ pub(super) const CSRF_HEADER: HeaderName = HeaderName::from_static("x-csrf-token
 const PASSWORDS_WAITING_MAX: usize = 32;
 
 /// What somebody may do: each role may do what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Look.
@@ -72,10 +75,11 @@ pub(super) struct Scope {
 }
 
 /// The areas that scopes are about.
-pub(super) const AREAS: [&str; 11] = [
+pub(super) const AREAS: [&str; 12] = [
     "acl",
     "actions",
     "audit",
+    "backup",
     "clients",
     "config",
     "connectors",

@@ -287,3 +287,15 @@ async fn every_list_of_a_fresh_gateway_has_the_rules_it_began_with() {
         names["actions"].as_array().unwrap().iter().map(|action| action["name"].clone()).collect();
     assert_eq!(names, ["alarm", "log"]);
 }
+
+#[tokio::test]
+async fn connectors_that_there_are_not_are_told_so() {
+    let running = start().await;
+    assert_eq!(running.get("/api/v1/connectors").await, json!({ "connectors": [], "next": null }));
+    let shown = running.ask("viewer", "GET", "/api/v1/connectors/ops", &NONE).await;
+    assert_eq!(shown.problem(), (404, "missing".to_owned()));
+    let tested = running.change("POST", "/api/v1/connectors/ops/test", NONE).await;
+    assert_eq!(tested.problem(), (404, "missing".to_owned()));
+    let viewer = running.ask("viewer", "POST", "/api/v1/connectors/ops/test", &NONE).await;
+    assert_eq!(viewer.problem(), (403, "forbidden".to_owned()));
+}

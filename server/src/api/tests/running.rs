@@ -10,7 +10,7 @@ use crate::admin::tests::{keep_letter, plain_request};
 pub(super) struct Running {
     pub(super) api: ApiServer,
     pub(super) gateway: Gateway,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 const RULES: &str = "[rules.hot]\nsql = \"SELECT t FROM 's/+' WHERE t > 60\"\ntags = ['heat']\n\
@@ -39,7 +39,12 @@ impl Running {
         let folder = tempfile::tempdir().unwrap();
         let mut api = ApiServer::open(&config, Some(folder.path()), gateway.clone()).unwrap();
         api.listen(config.address, None).await.unwrap();
-        Self { api, gateway, _folder: folder }
+        Self { api, gateway, folder }
+    }
+
+    /// Where the interface keeps its files.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Ends it in order.
@@ -397,7 +402,7 @@ async fn every_change_is_on_record_with_who_and_without_secrets() {
     let changed = &page["entries"][5];
     assert_eq!(changed["before"], json!({ "role": "viewer" }));
     assert_eq!(changed["after"], json!({ "role": "operator", "is_password_new": true }));
-    let file = std::fs::read_to_string(running._folder.path().join("admin-audit.jsonl")).unwrap();
+    let file = std::fs::read_to_string(running.folder.path().join("admin-audit.jsonl")).unwrap();
     for text in [&audit.body, &file] {
         for secret in ["canary", token["token"].as_str().unwrap(), "argon2"] {
             assert!(!text.contains(secret), "{secret} is on record: {text}");

@@ -12,7 +12,7 @@ pub(super) use ask::{pages, path, query, text_of};
 
 use super::{ConfigArgs, Exit, Failure, chain};
 use crate::admin::{AdminClient, AdminClientError, ApiClient};
-use crate::config::{self, Durability, Environment};
+use crate::config::{self, Durability, Environment, Loaded};
 
 /// Which gateway is asked.
 #[derive(Debug, Args)]
@@ -48,12 +48,21 @@ impl GatewayArgs {
         Ok(ApiClient::connect(&self.data_dir(outer, environment)?)?)
     }
 
+    /// The configuration that is named.
+    pub(super) fn configuration(
+        &self,
+        outer: &ConfigArgs,
+        environment: &Environment,
+    ) -> Result<Loaded, Failure> {
+        self.config.clone().or(outer).load(environment)
+    }
+
     /// The data directory that is named, else the one that `serve` would use.
-    fn data_dir(&self, outer: &ConfigArgs, environment: &Environment) -> Result<PathBuf, Failure> {
+    pub(super) fn data_dir(&self, outer: &ConfigArgs, environment: &Environment) -> Result<PathBuf, Failure> {
         if let Some(data_dir) = &self.data_dir {
             return Ok(data_dir.clone());
         }
-        let config = self.config.clone().or(outer).load(environment)?.config;
+        let config = self.configuration(outer, environment)?.config;
         if config.store.durability == Durability::Memory {
             return Err(Failure::new(
                 Exit::Failed,

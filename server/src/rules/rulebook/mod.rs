@@ -12,10 +12,11 @@
 //! Whoever calls decides who may; the author is what the caller says. Calls block on the disk: not for a thread that serves
 //! connections.
 //!
-//! - `journal.rs`: the file; `error.rs`: refusals; `change.rs`: changes; `history.rs`: versions; `delta.rs`: what differs between
-//!   two definitions; `pauses.rs`: actions that send nothing until an operator says so.
+//! - `journal.rs`: the file; `error.rs`: refusals; `change.rs`: changes; `copy.rs`: what backups hold; `history.rs`: versions;
+//!   `delta.rs`: what differs between two definitions; `pauses.rs`: actions that send nothing until an operator says so.
 
 mod change;
+mod copy;
 mod delta;
 mod error;
 mod history;
@@ -40,6 +41,7 @@ use super::file::{LoadedRule, RuleSet};
 use super::pipeline::{PipelineSettings, RulePipeline};
 
 pub use self::change::{Changed, Expected, Prune, RuleChange, RuleDelta};
+pub use self::copy::StoredRule;
 pub use self::delta::{MemberChange, member_changes};
 pub use self::error::BookError;
 pub use self::history::{VERSION_BYTES_MAX, VERSIONS_MAX, Version};
