@@ -76,6 +76,7 @@ impl Connector {
         let mut probe = Probe::new();
         let passed = match self {
             Self::Http(connector) => connector.probe(&mut probe).await,
+            Self::Nats(connector) => connector.probe(&mut probe).await,
             Self::Amqp(connector) => connector.probe(&mut probe).await,
             Self::Kafka(connector) => connector.probe(&mut probe).await,
             Self::Redis(connector) => connector.probe(&mut probe).await,
@@ -88,6 +89,7 @@ impl Connector {
     pub fn addresses(&self) -> Vec<String> {
         match self {
             Self::Http(connector) => connector.addresses(),
+            Self::Nats(connector) => connector.addresses(),
             Self::Amqp(connector) => connector.addresses(),
             Self::Kafka(connector) => connector.addresses(),
             Self::Redis(connector) => connector.addresses(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::{BodyFormat, DeliveryConfig, OrderBy, QueueConfig, RetryConfig};
@@ -15,7 +16,7 @@ use crate::units;
 const SUBJECT_BYTES_MAX: usize = 255;
 
 /// `type = "nats"`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NatsConfig {
     /// The action's name, unique in its rule.
@@ -37,15 +38,18 @@ pub struct NatsConfig {
     #[serde(default)]
     pub payload_format: BodyFormat,
     /// Longest time from sending a batch to the last of its answers. Default `"10s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_timeout", with = "units::duration")]
     pub timeout: Duration,
     /// How many go out together.
     #[serde(default)]
     pub batch: RecordBatchConfig,
     /// Most batches in flight at a time. Default 4; 1 to 256.
+    #[schemars(range(min = 1, max = DeliveryConfig::CONCURRENCY_MAX))]
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
     /// Most batches in a second. Default: as many as the far side takes; 1 to 100,000.
+    #[schemars(range(min = 1, max = DeliveryConfig::RATE_MAX))]
     pub max_per_second: Option<u32>,
     /// Which records keep their order. Default `"publisher"`.
     #[serde(default)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Credentials;
@@ -19,7 +20,7 @@ use crate::units;
 const INBOX_PREFIX_BYTES_MAX: usize = 100;
 
 /// `[connectors.<name>]` with `type = "nats"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NatsConnectorConfig {
     /// `["host:port", …]`, 1 to 16, tried in this order. Others that a server tells of are not connected to.
@@ -43,6 +44,7 @@ pub struct NatsConnectorConfig {
     #[serde(default = "default_inbox_prefix")]
     pub inbox_prefix: String,
     /// Longest time to make a connection, TLS and sign-in included. Default `"5s"`; `"10ms"` to `"10m"`.
+    #[schemars(with = "units::Period")]
     #[serde(default = "default_connect_timeout", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Speaks TLS, and says what is trusted and shown in it. Default: no TLS.

@@ -65,11 +65,7 @@ impl NatsConnector {
         let deadline = Instant::now() + self.config.connect_timeout;
         let mut last = None;
         for server in self.config.servers.iter() {
-            let signed_in = timeout_at(deadline, self.sign_in(server, deadline)).await;
-            let signed_in = signed_in.unwrap_or_else(|_| {
-                Err(unreachable(server, format!("no sign-in within {:?}", self.config.connect_timeout)))
-            });
-            match signed_in {
+            match self.sign_in_until(server, deadline).await {
                 Ok(connection) => return Ok(connection),
                 // The one that somebody must act upon is told rather than the last.
                 Err(error) => match last {
@@ -79,6 +75,18 @@ impl NatsConnector {
             }
         }
         Err(last.unwrap_or(DeliveryError::Unreachable { cause: "no server is given".to_owned() }))
+    }
+
+    /// Signs in to one server, on a connection that nobody shares.
+    pub(super) async fn try_sign_in(&self, server: &Endpoint) -> Result<Connection, DeliveryError> {
+        self.sign_in_until(server, Instant::now() + self.config.connect_timeout).await
+    }
+
+    async fn sign_in_until(&self, server: &Endpoint, deadline: Instant) -> Result<Connection, DeliveryError> {
+        let signed_in = timeout_at(deadline, self.sign_in(server, deadline)).await;
+        signed_in.unwrap_or_else(|_| {
+            Err(unreachable(server, format!("no sign-in within {:?}", self.config.connect_timeout)))
+        })
     }
 
     async fn sign_in(&self, server: &Endpoint, deadline: Instant) -> Result<Connection, DeliveryError> {

@@ -17,6 +17,7 @@ mod config;
 mod connector;
 #[cfg(feature = "nats")]
 mod hello;
+mod probe;
 #[cfg(feature = "nats")]
 mod sink;
 #[cfg(test)]

@@ -204,6 +204,36 @@ async fn tls_follows_the_greeting_or_comes_before_it() {
     }
 }
 
+#[tokio::test]
+async fn a_test_signs_in_and_sends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tls, ca) = acceptor(folder.path());
+    let info = INFO.replace("\"headers\"", "\"tls_required\":true,\"headers\"");
+    let trusts = format!("tls = {{ ca_file = '{ca}', server_name = 'nats.example' }}\n");
+    let way = ["name", "address", "connect"];
+    for (is_tls, is_tls_first, answer, passes) in [
+        (false, false, "PONG\r\n", true),
+        (false, false, "-ERR 'Authorization Violation'\r\n", false),
+        (true, false, "PONG\r\n", true),
+        (true, true, "PONG\r\n", true),
+    ] {
+        let info = if is_tls { info.clone() } else { INFO.to_owned() };
+        let greeting = Greeting { info, answer, tls: is_tls.then(|| tls.clone()), is_tls_first };
+        let server = Server::greet(greeting, &[]).await;
+        let tls = if is_tls { &*trusts } else { "" };
+        let known = server.connectors(&format!("{tls}tls_first = {is_tls_first}\ntoken = 'hunter2'"));
+        let connector = known.get("n").unwrap();
+        assert_eq!(connector.addresses(), [server.address.to_string()]);
+        let test = connector.test().await;
+        assert_eq!(test.passed, passes, "{test:?}");
+        let stages: Vec<&str> = test.steps.iter().map(|step| step.stage.as_str()).collect();
+        let of_tls: &[&str] = if is_tls_first { &["tls"] } else { &[] };
+        assert_eq!(stages, [&way, of_tls, &["authentication"]].concat(), "{test:?}");
+        assert!(!format!("{test:?}").contains("hunter2"), "{test:?}");
+        assert_eq!((server.signed_in(), server.sent().len()), (1, 0));
+    }
+}
+
 /// Whoever stands in between can't talk us out of TLS, nor into taking its words for the server's.
 #[tokio::test]
 async fn tls_is_never_given_up() {
