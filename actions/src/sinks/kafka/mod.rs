@@ -12,8 +12,8 @@
 //! `broker` (one connection), `stream` (what makes its end final), `sasl` (sign-in), `produce` (records to requests,
 //! answers to results).
 //!
-//! Limits: an answer of [`broker::ANSWER_BYTES_MAX`], [`cluster::TOPICS_MAX`] topics remembered, [`cluster::BROKERS_MAX`]
-//! brokers known, [`produce::CHUNK_BYTES_MAX`] of records for one partition in one request.
+//! Limits: an answer of `broker::ANSWER_BYTES_MAX`, `cluster::TOPICS_MAX` topics remembered, `cluster::BROKERS_MAX`
+//! brokers known, `produce::CHUNK_BYTES_MAX` of records for one partition in one request.
 
 #[cfg(feature = "kafka")]
 mod answer;
