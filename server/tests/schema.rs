@@ -86,7 +86,9 @@ fn every_key_says_what_it_is_and_unknown_ones_are_refused() {
                 }
             }
             let text = schema.to_string();
-            assert!(!text.contains("\"null\"") || at.iter().any(|key| key == "UndefinedName") || at.is_empty());
+            assert!(
+                !text.contains("\"null\"") || at.iter().any(|key| key == "UndefinedName") || at.is_empty()
+            );
         });
         assert!(sections > 5, "{sections}");
     }
@@ -125,7 +127,9 @@ fn the_commented_file_and_the_schema_have_the_same_keys() {
         }
     }
     let is_told = |key: &str| {
-        [format!("`{key}`"), format!("{key} = "), format!("{key}: ")].iter().any(|form| pages.contains(form.as_str()))
+        [format!("`{key}`"), format!("{key} = "), format!("{key}: ")]
+            .iter()
+            .any(|form| pages.contains(form.as_str()))
             || pages.contains(&format!("[{key}]"))
             || pages.contains(&format!(".{key}"))
             || pages.contains(&format!("{key},"))
