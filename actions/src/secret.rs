@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// What stands in its place wherever it is shown.
 const HIDDEN: &str = "(secret)";
+/// What is shown of a foreign text that repeats a secret.
+pub(crate) const HIDDEN_ANSWER: &str = "(it repeats a secret)";
+/// Characters of a secret by which a text that repeats it is recognised: the text may be cut in the middle of it.
+const RECOGNISED_BY_CHARS: usize = 12;
 
 /// A password, token or key. It is read like a text, shown as `(secret)`, and used only through [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -20,6 +24,12 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a foreign text repeats a secret.
+pub(crate) fn repeats(text: &str, secret: &str) -> bool {
+    let beginning = secret.char_indices().nth(RECOGNISED_BY_CHARS).map_or(secret.len(), |(at, _)| at);
+    secret.get(..beginning).is_some_and(|beginning| !beginning.is_empty() && text.contains(beginning))
 }
 
 impl JsonSchema for Secret {

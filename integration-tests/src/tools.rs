@@ -1,5 +1,6 @@
 //! Foreign MQTT clients. `cargo xtask test` installs them; where one is missing the test fails and says so.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -8,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Instant;
+
+use serde_json::Value;
 
 use crate::broker::new_folder;
 use crate::{Broker, PATIENCE};
@@ -136,11 +139,21 @@ pub fn node(script: &str) -> Command {
     command
 }
 
-/// Lets Schemathesis ask an HTTP interface what its OpenAPI document promises, and other things, `examples` requests for each operation;
-/// returns what it says.
+/// What came of a run of Schemathesis. An operation is method and path, as in `GET /healthz`.
+#[derive(Debug)]
+pub struct Schemathesis {
+    /// What it says.
+    pub report: String,
+    /// Operations that it asked for.
+    pub tested: BTreeSet<String>,
+    /// Those of them that were carried out at least once.
+    pub carried_out: BTreeSet<String>,
+}
+
+/// Lets Schemathesis ask an HTTP interface what its OpenAPI document promises, and other things, `examples` requests for each operation.
 #[track_caller]
 #[must_use]
-pub fn schemathesis(url: &str, token: &str, examples: &str) -> String {
+pub fn schemathesis(url: &str, token: &str, examples: &str) -> Schemathesis {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", installed("schemathesis")).env("PYTHONDONTWRITEBYTECODE", "1");
     command.args(["-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]);
@@ -160,12 +173,32 @@ pub fn schemathesis(url: &str, token: &str, examples: &str) -> String {
     command.args(["--exclude-checks", "positive_data_acceptance"]);
     // Streams of what goes on have no end to wait for.
     command.args(["--exclude-path-regex", "/live/"]);
+    command.args(["--report", "ndjson", "--report-ndjson-path", "events.ndjson"]);
     // It keeps its examples in the folder that it runs in.
-    let output = command.current_dir(new_folder()).output().unwrap();
+    let folder = new_folder();
+    let output = command.current_dir(&folder).output().unwrap();
     let report =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{report}");
-    report
+    let events = fs::read_to_string(folder.join("events.ndjson")).unwrap();
+    let (mut tested, mut carried_out) = (BTreeSet::new(), BTreeSet::new());
+    for event in events.lines() {
+        let event: Value = serde_json::from_str(event).unwrap();
+        let recorder = &event["ScenarioFinished"]["recorder"];
+        let Some(operation) = recorder["label"].as_str() else { continue };
+        for exchange in recorder["interactions"].as_object().into_iter().flat_map(|all| all.values()) {
+            // It also tries methods that there are not.
+            let method = exchange["request"]["method"].as_str().unwrap_or_default();
+            if operation.split(' ').next() != Some(method) {
+                continue;
+            }
+            tested.insert(operation.to_owned());
+            if matches!(exchange["response"]["status_code"].as_u64(), Some(200..=299)) {
+                carried_out.insert(operation.to_owned());
+            }
+        }
+    }
+    Schemathesis { report, tested, carried_out }
 }
 
 fn scripts() -> PathBuf {

@@ -12,8 +12,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ use integration_tests::{Broker, Client, HttpReceiver, PATIENCE, Version, new_fol
 const MARK: &str = "c4n4ry";
 
 /// Every key whose value is secret, as `file: key`. Each of them is given a value below.
-const CONFIGURED: [&str; 11] = [
+const CONFIGURED: [&str; 12] = [
     "acl: headers",
     "admin: password_hash",
     "admin: sha256",
@@ -37,8 +37,14 @@ const CONFIGURED: [&str; 11] = [
     "auth: token",
     "authentication: headers",
     "authentication: secret",
+    // Of Redis.
+    "connector: password",
     "connector: proxy_password",
 ];
+
+/// What the administrator's token is, and what `sha256sum` prints of it.
+const TOKEN: &str = "tester-token";
+const TOKEN_SHA256: &str = "92351a5d9f14769f34d89bc109610b2c3cba5f1ef03274aec3a7d1b63e363b12";
 
 fn secret(name: &str) -> String {
     format!("{MARK}-{name}-0123456789abcdef0123456789abcdef")
@@ -150,8 +156,70 @@ impl FarSide {
 
     #[track_caller]
     fn assert_was_shown_its_secret(&self, what: &str) {
-        assert!(self.secrets_seen.load(Ordering::Relaxed) > 0, "{what} was never shown its secret");
+        assert_was_shown(&self.secrets_seen, what);
     }
+}
+
+#[track_caller]
+fn assert_was_shown(secrets_seen: &AtomicUsize, what: &str) {
+    assert!(secrets_seen.load(Ordering::Relaxed) > 0, "{what} was never shown its secret");
+}
+
+/// A far side that speaks as Redis does: it lets everybody in, and refuses all else with what it was shown.
+struct RedisFarSide {
+    address: String,
+    secrets_seen: Arc<AtomicUsize>,
+}
+
+impl RedisFarSide {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let secrets_seen = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&secrets_seen);
+        thread::spawn(move || {
+            for connection in listener.incoming().map_while(Result::ok) {
+                let seen = Arc::clone(&seen);
+                thread::spawn(move || Self::serve(&connection, &seen));
+            }
+        });
+        Self { address, secrets_seen }
+    }
+
+    /// Serves one connection until it ends.
+    fn serve(connection: &TcpStream, secrets_seen: &AtomicUsize) {
+        let (mut input, mut output) = (BufReader::new(connection), connection);
+        let mut shown = String::new();
+        while let Some(words) = command(&mut input) {
+            let is_sign_in = words.first().is_some_and(|word| word.eq_ignore_ascii_case("auth"));
+            if is_sign_in {
+                shown = words.join(" ");
+                secrets_seen.fetch_add(usize::from(shown.contains(MARK)), Ordering::Relaxed);
+            }
+            let answer =
+                if is_sign_in { "+OK\r\n".to_owned() } else { format!("-ERR not after {shown}\r\n") };
+            if output.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The next command of a Redis client: a list of texts, each with its length before it.
+fn command(input: &mut impl BufRead) -> Option<Vec<String>> {
+    let count = number(input, '*')?;
+    let word = |_| {
+        let mut bytes = vec![0; number(input, '$')? + 2];
+        input.read_exact(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    };
+    (0..count).map(word).collect()
+}
+
+fn number(input: &mut impl BufRead, mark: char) -> Option<usize> {
+    let mut line = String::new();
+    input.read_line(&mut line).ok()?;
+    line.trim_end().strip_prefix(mark)?.parse().ok()
 }
 
 /// Stands for all that the request showed, secrets included.
@@ -184,6 +252,7 @@ fn no_secret_of_a_configuration_is_ever_shown() {
     let (api, tokens, hook, proxy) =
         (FarSide::start(ANSWERS), FarSide::start(TOKENS), FarSide::start(ANSWERS), FarSide::start(ANSWERS));
     let rules = FarSide::start(RULES);
+    let redis = RedisFarSide::start();
     let users = folder.join("users");
     let password = folder.join("password");
     fs::write(&password, secret("user-password")).unwrap();
@@ -225,6 +294,11 @@ name = "reader"
 role = "viewer"
 sha256 = "c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4"
 
+[[admin.tokens]]
+name = "tester"
+role = "admin"
+sha256 = "{TOKEN_SHA256}"
+
 [connectors.basic]
 type = "http"
 url = "http://{api}/basic"
@@ -252,6 +326,12 @@ allow_private = ["127.0.0.1"]
 proxy = "http://{proxy}"
 proxy_username = "u"
 proxy_password = "{proxy_password}"
+
+[connectors.redis]
+type = "redis"
+servers = ["{redis}"]
+username = "u"
+password = "{redis_password}"
 "#,
         jwt = secret("jwt"),
         hook = hook.address,
@@ -267,6 +347,8 @@ proxy_password = "{proxy_password}"
         hmac = secret("hmac"),
         proxy = proxy.address,
         proxy_password = secret("proxy"),
+        redis = redis.address,
+        redis_password = secret("redis"),
     );
     let mut rule = "[rules.r]\nsql = \"SELECT * FROM 'in/#'\"\n".to_owned();
     for name in ["basic", "bearer", "oauth2", "hmac", "proxied"] {
@@ -275,6 +357,7 @@ proxy_password = "{proxy_password}"
              retry = {{ initial_backoff = '1ms', max_backoff = '5ms', max_attempts = 3, disabled_pause = '1s' }}\n"
         );
     }
+    rule += "[[rules.r.actions]]\nname = 'redis'\ntype = 'redis'\nconnector = 'redis'\nkey = 'k'\n";
     let broker = Broker::builder()
         .variable("TIDEGATE_LOG", "trace")
         .variable("TIDEGATE_PANIC", "1")
@@ -308,7 +391,9 @@ proxy_password = "{proxy_password}"
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let (_, list) = broker.command(&["dead-letters", "list", "--json"]);
-        if ["r/basic:", "r/hmac:", "r/proxied:"].iter().any(|name| list.contains(name)) {
+        if list.contains("r/redis:")
+            && ["r/basic:", "r/hmac:", "r/proxied:"].iter().any(|name| list.contains(name))
+        {
             break;
         }
         assert!(std::time::Instant::now() < deadline, "nothing ended: {list}\n{}", broker.log());
@@ -346,6 +431,8 @@ proxy_password = "{proxy_password}"
     for arguments in [
         &["check", "--effective"][..],
         &["check", "--json"],
+        &["connectors", "list"],
+        &["connectors", "list", "--json"],
         &["rules", "counters"],
         &["rules", "counters", "--json"],
         &["dead-letters", "list"],
@@ -365,6 +452,43 @@ proxy_password = "{proxy_password}"
         }
     }
     let admin = broker.admin_address();
+    let mut requests: Vec<String> = [
+        "GET /api/v1/config",
+        "POST /api/v1/reload?dry_run=true",
+        "GET /api/v1/connectors",
+        "GET /api/v1/actions",
+        "GET /api/v1/actions/r/redis",
+        "GET /api/v1/acl",
+        "GET /api/v1/users",
+        "GET /api/v1/tokens",
+        "GET /api/v1/rules",
+        "GET /api/v1/rules/r",
+        "GET /api/v1/export/rules",
+        "GET /api/v1/dead-letters",
+        "POST /api/v1/backup?users=true",
+        // The last, since all of these are on it.
+        "GET /api/v1/audit",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for connector in ["basic", "bearer", "oauth2", "hmac", "proxied", "redis"] {
+        requests.insert(0, format!("GET /api/v1/connectors/{connector}"));
+        requests.insert(0, format!("POST /api/v1/connectors/{connector}/test"));
+    }
+    for request in requests {
+        let mut stream = TcpStream::connect(admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(
+            stream,
+            "{request} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{request}: {answer}");
+        assert_hidden(&request, &answer);
+    }
     for request in [
         "GET /api/v1/openapi.json".to_owned(),
         "GET /api/v1/clients".to_owned(),
@@ -394,6 +518,7 @@ proxy_password = "{proxy_password}"
     ] {
         far_side.assert_was_shown_its_secret(what);
     }
+    assert_was_shown(&redis.secrets_seen, "the Redis server");
     // Everything that was logged meanwhile, and all that is on disk but what the test itself put there.
     assert_hidden("the log", &broker.log());
     for path in sources_and_others(&broker.folder().join("data")) {

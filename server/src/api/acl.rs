@@ -65,10 +65,12 @@ pub(super) struct ExplainAccess {
     /// Listener that it comes by.
     listener: Option<String>,
     /// Topic Name: may it publish there?
+    #[schema(pattern = r"^[^+#\x00]+$")]
     publish: Option<String>,
     /// Topic Filter: may it subscribe to that?
     subscribe: Option<String>,
     /// Topic Name: may it have a message of it, through a Subscription?
+    #[schema(pattern = r"^[^+#\x00]+$")]
     receive: Option<String>,
     /// Of the publish or the Subscription; 0 where nothing is said.
     #[serde(default)]

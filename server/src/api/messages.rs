@@ -27,12 +27,14 @@ use crate::rules::{HIDDEN, SampleProperties, is_secret_name};
 #[serde(deny_unknown_fields)]
 pub(super) struct Publish {
     /// Topic Name; none that begins with `$`.
+    #[schema(pattern = r"^[^$+#\x00][^+#\x00]*$")]
     topic: String,
     /// Payload as text.
     #[serde(default)]
     payload: Option<String>,
     /// Payload in base64.
     #[serde(default)]
+    #[schema(pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
     payload_base64: Option<String>,
     /// 0, 1 or 2.
     #[serde(default)]
@@ -46,9 +48,11 @@ pub(super) struct Publish {
     #[serde(default)]
     content_type: Option<String>,
     #[serde(default)]
+    #[schema(pattern = r"^[^+#\x00]*$")]
     response_topic: Option<String>,
     /// Correlation Data in base64.
     #[serde(default)]
+    #[schema(pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
     correlation_data_base64: Option<String>,
     /// Whether the payload is said to be UTF-8 text.
     #[serde(default)]

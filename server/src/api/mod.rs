@@ -21,6 +21,7 @@ mod config;
 mod connectors;
 mod dead_letters;
 mod document;
+mod examples;
 mod extract;
 mod gateway;
 mod guard;

@@ -20,8 +20,8 @@ use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use super::{
-    Api, acl, action_queues, backup, clients, config, connectors, dead_letters, document, guard, health,
-    live, messages, restore, rule_changes, rules, server_info,
+    Api, acl, action_queues, backup, clients, config, connectors, dead_letters, document, examples, guard,
+    health, live, messages, restore, rule_changes, rules, server_info,
 };
 
 /// Who may ask.
@@ -178,6 +178,7 @@ impl Table {
             for (method, operation) in operations(item) {
                 document::add_problems(operation);
                 document::add_security(operation, access != Access::Open);
+                examples::add(operation);
                 let operation = operation.operation_id.clone().unwrap_or_default();
                 ids.push((method, operation.clone()));
                 self.lines.push(Line { method, path: path.clone(), operation, access });

@@ -60,10 +60,10 @@ pub(super) struct ChangedMember {
     /// As in `sql` or `actions.alarm.topic`.
     member: String,
     /// Null: there was none.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value)]
     before: Option<Value>,
     /// Null: there is none.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value)]
     after: Option<Value>,
 }
 
@@ -211,7 +211,7 @@ fn book_change(
 
 /// Makes a rule of the store, or has it say something else.
 #[utoipa::path(put, path = "/api/v1/rules/{name}", operation_id = "putRule", tag = "rules",
-    params(("name" = String, Path, description = "Name of the rule"), ChangeQuery,
+    params(("name" = String, Path, description = "Name of the rule", pattern = "^[A-Za-z0-9_-]{1,64}$"), ChangeQuery,
         ("If-Match" = Option<String>, Header, description = "ETag of the version that is to be replaced"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: no rule of the name is to be there")),
     request_body(content = Object, description = "The keys of `[rules.<name>]` in a rule file"),
@@ -231,7 +231,7 @@ pub(super) async fn put_rule(
 
 /// Removes a rule of the store; its versions stay for a while.
 #[utoipa::path(delete, path = "/api/v1/rules/{name}", operation_id = "removeRule", tag = "rules",
-    params(("name" = String, Path, description = "Name of the rule"), ChangeQuery,
+    params(("name" = String, Path, description = "Name of the rule", pattern = "^[A-Za-z0-9_-]{1,64}$"), ChangeQuery,
         ("If-Match" = Option<String>, Header, description = "ETag of the version that is to be removed")),
     responses((status = 200, description = "What it comes to", body = RulesChanged)))]
 pub(super) async fn remove_rule(
@@ -248,7 +248,7 @@ pub(super) async fn remove_rule(
 
 /// Has a rule of a file run no more, whatever its file says, until it is resumed.
 #[utoipa::path(post, path = "/api/v1/rules/{name}/suspend", operation_id = "suspendRule", tag = "rules",
-    params(("name" = String, Path, description = "Name of the rule")),
+    params(("name" = String, Path, description = "Name of the rule", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses((status = 200, description = "What it comes to", body = RulesChanged)))]
 pub(super) async fn suspend_rule(
     State(api): State<Arc<Api>>,
@@ -261,7 +261,7 @@ pub(super) async fn suspend_rule(
 
 /// Has a suspended rule run again, if its file says so.
 #[utoipa::path(post, path = "/api/v1/rules/{name}/resume", operation_id = "resumeRule", tag = "rules",
-    params(("name" = String, Path, description = "Name of the rule")),
+    params(("name" = String, Path, description = "Name of the rule", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses((status = 200, description = "What it comes to", body = RulesChanged)))]
 pub(super) async fn resume_rule(
     State(api): State<Arc<Api>>,
@@ -274,7 +274,7 @@ pub(super) async fn resume_rule(
 
 /// Switches a rule of the store on, which makes a version.
 #[utoipa::path(post, path = "/api/v1/rules/{name}/enable", operation_id = "enableRule", tag = "rules",
-    params(("name" = String, Path, description = "Name of the rule")),
+    params(("name" = String, Path, description = "Name of the rule", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses((status = 200, description = "What it comes to", body = RulesChanged)))]
 pub(super) async fn enable_rule(
     State(api): State<Arc<Api>>,
@@ -288,7 +288,7 @@ pub(super) async fn enable_rule(
 
 /// Switches a rule of the store off, which makes a version. It still pays what it owes.
 #[utoipa::path(post, path = "/api/v1/rules/{name}/disable", operation_id = "disableRule", tag = "rules",
-    params(("name" = String, Path, description = "Name of the rule")),
+    params(("name" = String, Path, description = "Name of the rule", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses((status = 200, description = "What it comes to", body = RulesChanged)))]
 pub(super) async fn disable_rule(
     State(api): State<Arc<Api>>,
@@ -302,7 +302,7 @@ pub(super) async fn disable_rule(
 
 /// Shows the versions of a rule of the store, of one that is gone too.
 #[utoipa::path(get, path = "/api/v1/rules/{name}/versions", operation_id = "listRuleVersions", tag = "rules",
-    params(("name" = String, Path, description = "Name of the rule")),
+    params(("name" = String, Path, description = "Name of the rule", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses((status = 200, description = "The versions", body = RuleVersions)))]
 pub(super) async fn list_versions(
     State(api): State<Arc<Api>>,
@@ -320,7 +320,7 @@ pub(super) async fn list_versions(
 
 /// Has a rule say again what it said in an earlier version, which makes a new one; brings back one that is gone.
 #[utoipa::path(post, path = "/api/v1/rules/{name}/roll-back", operation_id = "rollBackRule", tag = "rules",
-    params(("name" = String, Path, description = "Name of the rule")), request_body = RollBack,
+    params(("name" = String, Path, description = "Name of the rule", pattern = "^[A-Za-z0-9_-]{1,64}$")), request_body = RollBack,
     responses((status = 200, description = "What it comes to", body = RulesChanged)))]
 pub(super) async fn roll_back_rule(
     State(api): State<Arc<Api>>,

@@ -165,12 +165,14 @@ pub(super) struct Explain {
 #[schema(as = SampleMessage)]
 pub(super) struct TriedMessage {
     /// Topic Name.
+    #[schema(pattern = r"^[^+#\x00]+$")]
     topic: String,
     /// Payload as text.
     #[serde(default)]
     payload: Option<String>,
     /// Payload in base64.
     #[serde(default)]
+    #[schema(pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
     payload_base64: Option<String>,
     #[serde(default)]
     client_id: Option<String>,
@@ -294,7 +296,7 @@ fn find(gateway: &Gateway, name: &str) -> Result<Arc<LoadedRule>, Problem> {
 
 /// Shows a rule and its counters.
 #[utoipa::path(get, path = "/api/v1/rules/{name}", operation_id = "getRule", tag = "rules",
-    params(("name" = String, Path, description = "Name of the rule")),
+    params(("name" = String, Path, description = "Name of the rule", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses((status = 200, description = "The rule", body = Rule)))]
 pub(super) async fn get_rule(
     State(api): State<Arc<Api>>,

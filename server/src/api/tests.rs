@@ -13,6 +13,7 @@ mod acl;
 mod action_queues;
 mod backup;
 mod config;
+mod connectors;
 mod doors;
 mod live;
 mod rule_changes;

@@ -23,16 +23,13 @@ use super::token::{Token, tls_text};
 use crate::connectors::{Connector, Connectors, tls};
 use crate::delivery::{BatchPolicy, DeliveryError, Envelope, Sink};
 use crate::error::ActionConfigError;
+use crate::secret::{HIDDEN_ANSWER, repeats};
 use crate::targets::TargetPolicy;
 use crate::text::excerpt;
 
 /// Characters of a refusing answer that an error quotes.
 const ANSWER_EXCERPT_CHARS: usize = 200;
 
-/// Characters of a secret by which an answer that repeats it is recognised.
-const SECRET_CHARS: usize = 12;
-/// What is shown of an answer that repeats a secret.
-const HIDDEN_ANSWER: &str = "(it repeats a secret)";
 /// Clients that are kept for queued requests whose scheme or port isn't that of the settings any more.
 const OTHER_CLIENTS_MAX: usize = 4;
 /// Bytes of the hash in a batch's key: enough to tell the batches of one first item apart.
@@ -256,14 +253,8 @@ impl HttpSink {
         let sent = sent.and_then(|value| value.split(' ').next_back()).map(str::to_owned);
         let secrets = connector.map(|connector| connector.secrets()).unwrap_or_default();
         let answer_text = String::from_utf8_lossy(answer);
-        let repeats = secrets.iter().chain(&sent).any(|secret| {
-            // An answer is cut somewhere, perhaps in the middle of it.
-            let beginning = secret.char_indices().nth(SECRET_CHARS).map_or(secret.len(), |(at, _)| at);
-            secret
-                .get(..beginning)
-                .is_some_and(|beginning| !beginning.is_empty() && answer_text.contains(beginning))
-        });
-        if repeats { HIDDEN_ANSWER.to_owned() } else { excerpt(answer, ANSWER_EXCERPT_CHARS) }
+        let repeats_one = secrets.iter().chain(&sent).any(|secret| repeats(&answer_text, secret));
+        if repeats_one { HIDDEN_ANSWER.to_owned() } else { excerpt(answer, ANSWER_EXCERPT_CHARS) }
     }
 
     /// Puts a token into the headers. Without one nothing has reached the far side, late or not.

@@ -10,8 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::connectors::tls::{TlsConfig, TlsFiles};
 use crate::connectors::{AddressList, Dialer, Fault};
 use crate::secret::Secret;
+#[cfg(feature = "redis")]
+use crate::secret::{HIDDEN_ANSWER, repeats};
 use crate::targets::{AddressRange, TargetPolicy};
+#[cfg(feature = "redis")]
+use crate::text::excerpt;
 use crate::units;
+
+/// Characters of an error that are quoted.
+#[cfg(feature = "redis")]
+const ERROR_CHARS: usize = 200;
 
 /// `[connectors.<name>]` with `type = "redis"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -106,6 +114,16 @@ impl RedisConnector {
 
     pub(super) fn servers(&self) -> impl Iterator<Item = &crate::connectors::Endpoint> {
         self.config.servers.iter()
+    }
+
+    /// The beginning of what the server said, unless it repeats the password.
+    #[cfg(feature = "redis")]
+    pub(super) fn excerpt(&self, said: &str) -> String {
+        let password = self.config.password.as_ref();
+        if password.is_some_and(|password| repeats(said, password.expose())) {
+            return HIDDEN_ANSWER.to_owned();
+        }
+        excerpt(said.as_bytes(), ERROR_CHARS)
     }
 
     #[cfg(feature = "redis")]

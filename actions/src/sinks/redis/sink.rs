@@ -14,12 +14,10 @@ use crate::connectors::{Allowance, Bounded, Connector, Connectors};
 use crate::delivery::{AnswerClass, BatchPolicy, DeliveryError, Envelope, Sink};
 use crate::error::ActionConfigError;
 use crate::record::{Marks, Record, RecordKind};
-use crate::text::{chain, excerpt};
+use crate::text::chain;
 
 /// Most bytes of the answers to one batch: each is an identifier, a number or an error.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Characters of an error that are quoted.
-const ERROR_CHARS: usize = 200;
 /// The field of a stream's entry that the value is put into.
 const VALUE_FIELD: &str = "value";
 
@@ -61,20 +59,29 @@ impl RedisConnector {
                 cause: format!("no answer to the sign-in within {:?}", config.connect_timeout),
             })?
             .map_err(|error| match error.kind() {
-                ErrorKind::AuthenticationFailed => DeliveryError::NoCredentials { cause: shown(&error) },
+                ErrorKind::AuthenticationFailed => DeliveryError::NoCredentials { cause: self.shown(&error) },
                 _ => match error.code().map(class) {
-                    Some(AnswerClass::Disable) => DeliveryError::NoCredentials { cause: shown(&error) },
-                    _ => DeliveryError::Unreachable { cause: shown(&error) },
+                    Some(AnswerClass::Disable) => DeliveryError::NoCredentials { cause: self.shown(&error) },
+                    _ => DeliveryError::Unreachable { cause: self.shown(&error) },
                 },
             })?;
         tokio::spawn(driver);
         Ok(Connection { redis, allowance })
     }
-}
 
-/// What is said of an error: the server's words, which hold nothing that we sent but names.
-fn shown(error: &redis::RedisError) -> String {
-    excerpt(chain(error).as_bytes(), ERROR_CHARS)
+    /// What is said of an error: the server's words.
+    fn shown(&self, error: &redis::RedisError) -> String {
+        self.excerpt(&chain(error))
+    }
+
+    /// What a server's refusal of a command comes to.
+    fn refusal(&self, error: &ServerError) -> DeliveryError {
+        let code = error.code();
+        let details = error.details().unwrap_or_default();
+        let class = if details.starts_with("unknown command") { AnswerClass::Disable } else { class(code) };
+        let said = self.excerpt(&format!("{code} {details}"));
+        DeliveryError::Refused { class, cause: format!("the server answered {said}") }
+    }
 }
 
 /// The driver: sends pipelines over the connector's connection.
@@ -167,7 +174,7 @@ impl Sink for RedisSink {
             Err(error) => Answers::All(error),
         };
         let mut each = |is_sent: bool| {
-            if is_sent { answers.next() } else { Err(foreign()) }
+            if is_sent { answers.next(&self.connector) } else { Err(foreign()) }
         };
         is_sent.into_iter().map(&mut each).collect()
     }
@@ -189,7 +196,7 @@ impl RedisSink {
                 let cause = format!("{} answers to {asked} commands", values.len());
                 DeliveryError::Interrupted { cause }
             }
-            Ok(Err(error)) => DeliveryError::Interrupted { cause: shown(&error) },
+            Ok(Err(error)) => DeliveryError::Interrupted { cause: self.connector.shown(&error) },
             Err(_) => DeliveryError::TimedOut { after: self.timeout },
         };
         // What comes late would be taken for the answer to something else's question.
@@ -204,24 +211,16 @@ enum Answers {
 }
 
 impl Answers {
-    fn next(&mut self) -> Result<(), DeliveryError> {
+    fn next(&mut self, connector: &RedisConnector) -> Result<(), DeliveryError> {
         match self {
             Self::All(error) => Err(error.clone()),
             Self::Each(values) => match values.next() {
-                Some(Value::ServerError(error)) => Err(refusal(&error)),
+                Some(Value::ServerError(error)) => Err(connector.refusal(&error)),
                 Some(_) => Ok(()),
                 None => Err(DeliveryError::Interrupted { cause: "an answer is missing".to_owned() }),
             },
         }
     }
-}
-
-fn refusal(error: &ServerError) -> DeliveryError {
-    let code = error.code();
-    let details = error.details().unwrap_or_default();
-    let class = if details.starts_with("unknown command") { AnswerClass::Disable } else { class(code) };
-    let cause = format!("the server answered {code} {}", excerpt(details.as_bytes(), ERROR_CHARS));
-    DeliveryError::Refused { class, cause }
 }
 
 /// What an error's code means.

@@ -48,6 +48,7 @@ fn batch(records: Vec<Record>) -> Vec<Arc<Envelope<Record>>> {
 /// A server that answers each command with the next of its lines, and keeps the commands.
 struct Server {
     connectors: Connectors,
+    settings: String,
     commands: Arc<Mutex<Vec<String>>>,
 }
 
@@ -74,7 +75,13 @@ impl Server {
                 }
             }
         });
-        Self { connectors: connectors(&format!("[r]\ntype = 'redis'\nservers = ['{address}']\n")), commands }
+        let settings = format!("[r]\ntype = 'redis'\nservers = ['{address}']\n");
+        Self { connectors: connectors(&settings), settings, commands }
+    }
+
+    /// Connectors that show a password.
+    fn signing_in(&self, password: &str) -> Connectors {
+        connectors(&format!("{}password = '{password}'\n", self.settings))
     }
 
     fn commands(&self) -> Vec<String> {
@@ -152,6 +159,39 @@ async fn one_refused_command_of_a_batch_is_refused_alone() {
         text,
         "the far side refused it: the server answered WRONGTYPE Operation against a key holding the wrong kind of value"
     );
+}
+
+#[tokio::test]
+async fn an_error_that_repeats_the_password_is_not_shown() {
+    let (text, password) = ("key = 'l'\ncommand = 'rpush'", "canary-0123456789");
+    for (answer, is_repeated) in [
+        (format!("-ERR not after AUTH {password}\r\n"), true),
+        (format!("-{password} and more\r\n"), true),
+        // Cut by the server, in the middle of it.
+        ("-ERR not after canary-01234\r\n".to_owned(), true),
+        ("-ERR not after canary\r\n".to_owned(), false),
+    ] {
+        let server = Server::start(&["+OK\r\n", &answer]).await;
+        let connectors = server.signing_in(password);
+        let results = sink(text, &connectors).deliver(&batch(vec![record(text, &[])])).await;
+        let told = results[0].as_ref().unwrap_err().to_string();
+        assert_eq!(told.contains("(it repeats a secret)"), is_repeated, "{answer}: {told}");
+        assert_eq!(told.contains("canary"), !is_repeated, "{answer}: {told}");
+        assert_eq!(server.commands()[0], format!("AUTH {password}"));
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_that_is_refused_does_not_tell_the_password() {
+    let (text, password) = ("key = 'l'\ncommand = 'rpush'", "canary-0123456789");
+    for answer in
+        ["-ERR unknown command 'AUTH', with args beginning with: 'canary-0123456789'", "-canary-0123456789"]
+    {
+        let server = Server::start(&[&format!("{answer}\r\n")]).await;
+        let results = sink(text, &server.signing_in(password)).deliver(&batch(vec![record(text, &[])])).await;
+        let told = results[0].as_ref().unwrap_err().to_string();
+        assert!(!told.contains("canary"), "{answer}: {told}");
+    }
 }
 
 #[tokio::test]

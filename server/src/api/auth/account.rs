@@ -35,6 +35,7 @@ pub(in super::super) struct SetUp {
     #[schema(pattern = "^[A-Za-z0-9._@-]{1,64}$")]
     name: String,
     /// 12 to 1,024 bytes.
+    #[schema(max_length = 1024)]
     password: String,
 }
 
@@ -74,6 +75,7 @@ pub(in super::super) struct NewUser {
     name: String,
     role: Role,
     /// 12 to 1,024 bytes.
+    #[schema(max_length = 1024)]
     password: String,
 }
 
@@ -84,6 +86,7 @@ pub(in super::super) struct UserChange {
     role: Option<Role>,
     /// 12 to 1,024 bytes.
     #[serde(default)]
+    #[schema(max_length = 1024)]
     password: Option<String>,
 }
 
@@ -259,7 +262,7 @@ pub(in super::super) async fn create_user(
 
 /// Gives a user another role or password; its sessions end.
 #[utoipa::path(patch, path = "/api/v1/users/{name}", operation_id = "changeUser", tag = "account",
-    params(("name" = String, Path, description = "Name of the user")), request_body = UserChange,
+    params(("name" = String, Path, description = "Name of the user", pattern = "^[A-Za-z0-9._@-]{1,64}$")), request_body = UserChange,
     responses((status = 204, description = "It is so")))]
 pub(in super::super) async fn change_user(
     State(api): State<Arc<Api>>,
@@ -285,7 +288,7 @@ pub(in super::super) async fn change_user(
 
 /// Deletes a user; its sessions end.
 #[utoipa::path(delete, path = "/api/v1/users/{name}", operation_id = "deleteUser", tag = "account",
-    params(("name" = String, Path, description = "Name of the user")),
+    params(("name" = String, Path, description = "Name of the user", pattern = "^[A-Za-z0-9._@-]{1,64}$")),
     responses((status = 204, description = "The user is gone")))]
 pub(in super::super) async fn delete_user(
     State(api): State<Arc<Api>>,
@@ -339,7 +342,7 @@ pub(in super::super) async fn create_token(
 
 /// Deletes a token.
 #[utoipa::path(delete, path = "/api/v1/tokens/{name}", operation_id = "deleteToken", tag = "account",
-    params(("name" = String, Path, description = "Name of the token")),
+    params(("name" = String, Path, description = "Name of the token", pattern = "^[A-Za-z0-9._@-]{1,64}$")),
     responses((status = 204, description = "The token is gone")))]
 pub(in super::super) async fn delete_token(
     State(api): State<Arc<Api>>,

@@ -23,7 +23,7 @@ pub(super) struct Started {
 
 impl Started {
     /// `text` is what the configuration has beside its listener and its tokens; `admin` what `[admin]` has besides.
-    async fn new(admin: &str, text: &str) -> Self {
+    pub(super) async fn new(admin: &str, text: &str) -> Self {
         Self::in_folder(tempfile::tempdir().unwrap(), admin, text).await
     }
 

@@ -244,6 +244,22 @@ async fn nothing_is_changed_where_the_configuration_says_so() {
     let body = json!({ "setup_token": setup_token, "name": "ada", "password": PASSWORD }).to_string();
     let refused = ask(&api, "POST", "/api/v1/setup", &[], &body).await;
     assert_eq!(refused.problem(), (403, "read_only".to_owned()));
+    // Whatever the route: restores and reloads as well.
+    let page = route_page();
+    let mut refused = Vec::new();
+    for line in page.lines().filter(|line| line.starts_with("| ") && line.contains(":write |")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [method, path, operation, ..] = cells[..] else { panic!("{line}") };
+        let path = path.trim_matches('`').replace(['{', '}'], "");
+        let answer = ask(&api, method, &path, &admin, "{}").await;
+        assert_eq!(answer.problem(), (403, "read_only".to_owned()), "{line}");
+        refused.push(operation);
+    }
+    assert!(refused.len() >= 25, "{refused:?}");
+    assert!(
+        ["reload", "restoreBackup", "testConnector"].iter().all(|one| refused.contains(one)),
+        "{refused:?}"
+    );
     api.close().await;
     let nobody = open_with(&Admin { read_only: true, ..anywhere() }).await;
     assert!(!nobody.needs_setup(), "there is nothing to print a token for");
