@@ -67,6 +67,7 @@ pub use live::{
     RATE_DEFAULT as LIVE_RATE_DEFAULT, RATE_MAX as LIVE_RATE_MAX, STREAMS_MAX as LIVE_STREAMS_MAX,
 };
 pub use paging::{PAGE_DEFAULT, PAGE_MAX};
+pub(crate) use paging::{cursor, place};
 pub use problem::ERRORS_MAX;
 pub use routes::route_page;
 pub use rules::EXPLAINED_MAX;
