@@ -58,6 +58,19 @@ impl ApiClient {
         self.request(&Method::POST, path, Some(body))
     }
 
+    /// Asks for something that is looked at and is no JSON: the answer's body as text.
+    ///
+    /// # Errors
+    /// As [`ApiClient::get`].
+    pub fn get_text(&mut self, path: &str) -> Result<String, AdminClientError> {
+        let (status, body) = self.exchange(&Method::GET, path, None)?;
+        if !status.is_success() {
+            read_answer(status, &body)?;
+        }
+        let foreign = |_| AdminClientError::Foreign { problem: "its answer is no text".to_owned() };
+        String::from_utf8(body.into()).map_err(foreign)
+    }
+
     /// Asks by any method.
     ///
     /// # Errors
@@ -68,6 +81,16 @@ impl ApiClient {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, AdminClientError> {
+        let (status, body) = self.exchange(method, path, body)?;
+        read_answer(status, &body)
+    }
+
+    fn exchange(
+        &mut self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), AdminClientError> {
         let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
         let bytes = match body.filter(|body| !body.is_null()) {
             Some(body) => {
@@ -81,11 +104,10 @@ impl ApiClient {
         // A timer is made inside the runtime or not at all.
         let answered =
             self.runtime.block_on(async { timeout(ANSWER_TIMEOUT, answer(sender, request)).await });
-        let (status, body) = answered.map_err(|_| {
+        Ok(answered.map_err(|_| {
             let seconds = ANSWER_TIMEOUT.as_secs();
             io::Error::new(io::ErrorKind::TimedOut, format!("no answer came for {seconds} seconds"))
-        })??;
-        read_answer(status, &body)
+        })??)
     }
 }
 

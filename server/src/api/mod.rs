@@ -61,7 +61,7 @@ pub(crate) use auth::{Digest, account::is_name, is_scope};
 pub use auth::{Role, SETUP_TOKEN_AGE_MAX};
 pub use backup::BACKUPS_MAX;
 pub use document::document;
-pub use extract::BODY_BYTES_MAX;
+pub use extract::{BODY_BYTES_MAX, RULES_BODY_BYTES_MAX};
 pub use gateway::Gateway;
 pub use live::{
     RATE_DEFAULT as LIVE_RATE_DEFAULT, RATE_MAX as LIVE_RATE_MAX, STREAMS_MAX as LIVE_STREAMS_MAX,
@@ -70,7 +70,7 @@ pub use paging::{PAGE_DEFAULT, PAGE_MAX};
 pub(crate) use paging::{cursor, place};
 pub use problem::ERRORS_MAX;
 pub use routes::route_page;
-pub use rules::EXPLAINED_MAX;
+pub use rules::{EXPLAINED_MAX, RULES_PAGE_BYTES_MAX};
 pub use serve::{
     BODY_TIMEOUT, CONNECTION_AGE_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, REQUEST_TIMEOUT,
     RESTORE_TIMEOUT, STOP_TIMEOUT,
