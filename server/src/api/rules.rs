@@ -17,6 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::auth::{Caller, Role, now_ms};
+use super::counters::of_rule;
 use super::extract::{Json, Path, Query, object, objects};
 use super::gateway::Gateway;
 use super::messages::UserProperty;
@@ -253,7 +254,7 @@ impl RuleDetails {
 
 /// What became of every message and every request of a rule that runs.
 fn counters(gateway: &Gateway, rule: &str) -> Option<Value> {
-    gateway.rules().stats_of(rule).map(|stats| crate::admin::counters_of(&stats))
+    gateway.rules().stats_of(rule).map(|stats| of_rule(&stats))
 }
 
 impl RulesQuery {
