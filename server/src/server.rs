@@ -12,7 +12,7 @@ use broker::{AccessControl, BoundListener, Broker, BrokerConfig};
 use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
-use crate::admin::{AdminSocket, Services};
+use crate::admin::AdminSocket;
 use crate::api::{ApiError, ApiServer, Gateway};
 use crate::config::{Config, Limits, QueuePolicy, RuleLimits};
 use crate::listeners::Listeners;
@@ -132,10 +132,9 @@ impl Server {
         let gateway =
             Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable())
                 .with_access(Arc::clone(&access));
-        let services = gateway.services();
         let reload = ReloadSlot::clone(gateway.reload());
         let api = api_server(config, storage, &certificates, gateway).await;
-        let admin = admin_socket(storage, services, &book, api.as_ref());
+        let admin = admin_socket(storage, api.as_ref());
         let listeners = Arc::new(Listeners::new(&broker));
         for listener in &config.listeners {
             let setup = certificates.setup(&listener.name);
@@ -233,25 +232,16 @@ impl Server {
 }
 
 /// Opens the administration socket of the data directory. Messages matter more than it: a server that can't open it runs.
-fn admin_socket(
-    storage: &Storage,
-    services: Option<Services>,
-    book: &RuleBook,
-    api: Option<&ApiServer>,
-) -> Option<AdminSocket> {
-    let (services, data_dir) = services.zip(storage.data_dir())?;
-    let services = services.with_book(book.clone()).with_api(api);
-    match AdminSocket::open(data_dir, services) {
+fn admin_socket(storage: &Storage, api: Option<&ApiServer>) -> Option<AdminSocket> {
+    let (data_dir, api) = storage.data_dir().zip(api)?;
+    match AdminSocket::open(data_dir, api.owners_door()) {
         Ok(admin) => {
             tracing::info!(path = %admin.path().display(), "administration socket open");
             Some(admin)
         }
         Err(error) => {
             let error = crate::cli::chain(&error);
-            tracing::error!(
-                error,
-                "running without the administration socket: dead letters can't be looked at"
-            );
+            tracing::error!(error, "running without the administration socket: the command line can't ask");
             None
         }
     }

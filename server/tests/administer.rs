@@ -271,6 +271,9 @@ fn without_a_gateway_there_is_a_word_and_a_code() {
     for command in [
         &["actions", "list"][..],
         &["clients", "list"],
+        &["dead-letters", "list"],
+        &["rules", "list"],
+        &["rules", "counters"],
         &["retained", "list"],
         &["users", "list"],
         &["tokens", "list"],

@@ -274,7 +274,7 @@ async fn rules_from_a_folder_are_applied_compared_suspended_and_rolled_back() {
     assert_eq!(rows[0], ["RULE", "OWNER", "VERSION", "STATE", "DESCRIPTION"]);
     assert_eq!(rows[1..], [["double", "file", "-", "runs"], ["more", "store", "2", "runs"]]);
     let shown = gateway.ends(0, &["rules", "show", "more"]).await;
-    assert!(shown.starts_with("# of the store, version 2, by uid ") && shown.contains("a * 5"), "{shown}");
+    assert!(shown.starts_with("# of the store, version 2, by uid:") && shown.contains("a * 5"), "{shown}");
 
     // A rule of a file is suspended, and nothing else is done to it here.
     assert_eq!(through(&mut client, r#"{"a":21}"#).await, r#"{"b":42}"#);
@@ -289,6 +289,39 @@ async fn rules_from_a_folder_are_applied_compared_suspended_and_rolled_back() {
         assert!(said.contains("belongs to the file") && said.contains("r.toml"), "{said}");
     }
     assert!(gateway.ends(3, &["rules", "suspend", "more"]).await.contains("belongs to the store"));
+
+    // What programs are told is flat, and no member is there without a value.
+    let lines = async |arguments: &[&str]| {
+        let told = gateway.ends(0, &[arguments, &["--json"]].concat()).await;
+        told.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let members = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let of_file = ["description", "enabled", "file", "name", "owner", "runs", "tags", "warnings"];
+    let of_store =
+        ["author", "changed_at_ms", "description", "enabled", "file", "name", "owner", "runs", "tags"];
+    let of_store = [&of_store[..], &["version", "warnings"]].concat();
+    let listed = lines(&["rules", "list"]).await;
+    assert_eq!(listed.iter().map(members).collect::<Vec<_>>(), [of_file.to_vec(), of_store.clone()]);
+    assert!(listed[0]["warnings"].is_array());
+    let mut shown = lines(&["rules", "show", "more"]).await.remove(0);
+    assert!(
+        shown.as_object_mut().unwrap().remove("definition").is_some_and(|definition| definition.is_object())
+    );
+    assert_eq!(shown, listed[1]);
+    let told = lines(&["rules", "suspend", "double"]).await;
+    let delta = json!({ "rule": "double", "change": "suspended", "members": [] });
+    assert_eq!(told, [json!({ "rules": [delta], "warnings": [] })]);
+    assert_eq!(members(&lines(&["rules", "list"]).await[0])[6], "suspended");
+    gateway.ends(0, &["rules", "resume", "double"]).await;
+    let versions = lines(&["rules", "versions", "more"]).await;
+    assert_eq!(members(&versions[1]), ["at_ms", "author", "definition", "members", "number"]);
+    assert_eq!(versions[1]["members"][0]["member"], "sql");
+    let counted = lines(&["rules", "counters"]).await;
+    assert_eq!(counted.iter().map(|rule| &rule["name"]).collect::<Vec<_>>(), ["double", "more"]);
+    assert_eq!(
+        counted,
+        [lines(&["rules", "counters", "double"]).await, lines(&["rules", "counters", "more"]).await].concat()
+    );
 
     let back = gateway.ends(0, &["rules", "rollback", "more", "1"]).await;
     assert!(back.contains("a * 5 AS b FROM 'elsewhere'\" -> \"SELECT a * 2"), "{back}");

@@ -1,50 +1,26 @@
-//! The administration of a running gateway: a Unix socket in its data directory.
+//! The administration of a running gateway from its own machine: a Unix socket in its data directory.
 //!
-//! Whoever may open the socket may do everything that it offers, so its file mode is 0600, its directory is the owner's
-//! alone, and a peer that runs as somebody else is turned away. Requests and answers are lines of JSON
-//! (docs/admin-socket.md); `protocol` has their form and limits, `socket` the connections, `commands` says
-//! which there are, `dead_letters`, `counters` and `rules` carry them out, `view` is what is shown of a letter, `client` the other end, `http` and
-//! `transfer` that of the HTTP interface.
-//!
-//! Nothing here holds up the broker: commands that read the disk run where blocking is allowed, as many at a time as there are
-//! connections.
+//! Whoever may open the socket may do everything that the HTTP interface offers, so its file mode is 0600, its directory is the owner's
+//! alone, and a peer that runs as somebody else is turned away. HTTP is all that is spoken there (docs/admin-socket.md): `crate::api` has
+//! what it is about. `socket` is the connections, `client` the other end, `transfer` what is too large for one answer or one request.
 
 mod client;
-mod commands;
-mod counters;
-mod dead_letters;
-mod http;
-mod protocol;
-mod rules;
 mod socket;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod transfer;
-mod view;
 
 use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use actions::dead_letters::{DeadLetters, Outlets};
-use store::DurableStore;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::api::{ApiServer, OwnersDoor};
-use crate::rules::{RuleBook, RulePipeline, RuleStats};
+use crate::api::OwnersDoor;
 
-pub use client::{AdminClient, AdminClientError};
-pub(crate) use counters::rule as counters_of;
-pub(crate) use dead_letters::{ChangeParams, ListParams, ShowParams, Verb};
-pub use http::ApiClient;
-pub use protocol::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, VERSION};
-pub(crate) use protocol::{Code, Refusal};
-pub use socket::{CONNECTIONS_MAX, IDLE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
+pub use client::{ANSWER_BYTES_MAX, AdminClientError, ApiClient};
+pub use socket::{CONNECTIONS_MAX, SOCKET_PATH_BYTES_MAX};
 pub use transfer::{download, upload};
-pub(crate) use view::Shown;
 
 /// The socket's name in the data directory.
 const NAME: &str = "admin.sock";
@@ -86,60 +62,6 @@ pub enum AdminError {
     },
 }
 
-/// What the commands work on.
-#[derive(Clone)]
-pub struct Services {
-    store: Arc<DurableStore>,
-    letters: DeadLetters,
-    rules: Arc<dyn RunningRules>,
-    book: Option<RuleBook>,
-    /// Wall clock when the gateway started, milliseconds since the epoch.
-    since_ms: i64,
-    /// Where HTTP comes in.
-    door: Option<OwnersDoor>,
-}
-
-/// The rules that run, as the administration sees them.
-pub trait RunningRules: Outlets {
-    /// Shows the counters of rules, by name, from behind `after` on, until `visit` has enough. Returns the name of the last
-    /// one, where there are more.
-    fn stats_after(
-        &self,
-        after: Option<&str>,
-        visit: &mut dyn FnMut(RuleStats) -> ControlFlow<()>,
-    ) -> Option<String>;
-}
-
-impl RunningRules for RulePipeline {
-    fn stats_after(
-        &self,
-        after: Option<&str>,
-        visit: &mut dyn FnMut(RuleStats) -> ControlFlow<()>,
-    ) -> Option<String> {
-        Self::stats_after(self, after, visit)
-    }
-}
-
-impl Services {
-    /// The dead letters of a store, and the rules that run: their actions can send letters again.
-    pub fn new(store: &Arc<DurableStore>, rules: Arc<dyn RunningRules>) -> Self {
-        let letters = DeadLetters::new(Arc::clone(store));
-        Self { store: Arc::clone(store), letters, rules, book: None, since_ms: now_ms(), door: None }
-    }
-
-    /// Adds who owns which rule: without it rules can't be changed.
-    #[must_use]
-    pub fn with_book(self, book: RuleBook) -> Self {
-        Self { book: Some(book), ..self }
-    }
-
-    /// Adds the HTTP interface, which is served beside the lines of JSON.
-    #[must_use]
-    pub fn with_api(self, api: Option<&ApiServer>) -> Self {
-        Self { door: api.map(ApiServer::owners_door), ..self }
-    }
-}
-
 /// The open socket.
 #[derive(Debug)]
 pub struct AdminSocket {
@@ -155,11 +77,11 @@ impl AdminSocket {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub fn open(data_dir: &Path, services: Services) -> Result<Self, AdminError> {
+    pub fn open(data_dir: &Path, door: OwnersDoor) -> Result<Self, AdminError> {
         let path = socket_path(data_dir);
         let listener = socket::Listener::bind(&path)?;
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(listener.run(Arc::new(services), stopped));
+        let task = tokio::spawn(listener.run(door, stopped));
         Ok(Self { path, stop: Some(stop), task })
     }
 
@@ -169,7 +91,7 @@ impl AdminSocket {
         &self.path
     }
 
-    /// Ends every connection and removes the socket. A command that works on many letters ends between two of them.
+    /// Ends every connection and removes the socket. What was asked for and has begun is still done.
     pub async fn close(mut self) {
         drop(self.stop.take());
         if let Err(error) = (&mut self.task).await {
@@ -185,9 +107,4 @@ impl Drop for AdminSocket {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

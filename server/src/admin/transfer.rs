@@ -15,9 +15,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use super::client::{ANSWER_TIMEOUT, AdminClientError, open};
-use super::http::read_answer;
-use super::protocol::ANSWER_BYTES_MAX;
+use super::client::{ANSWER_BYTES_MAX, ANSWER_TIMEOUT, AdminClientError, open, read_answer};
 use crate::api::RESTORE_TIMEOUT;
 
 /// Bytes that are sent at once.

@@ -19,6 +19,9 @@ use super::serve::BODY_TIMEOUT;
 /// Most bytes of a body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
+/// Most bytes of a body that has many rules in it: a folder of them fits.
+pub const RULES_BODY_BYTES_MAX: usize = 8 << 20;
+
 /// A body of JSON: of a request, or of an answer.
 pub(super) struct Json<T>(pub(super) T);
 
@@ -26,20 +29,33 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        if !is_json(&request) {
-            return Err(Problem::new(Kind::MediaType, "expected the Content-Type application/json"));
-        }
-        let body = read(request.into_body()).await?;
-        let value: Value = serde_json::from_slice(&body)
-            .map_err(|error| Problem::new(Kind::Malformed, format!("the body is no JSON: {error}")))?;
-        // A list of values in the order of the members is another form of a struct for serde, not for us.
-        if !value.is_object() {
-            return Err(Problem::new(Kind::Invalid, "expected an object"));
-        }
-        serde_json::from_value(value)
-            .map(Self)
-            .map_err(|error| Problem::new(Kind::Invalid, error.to_string()))
+        read_json(request, BODY_BYTES_MAX).await.map(Self)
     }
+}
+
+/// The same with many rules in it.
+pub(super) struct RulesJson<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for RulesJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        read_json(request, RULES_BODY_BYTES_MAX).await.map(Self)
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, Problem> {
+    if !is_json(&request) {
+        return Err(Problem::new(Kind::MediaType, "expected the Content-Type application/json"));
+    }
+    let body = read(request.into_body(), bytes_max).await?;
+    let value: Value = serde_json::from_slice(&body)
+        .map_err(|error| Problem::new(Kind::Malformed, format!("the body is no JSON: {error}")))?;
+    // A list of values in the order of the members is another form of a struct for serde, not for us.
+    if !value.is_object() {
+        return Err(Problem::new(Kind::Invalid, "expected an object"));
+    }
+    serde_json::from_value(value).map_err(|error| Problem::new(Kind::Invalid, error.to_string()))
 }
 
 /// Reads a member that is an object. serde takes a list of the members' values for a struct as well: an empty one would be a filter that
@@ -82,11 +98,11 @@ pub(super) fn media_type(request: &Request) -> Option<&str> {
     content_type.split(';').next().map(str::trim)
 }
 
-async fn read(body: Body) -> Result<hyper::body::Bytes, Problem> {
-    match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+async fn read(body: Body, bytes_max: usize) -> Result<hyper::body::Bytes, Problem> {
+    match timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Problem::new(Kind::TooLarge, format!("a body may have {BODY_BYTES_MAX} bytes")))
+            Err(Problem::new(Kind::TooLarge, format!("a body may have {bytes_max} bytes")))
         }
         Ok(Err(_)) => Err(Problem::new(Kind::Malformed, "the body broke off")),
         Err(_) => {

@@ -8,9 +8,9 @@ use parking_lot::RwLock;
 use store::{DurableStore, Store as _};
 
 use super::auth::now_ms;
+use super::dead_letters::Letters;
 use super::problem::{Kind, Problem};
 use crate::access::Access;
-use crate::admin::Services;
 use crate::reload::ReloadSlot;
 use crate::rules::{RuleBook, RulePipeline};
 
@@ -22,7 +22,7 @@ pub struct Gateway {
     /// What a rule may use.
     pub(super) rule_limits: rules_sql::Limits,
     /// Dead letters; `None`: there is no store on disk to keep any.
-    pub(super) letters: Option<Arc<Services>>,
+    pub(super) letters: Option<Arc<Letters>>,
     /// Identity of the store on disk; 0: there is none.
     pub(super) store_id: u64,
     pub(super) started_at_ms: i64,
@@ -49,7 +49,7 @@ impl Gateway {
         rule_limits: rules_sql::Limits,
         store: Option<&Arc<DurableStore>>,
     ) -> Self {
-        let letters = store.map(|store| Arc::new(Services::new(store, Arc::new(book.pipeline().clone()))));
+        let letters = store.map(|store| Arc::new(Letters::new(store, Arc::new(book.pipeline().clone()))));
         let store_id = store.map_or(0, |store| store.identity().id);
         let started_at_ms = now_ms();
         let (listeners, reload) = Default::default();
@@ -72,14 +72,8 @@ impl Gateway {
         self.book.pipeline()
     }
 
-    /// The same for the administration socket: dead letters are changed under one lock whoever asks, so that two who want
-    /// the same letter send it once.
-    pub(crate) fn services(&self) -> Option<Services> {
-        self.letters.as_deref().cloned()
-    }
-
     /// The dead letters.
-    pub(super) fn letters(&self) -> Result<&Arc<Services>, Problem> {
+    pub(super) fn letters(&self) -> Result<&Arc<Letters>, Problem> {
         let missing = || Problem::new(Kind::Conflict, "there are no dead letters without a store on disk");
         self.letters.as_ref().ok_or_else(missing)
     }

@@ -23,9 +23,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use utoipa::IntoParams;
 
 use super::Api;
+use super::counters::of_rule;
 use super::extract::Query;
 use super::problem::{Kind, Problem};
-use crate::admin::{Shown, counters_of};
+use super::shown::Shown;
 use crate::rules::{HIDDEN, RuleStats, is_secret_name};
 
 /// Most streams at a time.
@@ -226,7 +227,7 @@ pub(super) async fn watch_rules(
 fn counters(api: &Api) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     api.gateway.rules().stats_after(None, &mut |stats: RuleStats| {
-        all.insert(stats.name.clone(), counters_of(&stats));
+        all.insert(stats.name.clone(), of_rule(&stats));
         ControlFlow::Continue(())
     });
     all

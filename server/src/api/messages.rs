@@ -19,7 +19,7 @@ use super::extract::{Json, Path, Query, objects};
 use super::gateway::refused;
 use super::paging::{cursor, limit, place};
 use super::problem::{Kind, Problem};
-use crate::admin::Shown;
+use super::shown::Shown;
 use crate::rules::{HIDDEN, SampleProperties, is_secret_name};
 
 /// A message to be published. It has a payload, as text or in base64.

@@ -5,7 +5,7 @@
 //! come the router, the OpenAPI document and docs/api-routes.md, so that a path without a description can't be. `problem` is
 //! the form of every error, `extract` what is taken from a request, `paging` how lists are cut. `gateway` is what handlers work on,
 //! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `action_queues`, `connectors`,
-//! `dead_letters`, `acl`, `config`, `server_info`, `backup` and `restore`. `audit` keeps
+//! `dead_letters`, `acl`, `config`, `server_info`, `backup` and `restore`. `counters` and `shown` are parts of several answers. `audit` keeps
 //! who changed what.
 //!
 //! It must never hold up messages: nothing here takes a lock of the broker for longer than a step, and a gateway whose
@@ -19,6 +19,7 @@ mod backup;
 mod clients;
 mod config;
 mod connectors;
+mod counters;
 mod dead_letters;
 mod document;
 mod examples;
@@ -36,6 +37,7 @@ mod rule_changes;
 mod rules;
 mod serve;
 mod server_info;
+mod shown;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -54,7 +56,6 @@ use crate::config::Admin;
 use audit::Audit;
 use auth::Auth;
 use guard::Guard;
-use problem::{Kind, Problem};
 
 pub use action_queues::PURGE_WAIT_MAX;
 pub use audit::{FILE_BYTES_MAX as AUDIT_FILE_BYTES_MAX, SHOWN_MAX as AUDIT_SHOWN_MAX};
@@ -62,15 +63,17 @@ pub(crate) use auth::{Digest, account::is_name, is_scope};
 pub use auth::{Role, SETUP_TOKEN_AGE_MAX};
 pub use backup::BACKUPS_MAX;
 pub use document::document;
-pub use extract::BODY_BYTES_MAX;
+pub use extract::{BODY_BYTES_MAX, RULES_BODY_BYTES_MAX};
 pub use gateway::Gateway;
 pub use live::{
     RATE_DEFAULT as LIVE_RATE_DEFAULT, RATE_MAX as LIVE_RATE_MAX, STREAMS_MAX as LIVE_STREAMS_MAX,
 };
 pub use paging::{PAGE_DEFAULT, PAGE_MAX};
+pub(crate) use paging::{cursor, place};
 pub use problem::ERRORS_MAX;
+pub(crate) use problem::{Kind, Problem};
 pub use routes::route_page;
-pub use rules::EXPLAINED_MAX;
+pub use rules::{EXPLAINED_MAX, RULES_PAGE_BYTES_MAX};
 pub use serve::{
     BODY_TIMEOUT, CONNECTION_AGE_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, REQUEST_TIMEOUT,
     RESTORE_TIMEOUT, STOP_TIMEOUT,
@@ -145,6 +148,11 @@ impl OwnersDoor {
     /// gateway, or the machine: it may do everything.
     pub async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin, uid: u32) {
         serve::serve(stream, serve::Peer::Owner(uid), self.router, self.stop).await;
+    }
+
+    /// Tells somebody who isn't let in why.
+    pub(crate) async fn turn_away(stream: impl AsyncRead + AsyncWrite + Unpin, problem: Problem) {
+        serve::turn_away(stream, problem).await;
     }
 }
 

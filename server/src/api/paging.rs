@@ -25,12 +25,12 @@ pub(super) fn limit(wanted: Option<usize>) -> Result<usize, Problem> {
 }
 
 /// The cursor of a place.
-pub(super) fn cursor<T: Serialize>(place: &T) -> String {
+pub(crate) fn cursor<T: Serialize>(place: &T) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(place).unwrap_or_default())
 }
 
 /// The place of a cursor.
-pub(super) fn place<T: DeserializeOwned>(cursor: Option<&str>) -> Result<Option<T>, Problem> {
+pub(crate) fn place<T: DeserializeOwned>(cursor: Option<&str>) -> Result<Option<T>, Problem> {
     let Some(cursor) = cursor else { return Ok(None) };
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok();
     let place = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());

@@ -18,12 +18,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::Api;
 use super::audit::Change;
 use super::auth::Caller;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path, Query, RulesJson};
 use super::problem::{Kind, Problem};
-use crate::rules::{BookError, Changed, Expected, Prune, RuleBook, RuleChange};
-
-/// Faults that a problem tells; it says how many more there are.
-const FAULTS_TOLD_MAX: usize = 10;
+use crate::reload::Fault;
+use crate::rules::{
+    BookError, Changed, Expected, MemberChange, Prune, RuleBook, RuleChange, Version, member_changes,
+};
 
 /// How a change is made.
 #[derive(Deserialize, IntoParams)]
@@ -82,6 +82,8 @@ pub(super) struct RuleVersion {
     /// What the rule said; null: it was gone from then on.
     #[schema(value_type = Option<Object>)]
     definition: Option<Value>,
+    /// What it says otherwise than the one before; null: that one isn't kept any more.
+    members: Option<Vec<ChangedMember>>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -104,20 +106,19 @@ pub(super) struct ApplyRules {
     prune: bool,
 }
 
+impl From<MemberChange> for ChangedMember {
+    fn from(MemberChange { member, before, after }: MemberChange) -> Self {
+        Self { member, before, after }
+    }
+}
+
 impl From<Changed> for RulesChanged {
     fn from(changed: Changed) -> Self {
-        let rules = changed.rules.into_iter().map(|delta| {
-            let members = delta.members.into_iter().map(|member| ChangedMember {
-                member: member.member,
-                before: member.before,
-                after: member.after,
-            });
-            ChangedRule {
-                name: delta.rule,
-                change: delta.change,
-                version: delta.version,
-                members: members.collect(),
-            }
+        let rules = changed.rules.into_iter().map(|delta| ChangedRule {
+            name: delta.rule,
+            change: delta.change,
+            version: delta.version,
+            members: delta.members.into_iter().map(ChangedMember::from).collect(),
         });
         Self { rules: rules.collect(), warnings: changed.warnings }
     }
@@ -142,12 +143,12 @@ impl From<BookError> for Problem {
             | BookError::Pipeline(_)
             | BookError::TooMany { .. } => Kind::Conflict,
         };
-        let faults = error.faults();
-        let mut detail = faults.iter().take(FAULTS_TOLD_MAX).cloned().collect::<Vec<_>>().join("; ");
-        if let Some(more) = faults.len().checked_sub(FAULTS_TOLD_MAX).filter(|more| *more > 0) {
-            detail.push_str(&format!("; and {more} more"));
+        match &error {
+            BookError::Refused(faults) => {
+                Self::new(kind, "").with_errors(faults.iter().map(Fault::from).collect())
+            }
+            other => Self::new(kind, crate::cli::chain(other)),
         }
-        Self::new(kind, detail)
     }
 }
 
@@ -309,13 +310,23 @@ pub(super) async fn list_versions(
     Path(name): Path<String>,
 ) -> Result<Json<RuleVersions>, Problem> {
     let versions = api.blocking(move |api| api.gateway.book.versions(&name)).await?;
-    let versions = versions.into_iter().map(|version| RuleVersion {
-        number: version.number,
-        at_ms: version.at_ms,
-        author: version.author,
-        definition: version.definition,
-    });
-    Ok(Json(RuleVersions { versions: versions.collect() }))
+    let mut before: Option<&Version> = None;
+    let mut shown = Vec::with_capacity(versions.len());
+    for version in &versions {
+        // What was before the first one that is kept isn't known.
+        let is_known = before.is_some() || version.number == 1;
+        let old = before.and_then(|before| before.definition.as_ref());
+        let changes = is_known.then(|| member_changes(old, version.definition.as_ref()));
+        shown.push(RuleVersion {
+            number: version.number,
+            at_ms: version.at_ms,
+            author: version.author.clone(),
+            definition: version.definition.clone(),
+            members: changes.map(|changes| changes.into_iter().map(ChangedMember::from).collect()),
+        });
+        before = Some(version);
+    }
+    Ok(Json(RuleVersions { versions: shown }))
 }
 
 /// Has a rule say again what it said in an earlier version, which makes a new one; brings back one that is gone.
@@ -340,7 +351,7 @@ pub(super) async fn apply_rules(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<ChangeQuery>,
-    Json(body): Json<ApplyRules>,
+    RulesJson(body): RulesJson<ApplyRules>,
 ) -> Result<Response, Problem> {
     let prune = if body.prune { Prune::Others } else { Prune::Nothing };
     let work = move |book: &RuleBook, author: &str| {

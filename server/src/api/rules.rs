@@ -17,6 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::auth::{Caller, Role, now_ms};
+use super::counters::of_rule;
 use super::extract::{Json, Path, Query, object, objects};
 use super::gateway::Gateway;
 use super::messages::UserProperty;
@@ -24,7 +25,7 @@ use super::paging::{cursor, limit, place};
 use super::problem::{Kind, Problem};
 use super::rule_changes::etag;
 use crate::rules::{
-    HIDDEN, LoadedRule, Owner, RuleEntry, RuleExplanation, RuleFileError, RuleSet, SampleMessage,
+    BookError, HIDDEN, LoadedRule, Owner, RuleEntry, RuleExplanation, RuleFileError, RuleSet, SampleMessage,
     SampleProperties, Suspension, explanation_line, is_secret_name,
 };
 use crate::server::random;
@@ -33,6 +34,9 @@ use crate::server::random;
 const REQUEST_FILE: &str = "request.toml";
 /// Most rules that are explained in one request.
 pub const EXPLAINED_MAX: usize = 100;
+
+/// Bytes of details past which a page has no more rules.
+pub const RULES_PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Rules that are looked at in one go.
 const LOOKED_AT_ONCE: usize = 5_000;
@@ -48,6 +52,9 @@ pub(super) struct RulesQuery {
     tag: Option<String>,
     /// Those that run, or those that don't.
     runs: Option<bool>,
+    /// Whether each comes with its details. A page ends, then, with the rule that makes them 1 MiB long.
+    #[serde(default)]
+    details: bool,
     /// Most entries, 1 to 1,000; 100 where nothing is said.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -86,6 +93,19 @@ pub(super) struct RuleSummary {
     file: String,
     /// How many warnings there are about it.
     warnings: usize,
+    /// In lists for which they were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    details: Option<RuleDetails>,
+}
+
+/// What is long about a rule, but for its definition.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RuleDetails {
+    warnings: Vec<String>,
+    /// As those of the rule alone; null: the rule doesn't run.
+    #[schema(value_type = Option<Object>)]
+    counters: Option<Value>,
 }
 
 /// Who stopped a rule of a file, or an action.
@@ -104,7 +124,7 @@ pub(super) struct Rule {
     #[schema(value_type = Object)]
     definition: Value,
     warnings: Vec<String>,
-    /// What became of every message and every request, as `rules.counters` of docs/admin-socket.md; null: the rule doesn't run.
+    /// What became of every message and every request, as docs/cli.md has them under `rules counters`; null: the rule doesn't run.
     #[schema(value_type = Option<Object>)]
     counters: Option<Value>,
 }
@@ -217,8 +237,26 @@ impl From<&RuleEntry> for RuleSummary {
             tags: rule.tags.clone(),
             file: rule.file.display().to_string(),
             warnings: rule.warnings.len(),
+            details: None,
         }
     }
+}
+
+impl RuleDetails {
+    fn of(rule: &RuleEntry, gateway: &Gateway) -> Self {
+        Self { warnings: rule.warnings.clone(), counters: counters(gateway, &rule.name) }
+    }
+
+    /// How long they are, written down.
+    fn bytes(&self) -> usize {
+        let warnings: usize = self.warnings.iter().map(String::len).sum();
+        warnings + self.counters.as_ref().map_or(0, |counters| counters.to_string().len())
+    }
+}
+
+/// What became of every message and every request of a rule that runs.
+fn counters(gateway: &Gateway, rule: &str) -> Option<Value> {
+    gateway.rules().stats_of(rule).map(|stats| of_rule(&stats))
 }
 
 impl RulesQuery {
@@ -271,18 +309,25 @@ pub(super) async fn list_rules(
     let after: Option<String> = place(query.after.as_deref())?;
     api.blocking(move |api| {
         let mut rules: Vec<RuleSummary> = Vec::new();
+        let mut bytes = 0;
         let mut behind = after;
+        let mut has_more = false;
         loop {
             let (entries, next) = api.gateway.book.list(behind.as_deref(), LOOKED_AT_ONCE);
-            let missing = (limit + 1).saturating_sub(rules.len());
-            rules.extend(entries.iter().filter(|rule| query.fits(rule)).take(missing).map(RuleSummary::from));
+            for rule in entries.iter().filter(|rule| query.fits(rule)) {
+                has_more = rules.len() >= limit || bytes >= RULES_PAGE_BYTES_MAX;
+                if has_more {
+                    break;
+                }
+                let details = query.details.then(|| RuleDetails::of(rule, &api.gateway));
+                bytes += details.as_ref().map_or(0, RuleDetails::bytes);
+                rules.push(RuleSummary { details, ..RuleSummary::from(rule) });
+            }
             behind = next;
-            if behind.is_none() || rules.len() > limit {
+            if behind.is_none() || has_more {
                 break;
             }
         }
-        let has_more = rules.len() > limit;
-        rules.truncate(limit);
         let next = rules.last().filter(|_| has_more).map(|last| cursor(&last.name));
         Ok::<_, Problem>(Json(RulePage { rules, next }))
     })
@@ -305,8 +350,7 @@ pub(super) async fn get_rule(
 ) -> Result<Response, Problem> {
     api.blocking(move |api| {
         let rule = api.gateway.book.rule(&name);
-        let mut rule =
-            rule.ok_or_else(|| Problem::new(Kind::Missing, format!("there is no rule {name:?}")))?;
+        let mut rule = rule.ok_or_else(|| BookError::Unknown { rule: name.clone() })?;
         if caller.role < Role::Operator {
             without_secrets(&mut rule.definition);
         }
@@ -314,7 +358,7 @@ pub(super) async fn get_rule(
             summary: RuleSummary::from(&rule),
             definition: rule.definition,
             warnings: rule.warnings,
-            counters: api.gateway.rules().stats_of(&name).map(|stats| crate::admin::counters_of(&stats)),
+            counters: counters(&api.gateway, &name),
         };
         Ok::<_, Problem>((etag(rule.version), Json(shown)).into_response())
     })

@@ -166,6 +166,23 @@ pub(super) async fn serve(
     }
 }
 
+/// Answers one request, whatever it is, with a problem, and ends the connection.
+pub(super) async fn turn_away(stream: impl AsyncRead + AsyncWrite + Unpin, problem: Problem) {
+    let service = service_fn(move |_: hyper::Request<Incoming>| {
+        let answer = problem.clone().into_response();
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(false);
+    let told = timeout(HEAD_TIMEOUT + STOP_TIMEOUT, http.serve_connection(TokioIo::new(stream), service));
+    if !told.await.is_ok_and(|told| told.is_ok()) {
+        tracing::debug!("somebody who was turned away at the administration socket didn't listen");
+    }
+}
+
 async fn answer(router: &TowerToHyperService<Router>, request: Request) -> Response {
     let limit = if request.uri().path() == RESTORE_PATH { RESTORE_TIMEOUT } else { REQUEST_TIMEOUT };
     match timeout(limit, router.call(request)).await {

@@ -210,3 +210,112 @@ async fn secrets_in_a_definition_are_not_for_viewers_nor_for_the_record() {
     let audit = running.ask("admin", "GET", "/api/v1/audit", &NONE).await;
     assert!(!audit.body.contains("canary") && audit.body.contains("putRule"), "{audit:?}");
 }
+
+#[tokio::test]
+async fn each_version_says_what_it_changed() {
+    let running = start().await;
+    for threshold in [1, 2] {
+        assert_eq!(running.put("warm", &[], &plain(threshold)).await.status, 200);
+    }
+    assert_eq!(running.change("DELETE", "/api/v1/rules/warm", NONE).await.status, 200);
+    let versions = running.ask("operator", "GET", "/api/v1/rules/warm/versions", &NONE).await.json();
+    let members = |version: usize| {
+        let members = versions["versions"][version]["members"].as_array().unwrap();
+        members.iter().map(|member| member["member"].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    let all = ["actions.a.name", "actions.a.topic", "actions.a.type", "sql"];
+    assert_eq!((members(0), members(1), members(2)), (all.to_vec(), vec!["sql"], all.to_vec()));
+    let change = &versions["versions"][1]["members"][0];
+    assert_eq!((&change["before"], &change["after"]), (&plain(1)["sql"], &plain(2)["sql"]));
+
+    // Of the first one that is kept nobody knows what was before.
+    for threshold in 0..u32::try_from(crate::rules::VERSIONS_MAX).unwrap() {
+        assert_eq!(running.put("warm", &[], &plain(threshold)).await.status, 200);
+    }
+    let versions = running.ask("operator", "GET", "/api/v1/rules/warm/versions", &NONE).await.json();
+    assert!(versions["versions"][0]["number"].as_u64().unwrap() > 1, "{versions}");
+    assert_eq!(versions["versions"][0]["members"], NONE);
+    assert!(versions["versions"][1]["members"].is_array());
+}
+
+#[tokio::test]
+async fn every_fault_of_rules_is_named() {
+    let running = start().await;
+    let rules = |count: usize| -> Value {
+        let rules = (0..count).map(|number| (format!("r{number:03}"), json!({ "sql": "SELEC" })));
+        json!({ "rules": rules.collect::<serde_json::Map<_, _>>() })
+    };
+    for (count, named) in [(1, 1), (5, 5), (ERRORS_MAX, ERRORS_MAX), (ERRORS_MAX + 1, ERRORS_MAX + 1)] {
+        let refused = running.change("POST", "/api/v1/rules/apply", rules(count)).await;
+        assert_eq!(refused.problem(), (422, "invalid".to_owned()));
+        let errors = refused.json()["errors"].as_array().unwrap().clone();
+        assert_eq!((errors.len(), &errors[0]["rule"]), (named, &json!("r000")));
+        let last = errors[named - 1]["message"].as_str().unwrap();
+        assert_eq!(last == "1 more are not named", count > ERRORS_MAX, "{last}");
+    }
+}
+
+#[tokio::test]
+async fn many_rules_fit_a_body_and_no_more() {
+    let running = start().await;
+    let body = |bytes: usize| {
+        let (begin, end) = (r#"{"rules":{},"x":""#, r#""}"#);
+        format!("{begin}{}{end}", "x".repeat(bytes - begin.len() - end.len()))
+    };
+    let operator = bearer("operator");
+    let apply = async |body: &str| {
+        ask(&running.api, "POST", "/api/v1/rules/apply", &[("Authorization", &operator)], body).await
+    };
+    let longest = apply(&body(RULES_BODY_BYTES_MAX)).await;
+    assert_eq!(longest.problem(), (422, "invalid".to_owned()), "it is read, and its member isn't known");
+    assert_eq!(apply(&body(RULES_BODY_BYTES_MAX + 1)).await.problem(), (413, "too_large".to_owned()));
+    let put = running.put("warm", &[], &json!({ "sql": "x".repeat(BODY_BYTES_MAX) })).await;
+    assert_eq!(put.problem(), (413, "too_large".to_owned()), "one rule has the length of every body");
+}
+
+#[tokio::test]
+async fn a_page_of_rules_with_details_ends_where_they_grow_long() {
+    let (count, actions) = (200, 60);
+    let mut text = String::new();
+    for rule in 0..count {
+        text.push_str(&format!("[rules.r{rule:03}]\nsql = \"SELECT a.b = 1 AS x FROM 'a' WHERE x = 1\"\n"));
+        for action in 0..actions {
+            text.push_str(&format!(
+                "[[rules.r{rule:03}.actions]]\nname = 'a{action}'\ntype = 'republish'\ntopic = 'b'\n"
+            ));
+        }
+    }
+    let limits = rules_sql::Limits::default();
+    let rules = RuleSet::from_texts([(Path::new("r.toml"), text.as_str())], &limits).unwrap();
+    let running = Running::of(&rules, Storage::memory()).await;
+    let short = running.get("/api/v1/rules?limit=1000").await;
+    assert_eq!((short["rules"].as_array().unwrap().len(), &short["next"]), (count, &NONE));
+    assert_eq!(short["rules"][0].get("details"), None);
+
+    let (mut seen, mut pages, mut after) = (Vec::new(), 0, String::new());
+    loop {
+        let page = running.get(&format!("/api/v1/rules?limit=1000&details=true{after}")).await;
+        pages += 1;
+        for rule in page["rules"].as_array().unwrap() {
+            let details = &rule["details"];
+            assert_eq!(details["warnings"].as_array().unwrap().len() as u64, rule["warnings"]);
+            assert_eq!(
+                (&details["counters"]["name"], details["counters"]["actions"].as_array().unwrap().len()),
+                (&rule["name"], actions)
+            );
+            seen.push(rule["name"].as_str().unwrap().to_owned());
+        }
+        let details = page["rules"].as_array().unwrap().iter().map(|rule| rule["details"].to_string().len());
+        let longest = details.clone().max().unwrap();
+        assert!(details.sum::<usize>() < RULES_PAGE_BYTES_MAX + 2 * longest, "{}", page["next"]);
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert!(pages > 1);
+    assert_eq!(seen, (0..count).map(|rule| format!("r{rule:03}")).collect::<Vec<_>>());
+    let shown = running.get("/api/v1/rules/r000").await;
+    assert!(!shown["warnings"].as_array().unwrap().is_empty());
+    running.stop().await;
+}

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::security::{ask, bearer, with_tokens};
 use super::*;
-use crate::admin::tests::{keep_letter, plain_request};
+use crate::api::dead_letters::tests::{keep_letter, plain_request};
 
 /// An interface of its own, and the gateway behind it.
 pub(super) struct Running {
@@ -475,37 +475,4 @@ async fn without_a_store_on_disk_there_are_no_dead_letters() {
     let running = start().await;
     let answer = running.ask("viewer", "GET", "/api/v1/dead-letters", &Value::Null).await;
     assert_eq!(answer.problem(), (409, "conflict".to_owned()));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_letter_that_the_socket_and_the_interface_want_is_changed_once() {
-    use crate::admin::{ChangeParams, Verb};
-
-    let folder = tempfile::tempdir().unwrap();
-    let config = crate::config::Config { data_dir: Some(folder.path().to_owned()), ..Default::default() };
-    let storage = Storage::open(&config, &crate::config::Environment::default()).unwrap();
-    let running = start_with(with_tokens(), storage.clone()).await;
-    let store = storage.durable().unwrap();
-    for number in 1..=200 {
-        keep_letter(store, "s/1", "hot/ops", number, &plain_request());
-    }
-    assert!(store.wait_for_all());
-    // What the administration socket works on, and what routes do.
-    let socket = Arc::new(running.gateway.services().unwrap());
-    let routes = Arc::clone(running.gateway.letters().unwrap());
-    let mut changes = tokio::task::JoinSet::new();
-    for number in 1..=200 {
-        for services in [&socket, &routes] {
-            let services = Arc::clone(services);
-            let name = Some(format!("hot/ops:{number}"));
-            changes.spawn(async move {
-                services
-                    .change_letters(Verb::Drop, ChangeParams { name, filter: None, after: None })
-                    .await
-                    .is_ok()
-            });
-        }
-    }
-    let done = changes.join_all().await.into_iter().filter(|is_done| *is_done).count();
-    assert_eq!(done, 200, "each letter once");
 }

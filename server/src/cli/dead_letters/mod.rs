@@ -1,21 +1,24 @@
 //! `tidegate dead-letters`: look at what a running gateway could not deliver, send it again, drop it.
 //!
-//! The gateway is found by its data directory, as `serve` finds it, and asked over its administration socket. What concerns
-//! many letters is asked for step by step, so it can be interrupted at any time; what ends after the command began isn't
-//! meant by it.
+//! The gateway is found by its data directory, as `serve` finds it, and asked by HTTP over its administration socket. What
+//! concerns many letters is asked for step by step, so it can be interrupted at any time; what ends after the command began
+//! isn't meant by it.
 
 mod text;
 mod time;
 
 use std::time::SystemTime;
 
+use actions::dead_letters::{LetterName, LetterNameError};
 use clap::{Args, Subcommand};
+use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use super::gateway::GatewayArgs;
+use super::gateway::{GatewayArgs, path, query};
 use super::output::{Output, notice};
 use super::{ConfigArgs, Exit, Failure};
-use crate::admin::{AdminClient, AdminClientError};
+use crate::admin::{AdminClientError, ApiClient};
+use crate::api::{cursor, place};
 use crate::config::Environment;
 
 pub(super) use self::text::time;
@@ -115,11 +118,19 @@ enum Verb {
     Drop,
 }
 
+/// Which letters a change is asked for.
+enum Meant {
+    /// The one of this name.
+    Named(String),
+    /// Those of a filter.
+    Of(Map<String, Value>),
+}
+
 impl Verb {
-    const fn command(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
-            Self::Redrive => "dead_letters.redrive",
-            Self::Drop => "dead_letters.drop",
+            Self::Redrive => "redrive",
+            Self::Drop => "drop",
         }
     }
 
@@ -141,11 +152,11 @@ pub(super) fn run(
     match &args.command {
         DeadLettersCommand::List(list) => {
             let filter = list.filter.params(now_ms)?;
-            list_letters(&mut list.gateway.connect(outer, environment)?, list, &filter)
+            list_letters(&mut list.gateway.api(outer, environment)?, list, &filter)
         }
         DeadLettersCommand::Show(show) => {
-            let mut client = show.gateway.connect(outer, environment)?;
-            let letter = client.call("dead_letters.show", json!({ "name": show.letter }))?;
+            let mut client = show.gateway.api(outer, environment)?;
+            let letter = show_letter(&mut client, &show.letter)?;
             let out = Output::stdout();
             if show.json {
                 out.json(&letter)?
@@ -155,17 +166,12 @@ pub(super) fn run(
             Ok(Exit::Success)
         }
         DeadLettersCommand::Redrive(change) => {
-            let params = change.params(now_ms)?;
-            change_letters(
-                &mut change.gateway.connect(outer, environment)?,
-                Verb::Redrive,
-                change.json,
-                params,
-            )
+            let meant = change.meant(now_ms)?;
+            change_letters(&mut change.gateway.api(outer, environment)?, Verb::Redrive, change.json, meant)
         }
         DeadLettersCommand::Drop(change) => {
-            let params = change.params(now_ms)?;
-            change_letters(&mut change.gateway.connect(outer, environment)?, Verb::Drop, change.json, params)
+            let meant = change.meant(now_ms)?;
+            change_letters(&mut change.gateway.api(outer, environment)?, Verb::Drop, change.json, meant)
         }
     }
 }
@@ -196,11 +202,10 @@ impl FilterArgs {
 }
 
 impl ChangeArgs {
-    /// One request for each letter, or one for the letters of a filter.
-    fn params(&self, now_ms: i64) -> Result<Vec<Map<String, Value>>, Failure> {
-        let object = |name: &str, value: Value| Map::from_iter([(name.to_owned(), value)]);
+    /// Each letter that is named, or the letters of one filter.
+    fn meant(&self, now_ms: i64) -> Result<Vec<Meant>, Failure> {
         if !self.letters.is_empty() {
-            return Ok(self.letters.iter().map(|letter| object("name", letter.as_str().into())).collect());
+            return Ok(self.letters.iter().cloned().map(Meant::Named).collect());
         }
         if !self.all && self.filter.is_empty() {
             return Err(Failure::new(
@@ -213,24 +218,30 @@ impl ChangeArgs {
         let until_ms =
             filter.get("until_ms").and_then(Value::as_i64).map_or(now_ms, |until| until.min(now_ms));
         filter.insert("until_ms".to_owned(), until_ms.into());
-        Ok(vec![object("filter", filter.into())])
+        Ok(vec![Meant::Of(filter)])
     }
 }
 
 fn list_letters(
-    client: &mut AdminClient,
+    client: &mut ApiClient,
     args: &ListArgs,
     filter: &Map<String, Value>,
 ) -> Result<Exit, Failure> {
     let out = Output::stdout();
-    let mut after: Value = args.after.as_deref().into();
+    let filter: Vec<(&str, String)> = filter
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+        .collect();
+    // A cursor of this list is the name of a letter in other clothes; people go on behind a letter.
+    let mut after = args.after.as_ref().map(cursor);
     let mut letters = Vec::new();
     let mut count = 0;
     while count < args.limit {
-        let limit = PAGE.min(args.limit - count);
-        let mut page =
-            client.call("dead_letters.list", json!({ "filter": filter, "after": after, "limit": limit }))?;
-        after = page.get_mut("next").map(Value::take).unwrap_or_default();
+        let limit = PAGE.min(args.limit - count).to_string();
+        let mut pairs: Vec<_> = filter.iter().map(|(name, value)| (*name, Some(value.as_str()))).collect();
+        pairs.extend([("limit", Some(limit.as_str())), ("after", after.as_deref())]);
+        let mut page = client.get(&format!("{}{}", path(&["dead-letters"]), query(&pairs)))?;
+        after = page.get("next").and_then(Value::as_str).map(str::to_owned);
         let found = match page.get_mut("letters").map(Value::take) {
             Some(Value::Array(found)) => found,
             _ => Vec::new(),
@@ -241,7 +252,7 @@ fn list_letters(
         } else {
             letters.extend(found);
         }
-        if after.is_null() {
+        if after.is_none() {
             break;
         }
     }
@@ -251,45 +262,57 @@ fn list_letters(
     if count == 0 {
         notice("no dead letters");
     }
-    if let Some(after) = after.as_str() {
+    if let Some(after) = place::<String>(after.as_deref()).ok().flatten() {
         notice(&format!("there may be more: --after {after}, or a greater --limit"));
     }
     Ok(Exit::Success)
 }
 
-fn change_letters(
-    client: &mut AdminClient,
-    verb: Verb,
-    as_json: bool,
-    params: Vec<Map<String, Value>>,
-) -> Result<Exit, Failure> {
-    let mut done = 0;
-    let mut refused = Vec::new();
-    let mut broken = None;
-    'all: for mut params in params {
-        loop {
-            let mut step = match client.call(verb.command(), Value::Object(params.clone())) {
-                Ok(step) => step,
-                // A letter that was named concerns the others in nothing.
-                Err(AdminClientError::Refused { message, .. }) if params.contains_key("name") => {
-                    refused.push(json!({ "name": params.get("name"), "message": message }));
-                    break;
-                }
-                Err(error) => {
-                    broken = Some(error);
-                    break 'all;
-                }
-            };
-            done += step.get("done").and_then(Value::as_u64).unwrap_or_default();
-            if let Some(Value::Array(more)) = step.get_mut("refused").map(Value::take) {
-                refused.extend(more);
-            }
-            match step.get_mut("next").map(Value::take) {
-                Some(next @ Value::String(_)) => params.insert("after".to_owned(), next),
-                _ => break,
-            };
+/// A letter with its message and its request beside its other members.
+fn show_letter(client: &mut ApiClient, letter: &str) -> Result<Value, AdminClientError> {
+    let mut answer = client.get(&path_of(letter, None)?)?;
+    let mut letter = answer.get_mut("letter").map(Value::take).unwrap_or_default();
+    if let Value::Object(members) = &mut letter {
+        for member in ["message", "request"] {
+            let value = answer.get_mut(member).map(Value::take).unwrap_or_default();
+            members.insert(member.to_owned(), value);
         }
     }
+    Ok(letter)
+}
+
+/// Where a letter is, or what is done to it. A name that is none is refused in the gateway's place, which knows no path for it.
+fn path_of(letter: &str, verb: Option<&str>) -> Result<String, AdminClientError> {
+    let name: LetterName = letter.parse().map_err(|error: LetterNameError| AdminClientError::Refused {
+        code: "invalid".to_owned(),
+        message: error.to_string(),
+        errors: Vec::new(),
+    })?;
+    let position = name.position().to_string();
+    let mut parts = vec!["dead-letters", name.rule(), name.action(), &position];
+    parts.extend(verb);
+    Ok(path(&parts))
+}
+
+fn change_letters(
+    client: &mut ApiClient,
+    verb: Verb,
+    as_json: bool,
+    meant: Vec<Meant>,
+) -> Result<Exit, Failure> {
+    let mut changed = ChangedLetters::default();
+    let mut broken = None;
+    for meant in meant {
+        let result = match meant {
+            Meant::Named(letter) => changed.one(client, verb, &letter),
+            Meant::Of(filter) => changed.many(client, verb, &filter),
+        };
+        if let Err(error) = result {
+            broken = Some(error);
+            break;
+        }
+    }
+    let ChangedLetters { done, refused } = changed;
     let out = Output::stdout();
     if as_json {
         out.json(&json!({ "done": done, "refused": refused }))?;
@@ -302,5 +325,61 @@ fn change_letters(
         Some(error) => Err(error.into()),
         None if refused.is_empty() => Ok(Exit::Success),
         None => Ok(Exit::Denied),
+    }
+}
+
+/// What became of letters so far.
+#[derive(Default)]
+struct ChangedLetters {
+    done: u64,
+    /// Each with its name and the reason.
+    refused: Vec<Value>,
+}
+
+impl ChangedLetters {
+    /// Changes a letter that was named. That it is refused concerns the others in nothing.
+    fn one(&mut self, client: &mut ApiClient, verb: Verb, letter: &str) -> Result<(), AdminClientError> {
+        let answer = match verb {
+            Verb::Redrive => {
+                path_of(letter, Some(verb.name())).and_then(|path| client.post(&path, &Value::Null))
+            }
+            Verb::Drop => path_of(letter, None).and_then(|path| client.request(&Method::DELETE, &path, None)),
+        };
+        match answer {
+            Ok(mut step) => self.add(&mut step),
+            Err(AdminClientError::Refused { message, .. }) => {
+                self.refused.push(json!({ "name": letter, "message": message }));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Changes the letters of a filter, step by step.
+    fn many(
+        &mut self,
+        client: &mut ApiClient,
+        verb: Verb,
+        filter: &Map<String, Value>,
+    ) -> Result<(), AdminClientError> {
+        let path = path(&["dead-letters", verb.name()]);
+        let mut body = json!({ "filter": filter });
+        loop {
+            let mut step = client.post(&path, &body)?;
+            self.add(&mut step);
+            match (step.get_mut("next").map(Value::take), &mut body) {
+                (Some(next @ Value::String(_)), Value::Object(body)) => {
+                    body.insert("after".to_owned(), next);
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn add(&mut self, step: &mut Value) {
+        self.done += step.get("done").and_then(Value::as_u64).unwrap_or_default();
+        if let Some(Value::Array(more)) = step.get_mut("refused").map(Value::take) {
+            self.refused.extend(more);
+        }
     }
 }

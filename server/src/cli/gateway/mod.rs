@@ -1,6 +1,6 @@
 //! Which gateway a command asks, and what its answers mean for the exit code.
 //!
-//! The gateway is found by its data directory, as `serve` finds it, and asked over its administration socket.
+//! The gateway is found by its data directory, as `serve` finds it, and asked by HTTP over its administration socket.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ mod ask;
 pub(super) use ask::{pages, path, query, text_of};
 
 use super::{ConfigArgs, Exit, Failure, chain};
-use crate::admin::{AdminClient, AdminClientError, ApiClient};
+use crate::admin::{AdminClientError, ApiClient};
 use crate::config::{self, Durability, Environment, Loaded};
 
 /// Which gateway is asked.
@@ -33,14 +33,6 @@ impl GatewayArgs {
     /// Whether a data directory is named.
     pub(super) fn names_data_dir(&self) -> bool {
         self.data_dir.is_some()
-    }
-
-    pub(super) fn connect(
-        &self,
-        outer: &ConfigArgs,
-        environment: &Environment,
-    ) -> Result<AdminClient, Failure> {
-        Ok(AdminClient::connect(&self.data_dir(outer, environment)?)?)
     }
 
     /// The HTTP interface of the gateway, over its socket.

@@ -3,10 +3,10 @@
 //! Figures are for people in tables, for programs as the gateway gives them.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::admin::AdminClient;
-use crate::cli::gateway::GatewayArgs;
+use crate::admin::{AdminClientError, ApiClient};
+use crate::cli::gateway::{GatewayArgs, pages, path};
 use crate::cli::output::{Output, notice};
 use crate::cli::table::in_columns;
 use crate::cli::{ConfigArgs, Exit, Failure};
@@ -29,7 +29,7 @@ pub(super) fn run(
     outer: &ConfigArgs,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
-    let mut client = args.gateway.connect(outer, environment)?;
+    let mut client = args.gateway.api(outer, environment)?;
     let rules = fetch(&mut client, args.rule.as_deref())?;
     let out = Output::stdout();
     if args.json {
@@ -42,19 +42,26 @@ pub(super) fn run(
     Ok(Exit::Success)
 }
 
-fn fetch(client: &mut AdminClient, rule: Option<&str>) -> Result<Vec<Value>, Failure> {
-    let mut rules = Vec::new();
-    let mut after = Value::Null;
-    loop {
-        let mut page = client.call("rules.counters", json!({ "rule": rule, "after": after }))?;
-        if let Some(Value::Array(found)) = page.get_mut("rules").map(Value::take) {
-            rules.extend(found);
-        }
-        after = page.get_mut("next").map(Value::take).unwrap_or_default();
-        if after.is_null() {
-            return Ok(rules);
-        }
+/// The counters of the rules that run, by name, or of the one that is named.
+fn fetch(client: &mut ApiClient, rule: Option<&str>) -> Result<Vec<Value>, Failure> {
+    let Some(name) = rule else {
+        let filters = [("runs", Some("true")), ("details", Some("true"))];
+        let (rules, _) = pages(client, &path(&["rules"]), &filters, "rules", u64::MAX)?;
+        return Ok(rules.into_iter().filter_map(|mut rule| counters(rule.get_mut("details"))).collect());
+    };
+    let mut rule = match client.get(&path(&["rules", name])) {
+        Err(AdminClientError::Refused { code, .. }) if code == "missing" => Value::Null,
+        answer => answer?,
+    };
+    match counters(Some(&mut rule)) {
+        Some(counters) => Ok(vec![counters]),
+        None => Err(Failure::new(Exit::Denied, format!("no rule runs that is called \"{name}\""))),
     }
+}
+
+/// What is told of a rule that runs.
+fn counters(of: Option<&mut Value>) -> Option<Value> {
+    of?.get_mut("counters").map(Value::take).filter(Value::is_object)
 }
 
 const OF_RULES: [&str; 8] =
@@ -140,6 +147,8 @@ fn name(value: &Value, member: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

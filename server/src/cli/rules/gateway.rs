@@ -1,20 +1,24 @@
 //! Rules of a gateway that runs: which there are, who owns them, and changes of those that its store owns.
+//!
+//! What is printed for programs is flat and has no member without a value, whatever the interface's answers look like.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use hyper::Method;
 use rules_sql::Limits;
 use serde_json::{Value, json};
 
-use crate::admin::{AdminClient, AdminClientError};
+use crate::admin::AdminClientError;
 use crate::cli::dead_letters::time;
-use crate::cli::gateway::GatewayArgs;
+use crate::cli::gateway::{GatewayArgs, pages, path, query};
 use crate::cli::output::{Output, notice};
 use crate::cli::serve::render_finding;
 use crate::cli::table::in_columns;
 use crate::cli::{ConfigArgs, Exit, Failure, without_control_characters};
 use crate::config::Environment;
+use crate::reload::Fault;
 use crate::rules::load_rules;
 use crate::server::rule_limits;
 
@@ -85,17 +89,10 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn list(args: &ListArgs, outer: &ConfigArgs, environment: &Environment) -> Result<Exit, Failure> {
-    let mut client = args.gateway.connect(outer, environment)?;
-    let mut rules = Vec::new();
-    let mut after = Value::Null;
-    loop {
-        let mut page = call(&mut client, "rules.list", json!({ "after": after }))?;
-        rules.extend(items(&page, "rules").iter().cloned());
-        after = page.get_mut("next").map(Value::take).unwrap_or_default();
-        if after.is_null() {
-            break;
-        }
-    }
+    let mut client = args.gateway.api(outer, environment)?;
+    let details = [("details", args.json.then_some("true"))];
+    let (summaries, _) = pages(&mut client, &path(&["rules"]), &details, "rules", u64::MAX)?;
+    let rules: Vec<Value> = summaries.into_iter().map(entry).collect();
     let out = Output::stdout();
     if args.json {
         rules.iter().try_for_each(|rule| out.json(rule))?;
@@ -106,6 +103,32 @@ pub(super) fn list(args: &ListArgs, outer: &ConfigArgs, environment: &Environmen
         out.bytes(in_columns(headings, rules.iter().map(row)).as_bytes())?;
     }
     Ok(Exit::Success)
+}
+
+/// A rule as it is printed, of its summary in an answer.
+fn entry(mut summary: Value) -> Value {
+    if let Value::Object(members) = &mut summary {
+        if let Some(mut details) = members.remove("details") {
+            members.insert(
+                "warnings".to_owned(),
+                details.get_mut("warnings").map(Value::take).unwrap_or_default(),
+            );
+        }
+        members.retain(|_, value| !value.is_null());
+    }
+    summary
+}
+
+/// What a change came to as it is printed.
+fn changed(mut answer: Value) -> Value {
+    for rule in answer.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Value::Object(members) = rule {
+            let name = members.remove("name").unwrap_or_default();
+            members.insert("rule".to_owned(), name);
+            members.retain(|_, value| !value.is_null());
+        }
+    }
+    answer
 }
 
 fn row(rule: &Value) -> [String; 5] {
@@ -121,8 +144,13 @@ fn row(rule: &Value) -> [String; 5] {
 }
 
 pub(super) fn show(args: &NameArgs, outer: &ConfigArgs, environment: &Environment) -> Result<Exit, Failure> {
-    let mut client = args.gateway.connect(outer, environment)?;
-    let rule = call(&mut client, "rules.show", json!({ "name": args.rule }))?;
+    let mut client = args.gateway.api(outer, environment)?;
+    let mut answer = client.get(&path(&["rules", &args.rule]))?;
+    let mut take = |member: &str| answer.get_mut(member).map(Value::take).unwrap_or_default();
+    let mut rule = entry(take("summary"));
+    if let Value::Object(members) = &mut rule {
+        members.extend(["definition", "warnings"].map(|member| (member.to_owned(), take(member))));
+    }
     let out = Output::stdout();
     if args.json {
         out.json(&rule)?;
@@ -146,16 +174,32 @@ pub(super) fn show(args: &NameArgs, outer: &ConfigArgs, environment: &Environmen
     Ok(Exit::Success)
 }
 
-/// One change of one rule, by the name of its command.
+/// One change of one rule.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Deed {
+    Suspend,
+    Resume,
+    Enable,
+    Disable,
+    Remove,
+}
+
 pub(super) fn change(
-    command: &str,
+    deed: Deed,
     args: &NameArgs,
     outer: &ConfigArgs,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
-    let mut client = args.gateway.connect(outer, environment)?;
-    let changed = call(&mut client, command, json!({ "name": args.rule }))?;
-    print_changed(&changed, args.json)?;
+    let mut client = args.gateway.api(outer, environment)?;
+    let mut post = |verb| client.post(&path(&["rules", &args.rule, verb]), &Value::Null);
+    let answer = match deed {
+        Deed::Suspend => post("suspend"),
+        Deed::Resume => post("resume"),
+        Deed::Enable => post("enable"),
+        Deed::Disable => post("disable"),
+        Deed::Remove => client.request(&Method::DELETE, &path(&["rules", &args.rule]), None),
+    };
+    print_changed(&changed(answer.map_err(refused)?), args.json)?;
     Ok(Exit::Success)
 }
 
@@ -164,10 +208,10 @@ pub(super) fn rollback(
     outer: &ConfigArgs,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
-    let mut client = args.name.gateway.connect(outer, environment)?;
-    let params = json!({ "name": args.name.rule, "version": args.version });
-    let changed = call(&mut client, "rules.rollback", params)?;
-    print_changed(&changed, args.name.json)?;
+    let mut client = args.name.gateway.api(outer, environment)?;
+    let path = path(&["rules", &args.name.rule, "roll-back"]);
+    let answer = client.post(&path, &json!({ "version": args.version })).map_err(refused)?;
+    print_changed(&changed(answer), args.name.json)?;
     Ok(Exit::Success)
 }
 
@@ -176,8 +220,8 @@ pub(super) fn versions(
     outer: &ConfigArgs,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
-    let mut client = args.gateway.connect(outer, environment)?;
-    let answer = call(&mut client, "rules.versions", json!({ "name": args.rule }))?;
+    let mut client = args.gateway.api(outer, environment)?;
+    let answer = client.get(&path(&["rules", &args.rule, "versions"])).map_err(refused)?;
     let out = Output::stdout();
     for version in items(&answer, "versions") {
         if args.json {
@@ -201,9 +245,9 @@ pub(super) fn export(
     outer: &ConfigArgs,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
-    let mut client = args.gateway.connect(outer, environment)?;
-    let answer = call(&mut client, "rules.export", json!({}))?;
-    Output::stdout().bytes(text(&answer, "toml").as_bytes())?;
+    let mut client = args.gateway.api(outer, environment)?;
+    let text = client.get_text(&path(&["export", "rules"]))?;
+    Output::stdout().bytes(text.as_bytes())?;
     Ok(Exit::Success)
 }
 
@@ -212,10 +256,7 @@ pub(super) fn apply(
     outer: &ConfigArgs,
     environment: &Environment,
 ) -> Result<Exit, Failure> {
-    let rules = definitions(&args.folder, outer, environment)?;
-    let mut client = args.gateway.connect(outer, environment)?;
-    let params = json!({ "rules": rules, "prune": args.prune, "dry_run": args.dry_run });
-    let changed = call(&mut client, "rules.apply", params)?;
+    let changed = put(&args.gateway, &args.folder, (args.prune, args.dry_run), outer, environment)?;
     print_changed(&changed, args.json)?;
     match (args.dry_run, items(&changed, "rules").is_empty()) {
         (_, true) => notice("nothing differs"),
@@ -226,12 +267,24 @@ pub(super) fn apply(
 }
 
 pub(super) fn diff(args: &DiffArgs, outer: &ConfigArgs, environment: &Environment) -> Result<Exit, Failure> {
-    let rules = definitions(&args.folder, outer, environment)?;
-    let mut client = args.gateway.connect(outer, environment)?;
-    let params = json!({ "rules": rules, "prune": true, "dry_run": true });
-    let changed = call(&mut client, "rules.apply", params)?;
+    let changed = put(&args.gateway, &args.folder, (true, true), outer, environment)?;
     print_changed(&changed, args.json)?;
     Ok(if items(&changed, "rules").is_empty() { Exit::Success } else { Exit::Failed })
+}
+
+/// Has the store own the rules of a folder, and says what that comes to.
+fn put(
+    gateway: &GatewayArgs,
+    folder: &Path,
+    (prune, dry_run): (bool, bool),
+    outer: &ConfigArgs,
+    environment: &Environment,
+) -> Result<Value, Failure> {
+    let rules = definitions(folder, outer, environment)?;
+    let mut client = gateway.api(outer, environment)?;
+    let path = format!("{}{}", path(&["rules", "apply"]), query(&[("dry_run", dry_run.then_some("true"))]));
+    let answer = client.post(&path, &json!({ "rules": rules, "prune": prune }));
+    answer.map(changed).map_err(refused)
 }
 
 /// What the rules of a folder say, by name. They are checked here, where faults have places in files; the gateway checks them
@@ -251,15 +304,21 @@ fn definitions(
     Ok(rules.iter().map(|rule| (rule.name.clone(), rule.definition_value())).collect())
 }
 
-/// Asks; what is refused is said a line each, as a configuration's faults are.
-fn call(client: &mut AdminClient, command: &str, params: Value) -> Result<Value, Failure> {
-    client.call(command, params).map_err(|error| match error {
-        AdminClientError::Refused { code, message, .. } if code == "refused" => {
-            let faults = message.lines().map(|line| format!("error: {line}\n")).collect();
-            Failure::rendered(Exit::Refused, faults)
+/// What is refused is said a line each, as a configuration's faults are.
+fn refused(error: AdminClientError) -> Failure {
+    match error {
+        AdminClientError::Refused { code, message, errors }
+            if matches!(code.as_str(), "invalid" | "conflict" | "precondition") =>
+        {
+            let faults = errors.into_iter().filter_map(|fault| serde_json::from_value::<Fault>(fault).ok());
+            let mut text: String = faults.map(|fault| format!("error: {fault}\n")).collect();
+            if text.is_empty() {
+                text = message.lines().map(|line| format!("error: {line}\n")).collect();
+            }
+            Failure::rendered(Exit::Refused, text)
         }
         error => error.into(),
-    })
+    }
 }
 
 fn print_changed(changed: &Value, as_json: bool) -> Result<(), Failure> {

@@ -1,10 +1,17 @@
-//! Dead letters: the services of the administration socket, behind routes.
+//! Dead letters: looking at what could not be delivered, sending it again, dropping it. `letters` is what is done, `view` what is shown.
+
+mod letters;
+#[cfg(test)]
+pub(super) mod tests;
+mod view;
 
 use std::sync::Arc;
 
+use actions::DropReason;
+use actions::dead_letters::{Filter, LetterName, LetterNameError, Step};
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
@@ -12,7 +19,10 @@ use super::audit::Change;
 use super::extract::{Json, Path, Query, object};
 use super::paging::{cursor, limit, place};
 use super::problem::{Kind, Problem};
-use crate::admin::{ChangeParams, Code, ListParams, Refusal, ShowParams, Verb};
+use letters::{Meant, Verb};
+use view::{Letter, WholeLetter};
+
+pub(super) use letters::Letters;
 
 /// Which letters are wanted.
 #[derive(Deserialize, IntoParams)]
@@ -44,39 +54,6 @@ pub(super) struct LetterPage {
     next: Option<String>,
 }
 
-/// A dead letter: what an action owed and could not deliver.
-#[derive(Serialize, Deserialize, ToSchema)]
-pub(super) struct Letter {
-    /// `rule/action:position`.
-    name: String,
-    rule: String,
-    action: String,
-    /// What it died of, as in docs/dead-letters.md.
-    cause: String,
-    error: String,
-    attempts: Option<u64>,
-    /// Milliseconds since 1970, as all times here.
-    received_at_ms: Option<i64>,
-    first_attempt_at_ms: Option<i64>,
-    ended_at_ms: Option<i64>,
-    item: Option<String>,
-    topic: Option<String>,
-    publisher: Option<String>,
-    payload_bytes: Option<u64>,
-}
-
-/// A dead letter, its message and what would have been sent.
-#[derive(Serialize, ToSchema)]
-pub(super) struct WholeLetter {
-    letter: Letter,
-    /// The message; null: it is unreadable.
-    #[schema(value_type = Option<Object>)]
-    message: Value,
-    /// The request's parameters, without secrets.
-    #[schema(value_type = Option<Vec<Object>>)]
-    request: Value,
-}
-
 /// Which letters are meant: an empty one means all.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -104,52 +81,53 @@ pub(super) struct LetterFilter {
 }
 
 /// What was done; it is safe on disk. While `next` isn't null there are more.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct LettersDone {
     done: u64,
     refused: Vec<RefusedLetter>,
     next: Option<String>,
 }
 
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct RefusedLetter {
     name: String,
     message: String,
 }
 
 impl LetterFilter {
-    fn into_object(self) -> Map<String, Value> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(object)) => object,
-            _ => Map::new(),
-        }
+    fn read(self) -> Result<Filter, Problem> {
+        let Self { rule, action, cause, since_ms, until_ms } = self;
+        let cause = cause.map(|cause| read_cause(&cause)).transpose()?;
+        Ok(Filter { rule, action, cause, since_ms, until_ms })
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let kind = match refusal.code() {
-            Code::Params | Code::Malformed | Code::Version | Code::TooLong | Code::UnknownCommand => {
-                Kind::Invalid
-            }
-            Code::Missing => Kind::Missing,
-            Code::Refused => Kind::Conflict,
-            Code::Store | Code::Busy | Code::Idle => Kind::Unavailable,
-            Code::Read | Code::Internal | Code::Peer => Kind::Internal,
-        };
-        Self::new(kind, refusal.message())
-    }
-}
-
-fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Problem> {
-    serde_json::from_value(value).map_err(|error| {
-        tracing::error!(%error, "a dead letter is shown in a form that isn't expected");
-        Problem::new(Kind::Internal, "the letter can't be shown")
+fn read_cause(text: &str) -> Result<DropReason, Problem> {
+    DropReason::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or_else(|| {
+        let all: Vec<_> = DropReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        Problem::new(Kind::Invalid, format!("cause: expected one of {}", all.join(", ")))
     })
 }
 
-fn take(object: &mut Value, member: &str) -> Value {
-    object.get_mut(member).map(Value::take).unwrap_or_default()
+fn read_name(text: &str) -> Result<LetterName, Problem> {
+    text.parse().map_err(|error: LetterNameError| Problem::new(Kind::Invalid, error.to_string()))
+}
+
+/// The letter behind which a list, or a change, goes on.
+fn behind(after: Option<&str>) -> Result<Option<LetterName>, Problem> {
+    place::<String>(after)?.as_deref().map(read_name).transpose()
+}
+
+fn cursor_of(next: Option<&LetterName>) -> Option<String> {
+    next.map(|name| cursor(&name.to_string()))
+}
+
+impl From<Step> for LettersDone {
+    fn from(step: Step) -> Self {
+        let refused =
+            step.refused.into_iter().map(|(name, message)| RefusedLetter { name: name.to_string(), message });
+        Self { done: step.done, refused: refused.collect(), next: cursor_of(step.next.as_ref()) }
+    }
 }
 
 /// Lists dead letters.
@@ -159,21 +137,21 @@ pub(super) async fn list_letters(
     State(api): State<Arc<Api>>,
     Query(query): Query<LettersQuery>,
 ) -> Result<Json<LetterPage>, Problem> {
-    let letters = Arc::clone(api.gateway.letters()?);
     let LettersQuery { rule, action, cause, since_ms, until_ms, .. } = query;
-    let filter = LetterFilter { rule, action, cause, since_ms, until_ms }.into_object();
-    let after = place(query.after.as_deref())?;
-    let params = ListParams { filter, after, limit: Some(limit(query.limit)?) };
-    let mut page = letters.list(params).await?;
-    let next: Option<String> = read(take(&mut page, "next"))?;
-    Ok(Json(LetterPage { letters: read(take(&mut page, "letters"))?, next: next.as_ref().map(cursor) }))
+    let filter = LetterFilter { rule, action, cause, since_ms, until_ms }.read()?;
+    let (after, limit) = (behind(query.after.as_deref())?, limit(query.limit)?);
+    api.blocking(move |api| {
+        let (letters, next) = api.gateway.letters()?.list(&filter, after.as_ref(), limit)?;
+        Ok::<_, Problem>(Json(LetterPage { letters, next: cursor_of(next.as_ref()) }))
+    })
+    .await
 }
 
 /// Where a letter is: rule, action and position.
 type Place = Path<(String, String, String)>;
 
-fn name(Path((rule, action, position)): Place) -> String {
-    format!("{rule}/{action}:{position}")
+fn name(Path((rule, action, position)): Place) -> Result<LetterName, Problem> {
+    read_name(&format!("{rule}/{action}:{position}"))
 }
 
 /// Shows a dead letter.
@@ -184,10 +162,8 @@ pub(super) async fn get_letter(
     State(api): State<Arc<Api>>,
     place: Place,
 ) -> Result<Json<WholeLetter>, Problem> {
-    let letters = Arc::clone(api.gateway.letters()?);
-    let mut letter = letters.show(ShowParams { name: name(place) }).await?;
-    let (message, request) = (take(&mut letter, "message"), take(&mut letter, "request"));
-    Ok(Json(WholeLetter { letter: read(letter)?, message, request }))
+    let name = name(place)?;
+    api.blocking(move |api| api.gateway.letters()?.show(&name).map(Json)).await
 }
 
 /// Sends a dead letter again.
@@ -198,7 +174,7 @@ pub(super) async fn redrive_letter(
     State(api): State<Arc<Api>>,
     place: Place,
 ) -> Result<(Change, Json<LettersDone>), Problem> {
-    change_one(&api, Verb::Redrive, name(place)).await
+    change_one(&api, Verb::Redrive, name(place)?).await
 }
 
 /// Drops a dead letter.
@@ -209,7 +185,7 @@ pub(super) async fn drop_letter(
     State(api): State<Arc<Api>>,
     place: Place,
 ) -> Result<(Change, Json<LettersDone>), Problem> {
-    change_one(&api, Verb::Drop, name(place)).await
+    change_one(&api, Verb::Drop, name(place)?).await
 }
 
 /// Sends dead letters again, a bounded number in one request: go on with `next` until it is null.
@@ -232,22 +208,29 @@ pub(super) async fn drop_letters(
     change_many(&api, Verb::Drop, body).await
 }
 
-async fn change_one(api: &Api, verb: Verb, name: String) -> Result<(Change, Json<LettersDone>), Problem> {
-    let change = Change::of(name.clone());
-    let params = ChangeParams { name: Some(name), filter: None, after: None };
-    let done = api.gateway.letters()?.change_letters(verb, params).await?;
-    Ok((change, Json(read(done)?)))
+async fn change_one(
+    api: &Arc<Api>,
+    verb: Verb,
+    name: LetterName,
+) -> Result<(Change, Json<LettersDone>), Problem> {
+    let record = Change::of(name.to_string());
+    Ok((record, Json(change(api, verb, Meant::Named(name)).await?)))
 }
 
 async fn change_many(
-    api: &Api,
+    api: &Arc<Api>,
     verb: Verb,
     body: LetterChange,
 ) -> Result<(Change, Json<LettersDone>), Problem> {
-    let filter = body.filter.into_object();
-    let change = Change::of(Value::Object(filter.clone()).to_string());
-    let params = ChangeParams { name: None, filter: Some(filter), after: place(body.after.as_deref())? };
-    let mut done: LettersDone = read(api.gateway.letters()?.change_letters(verb, params).await?)?;
-    done.next = done.next.as_ref().map(cursor);
-    Ok((change.after(json!({ "done": done.done, "refused": done.refused.len() })), Json(done)))
+    let record = Change::of(json!(body.filter).to_string());
+    let meant = Meant::Of(body.filter.read()?, behind(body.after.as_deref())?);
+    let done = change(api, verb, meant).await?;
+    Ok((record.after(json!({ "done": done.done, "refused": done.refused.len() })), Json(done)))
+}
+
+/// Changes letters. What is answered is safe on disk.
+async fn change(api: &Arc<Api>, verb: Verb, meant: Meant) -> Result<LettersDone, Problem> {
+    let step = api.blocking(move |api| api.gateway.letters()?.step(verb, &meant)).await?;
+    api.gateway.letters()?.safe(step.token).await?;
+    Ok(step.into())
 }
