@@ -14,8 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use self::kafka::{Kafka, Stored};
-pub use self::nats::{Nats, Stored};
+pub use self::kafka::Kafka;
+pub use self::nats::Nats;
 pub use self::rabbitmq::RabbitMq;
 pub use self::redis::Redis;
 use crate::broker::new_folder;
