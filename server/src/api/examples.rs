@@ -59,6 +59,10 @@ static BODIES: LazyLock<BTreeMap<&'static str, Value>> = LazyLock::new(|| {
             "explainRules",
             json!({ "rule": "overheat", "message": { "topic": "hall/temp", "payload": "{\"temperature\":61}" } }),
         ),
+        (
+            "testRules",
+            json!({ "cases": r#"[{"id":"warm","rule":"overheat","topic":"hall/temp","payload":{"temperature":61}}]"# }),
+        ),
         ("rollBackRule", json!({ "version": 1 })),
         ("applyRules", json!({ "rules": { "comfort": rule }, "prune": false })),
         ("putRule", rule),

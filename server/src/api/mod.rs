@@ -34,6 +34,7 @@ mod problem;
 mod restore;
 mod routes;
 mod rule_changes;
+mod rule_tests;
 mod rules;
 mod serve;
 mod server_info;
@@ -73,6 +74,7 @@ pub(crate) use paging::{cursor, place};
 pub use problem::ERRORS_MAX;
 pub(crate) use problem::{Kind, Problem};
 pub use routes::route_page;
+pub use rule_tests::TESTED_MAX;
 pub use rules::{EXPLAINED_MAX, RULES_PAGE_BYTES_MAX};
 pub use serve::{
     BODY_TIMEOUT, CONNECTION_AGE_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, REQUEST_TIMEOUT,

@@ -21,7 +21,7 @@ use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use super::{
     Api, acl, action_queues, backup, clients, config, connectors, dead_letters, document, examples, guard,
-    health, live, messages, restore, rule_changes, rules, server_info,
+    health, live, messages, restore, rule_changes, rule_tests, rules, server_info,
 };
 
 /// Who may ask.
@@ -264,6 +264,7 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(reads(Viewer, "rules"), routes!(rules::get_rule))
         .add(reads(Operator, "rules"), routes!(rules::validate))
         .add(reads(Operator, "rules"), routes!(rules::explain))
+        .add(reads(Operator, "rules"), routes!(rule_tests::test_rules))
         .add(writes(Operator, "rules"), routes!(rule_changes::put_rule, rule_changes::remove_rule))
         .add(writes(Operator, "rules"), routes!(rule_changes::suspend_rule))
         .add(writes(Operator, "rules"), routes!(rule_changes::resume_rule))

@@ -393,7 +393,7 @@ pub(super) async fn validate(
 }
 
 /// Reads a rule file as it would be read from the folder, its actions' connectors too.
-fn read(gateway: &Gateway, text: &str) -> Result<RuleSet, Vec<RuleFileError>> {
+pub(super) fn read(gateway: &Gateway, text: &str) -> Result<RuleSet, Vec<RuleFileError>> {
     let rules = RuleSet::from_texts([(FilePath::new(REQUEST_FILE), text)], &gateway.rule_limits)?;
     let faults = rules.unconnected(&gateway.rules().connectors());
     if faults.is_empty() { Ok(rules) } else { Err(faults) }
@@ -453,7 +453,7 @@ fn shown(explanation: &RuleExplanation<'_>) -> Result<Box<RawValue>, Problem> {
     })
 }
 
-fn refused(faults: &[RuleFileError]) -> Problem {
+pub(super) fn refused(faults: &[RuleFileError]) -> Problem {
     let first = faults.first().map(ToString::to_string).unwrap_or_default();
     let detail = match faults.len() {
         0 | 1 => first,

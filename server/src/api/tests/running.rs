@@ -337,6 +337,48 @@ async fn as_many_rules_are_explained_as_the_limit_says_and_no_more() {
 }
 
 #[tokio::test]
+async fn cases_are_run_against_rules_of_the_request_and_those_that_are_there() {
+    let running = start().await;
+    let test = async |what: Value| running.change("POST", "/api/v1/rules/test", what).await;
+    let cases = r#"[
+        {"id":"hot","rule":"hot","topic":"s/7","payload":{"t":61},"expect":{"t":61}},
+        {"id":"cold","rule":"hot","topic":"s/7","payload":{"t":1},"expect":{"t":1}},
+        {"id":"open","rule":"hot","topic":"s/7","payload":{"t":61}}
+    ]"#;
+    let tested = test(json!({ "cases": cases })).await.json();
+    assert_eq!(
+        (&tested["passed"], &tested["failed"], &tested["open"]),
+        (&json!(1), &json!(1), &json!(1)),
+        "{tested}"
+    );
+    assert_eq!(tested["verdicts"][0]["id"], "hot");
+    // Lines do as well as an array, and a rule of the request comes before one that is there.
+    let lines = r#"{"id":"own","rule":"hot","topic":"s/7","payload":{"t":1},"expect":{"u":2}}"#;
+    let text = RULES.replace("SELECT t FROM 's/+' WHERE t > 60", "SELECT t + 1 AS u FROM 's/+'");
+    let tested = test(json!({ "cases": lines, "text": text })).await.json();
+    assert_eq!((&tested["passed"], &tested["failed"]), (&json!(1), &json!(0)), "{tested}");
+    for refused in [
+        json!({ "cases": "" }),
+        json!({ "cases": "[]" }),
+        json!({ "cases": "no case" }),
+        json!({ "cases": lines, "text": "[rules" }),
+        json!({ "text": RULES }),
+    ] {
+        assert_eq!(test(refused.clone()).await.problem().0, 422, "{refused}");
+    }
+    let many = |count: usize| {
+        (0..count)
+            .map(|n| format!("{{\"id\":\"{n}\",\"rule\":\"hot\",\"topic\":\"s/7\",\"payload\":1}}\n"))
+            .collect::<String>()
+    };
+    for (count, status) in [(TESTED_MAX, 200), (TESTED_MAX + 1, 422)] {
+        assert_eq!(test(json!({ "cases": many(count) })).await.status, status);
+    }
+    let stats = running.gateway.rules().stats_of("hot").unwrap();
+    assert_eq!((stats.matched, stats.passed), (0, 0), "nothing was counted");
+}
+
+#[tokio::test]
 async fn trying_rules_out_is_no_change() {
     let running = start_with(Admin { read_only: true, ..with_tokens() }, Storage::memory()).await;
     let checked = running.change("POST", "/api/v1/rules/validate", json!({ "text": RULES })).await;

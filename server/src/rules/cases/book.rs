@@ -62,6 +62,11 @@ impl Shelf {
         Self { rules: rules.rules, faults: Vec::new() }
     }
 
+    /// Those of a gateway that runs.
+    pub(crate) fn running(rules: Vec<Arc<LoadedRule>>) -> Self {
+        Self { rules, faults: Vec::new() }
+    }
+
     /// Puts the rules of another shelf behind the own ones.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.rules.append(&mut other.rules);

@@ -24,6 +24,6 @@ mod tests;
 mod verdict;
 
 pub(crate) use book::{Book, Shelf};
-pub(crate) use read::{CaseFile, case_files, read_cases};
+pub(crate) use read::{CaseFile, case_files, parse as parse_cases, read_cases};
 pub(crate) use report::line;
 pub(crate) use run::{Runner, Verdict};

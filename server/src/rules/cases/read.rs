@@ -80,7 +80,7 @@ pub(crate) fn read_cases(path: &Path) -> Result<CaseFile, String> {
 }
 
 /// Reads the text of a case file.
-pub(super) fn parse(text: &str) -> Result<Vec<Case>, String> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Case>, String> {
     let words = |error: serde_json::Error| error.to_string();
     let values: Vec<&RawValue> = if text.trim_start().starts_with('[') {
         serde_json::from_str(text).map_err(words)?
