@@ -22,7 +22,6 @@ pub const TESTED_MAX: usize = 1_000;
 #[serde(deny_unknown_fields)]
 pub(super) struct TestRules {
     /// Cases as a case file has them: a JSON array, or one object a line.
-    #[schema(min_length = 2)]
     cases: String,
     /// A rule file, TOML, with the rules that cases name. Those that are there come behind it.
     #[serde(default)]
