@@ -63,7 +63,8 @@ impl Redis {
         let mut from = "-".to_owned();
         loop {
             let lines = self.ask(&["XRANGE", key, &from, "+", "COUNT", &PAGE.to_string()]);
-            if lines.is_empty() {
+            // An empty list is printed as an empty line.
+            if lines.iter().all(String::is_empty) {
                 return entries;
             }
             let mut lines = lines.into_iter().peekable();
