@@ -53,6 +53,7 @@ pub struct Report {
 #[track_caller]
 pub fn outage<F: FarSide>(messages: u64, live_first: bool) -> Report {
     let far = F::start();
+    far.clear();
     let proxy = FaultProxy::start(far.address(), Fault::Down);
     let drain = if live_first { "live_first" } else { "oldest_first" };
     let rule = format!(
