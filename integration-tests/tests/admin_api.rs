@@ -25,7 +25,7 @@ const TOKEN_SHA256: &str = "92351a5d9f14769f34d89bc109610b2c3cba5f1ef03274aec3a7
 const CANARY: &str = "canary-4b1d";
 
 /// How many requests the tester makes up for each operation.
-const EXAMPLES: &str = "8";
+const EXAMPLES: &str = "12";
 
 /// Operations that the tester leaves out.
 const UNTESTED: [&str; 3] =
