@@ -48,7 +48,7 @@ pub use delivery::{
 pub use error::{ActionConfigError, RenderError};
 pub use outlet::{Early, KeepError, Outlet, OutletItem, OutletSettings, Owing, QueuedRequest};
 pub use plan::{ActionPlan, OutputRef, Renderer, Request, Slot, TemplateSpec};
-pub use record::{Record, RecordKind};
+pub use record::{Record, RecordKind, messaging_system};
 pub use secret::Secret;
 pub use sinks::http::{HttpRequest, RequestUrl};
 pub use sinks::log::LogLine;

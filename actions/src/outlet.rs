@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use store::{DurableStore, MessageRecord, Position, StoreError};
+use trace::{Context, Tracer};
 
 use crate::config::{ActionConfig, DeliveryConfig, Kept, OrderBy};
 use crate::connectors::Connectors;
@@ -75,6 +76,8 @@ pub struct OutletSettings {
     pub endings: Option<Arc<dyn Endings>>,
     /// Actions that an operator has paused, as `rule/action`: their queues begin so.
     pub paused: Arc<HashSet<String>>,
+    /// Who is told of single requests.
+    pub tracer: Arc<Tracer>,
 }
 
 impl OutletSettings {
@@ -111,7 +114,13 @@ trait Queue: Send + Sync {
     fn any(&self) -> &dyn Any;
     fn outbox(&self) -> Option<&Outbox>;
     /// The body of a request in the outbox, and its place; `None`: it is none of the sink's, or there is no outbox.
-    fn ask(&self, order: OrderBy, origin: &[u8], request: &Request) -> Option<(Place, Vec<u8>)>;
+    fn ask(
+        &self,
+        order: OrderBy,
+        origin: &[u8],
+        request: &Request,
+        trace: Option<Context>,
+    ) -> Option<(Place, Vec<u8>)>;
     fn ended_early(&self, reason: DropReason, fate: Fate);
     fn placed(&self, position: Position, item: OutletItem);
     fn arrived(&self, position: Position);
@@ -136,9 +145,15 @@ where
         self.outbox()
     }
 
-    fn ask(&self, order: OrderBy, origin: &[u8], request: &Request) -> Option<(Place, Vec<u8>)> {
+    fn ask(
+        &self,
+        order: OrderBy,
+        origin: &[u8],
+        request: &Request,
+        trace: Option<Context>,
+    ) -> Option<(Place, Vec<u8>)> {
         self.outbox()?;
-        let body = encode(order, origin, S::Request::among(request)?);
+        let body = encode(order, origin, S::Request::among(request)?, trace);
         let place = self.ask(body.len())?;
         Some((place, body))
     }
@@ -148,9 +163,9 @@ where
     }
 
     fn placed(&self, position: Position, item: OutletItem) {
-        let OutletItem { id, key, request, on_failure, extra_bytes } = item;
+        let OutletItem { id, key, request, on_failure, extra_bytes, trace } = item;
         if let Ok(request) = S::Request::take(request) {
-            self.placed(position, Outgoing { id, key, request, on_failure, extra_bytes });
+            self.placed(position, Outgoing { id, key, request, on_failure, extra_bytes, trace });
         }
     }
 
@@ -159,9 +174,9 @@ where
     }
 
     fn enqueue(&self, item: OutletItem) -> Result<Enqueued, Box<Request>> {
-        let OutletItem { id, key, request, on_failure, extra_bytes } = item;
+        let OutletItem { id, key, request, on_failure, extra_bytes, trace } = item;
         let request = S::Request::take(request)?;
-        Ok(self.enqueue(Outgoing { id, key, request, on_failure, extra_bytes }))
+        Ok(self.enqueue(Outgoing { id, key, request, on_failure, extra_bytes, trace }))
     }
 
     fn control(&self) -> &dyn Control {
@@ -245,6 +260,7 @@ struct Spawn<'a> {
     seed: u64,
     outbox: Option<Outbox>,
     start: Start,
+    tracer: Arc<Tracer>,
 }
 
 impl WithSink for Spawn<'_> {
@@ -254,7 +270,8 @@ impl WithSink for Spawn<'_> {
     where
         S::Request: OneOf,
     {
-        Box::new(Delivery::spawn_on(self.label, sink, self.delivery, self.seed, self.outbox, self.start))
+        let Self { label, delivery, seed, outbox, start, tracer } = self;
+        Box::new(Delivery::spawn_traced(label, sink, delivery, seed, outbox, start, tracer))
     }
 }
 
@@ -340,7 +357,14 @@ impl Outlet {
             Outbox::new(Arc::clone(store), &label, settings.hasher.clone()).heard_by(settings.endings.clone())
         });
         let start = if settings.paused.contains(&label) { Start::Paused } else { Start::Sending };
-        let spawn = Spawn { label: &label, delivery, seed: settings.seed, outbox, start };
+        let spawn = Spawn {
+            label: &label,
+            delivery,
+            seed: settings.seed,
+            outbox,
+            start,
+            tracer: Arc::clone(&settings.tracer),
+        };
         let queue = driver(rule, config, settings, spawn)?;
         Ok(queue.map(|queue| Self { kind: config.kind(), queue }))
     }
@@ -378,9 +402,12 @@ impl Outlet {
         order: OrderBy,
         origin: &[u8],
         request: &Request,
+        trace: Option<Context>,
     ) -> Owing {
         let Some(outbox) = self.queue.outbox() else { return Owing::InMemory };
-        let Some((place, body)) = self.queue.ask(order, origin, request) else { return Owing::InMemory };
+        let Some((place, body)) = self.queue.ask(order, origin, request, trace) else {
+            return Owing::InMemory;
+        };
         let name = Arc::clone(outbox.name());
         match place {
             Place::Outbox => Owing::Outbox { name, body },
@@ -422,7 +449,7 @@ impl Outlet {
         origin: &[u8],
         item: OutletItem,
     ) -> Result<(), KeepError> {
-        match self.owe(item.id, message.received_at_ms, order, origin, &item.request) {
+        match self.owe(item.id, message.received_at_ms, order, origin, &item.request, item.trace) {
             Owing::Outbox { body, .. } => {
                 let position = match self.queue.outbox() {
                     Some(outbox) => outbox.keep(message, &body)?,
@@ -556,4 +583,6 @@ pub struct OutletItem {
     pub on_failure: Option<OnFailure>,
     /// Bytes that live as long as the item does, beside the request's own.
     pub extra_bytes: usize,
+    /// What its attempts are told beneath, if the message is traced.
+    pub trace: Option<Context>,
 }

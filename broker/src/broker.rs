@@ -10,17 +10,20 @@ use mqtt_protocol::{QoS, ReasonCode};
 use parking_lot::Mutex;
 use store::{CommitToken, MessageId, QueueKey, Record, SessionKey, Store};
 use tokio::sync::{Notify, Semaphore};
+use trace::Tracer;
 
 use crate::access::{AccessControl, OpenAccess};
 use crate::authorise::Denials;
 use crate::clock::{Clock, Now};
 use crate::config::BrokerConfig;
 use crate::dispatch::{Dispatch, Fanout};
+use crate::heavy::Heavy;
 use crate::hook::MessageHook;
 use crate::limits::{Addresses, SharedBucket, Users};
 use crate::listeners::{self, Arrivals, Endpoint, Listener, ListenerConfig};
 use crate::message::{Message, Publication, Trail};
-use crate::metrics::{Metrics, Stats};
+use crate::meters::Meters;
+use crate::metrics::{Metrics, PacketCount, Stats};
 use crate::records::{Before, READS_MAX};
 use crate::restore::settled_for_group;
 use crate::session::memory::QueuedMemory;
@@ -55,6 +58,9 @@ pub(crate) struct Shared {
     pub(crate) denials: Denials,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
+    pub(crate) meters: Meters,
+    pub(crate) heavy: Heavy,
+    pub(crate) tracer: Arc<Tracer>,
     pub(crate) sessions: Registry,
     pub(crate) subscriptions: FilterIndex<Subscribers>,
     pub(crate) subscription_count: AtomicU64,
@@ -67,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) queued_memory: Arc<QueuedMemory>,
     pub(crate) connections: AtomicU32,
     pub(crate) clients: AtomicU64,
+    /// Most clients at one time.
+    pub(crate) clients_maximum: AtomicU64,
     /// Connections that are to be told that there is no place for them.
     pub(crate) refused: AtomicU32,
     pub(crate) addresses: Addresses,
@@ -184,11 +192,24 @@ impl Broker {
         hook: Option<Arc<dyn MessageHook>>,
         access: Arc<dyn AccessControl>,
     ) -> Self {
+        Self::with_tracer(config, store, hook, access, Arc::default())
+    }
+
+    /// The same, with somebody who is told the way of single messages.
+    #[must_use]
+    pub fn with_tracer(
+        config: BrokerConfig,
+        store: Arc<dyn Store>,
+        hook: Option<Arc<dyn MessageHook>>,
+        access: Arc<dyn AccessControl>,
+        tracer: Arc<Tracer>,
+    ) -> Self {
         let identity = store.identity();
         let no_session = QueueKey::Session(SessionKey { namespace: 0, client_id: "" });
         let can_stream = store.queue_reader(no_session).is_some();
         let connect_rate = SharedBucket::new(config.limits.max_connect_rate);
         let max_queued_memory = config.limits.max_queued_memory;
+        let (heavy_hitters, clock) = (config.heavy_hitters, Clock::new());
         let shared = Arc::new_cyclic(|this| Shared {
             this: Weak::clone(this),
             can_stream,
@@ -200,8 +221,11 @@ impl Broker {
             hook,
             access,
             denials: Denials::default(),
-            clock: Clock::new(),
+            heavy: Heavy::new(heavy_hitters, clock.now().mono_ms),
+            clock,
             metrics: Metrics::default(),
+            meters: Meters::default(),
+            tracer,
             sessions: Registry::new(),
             subscriptions: FilterIndex::new(),
             subscription_count: AtomicU64::new(0),
@@ -213,6 +237,7 @@ impl Broker {
             queued_memory: QueuedMemory::new(max_queued_memory),
             connections: AtomicU32::new(0),
             clients: AtomicU64::new(0),
+            clients_maximum: AtomicU64::new(0),
             refused: AtomicU32::new(0),
             addresses: Addresses::default(),
             users: Users::default(),
@@ -229,6 +254,12 @@ impl Broker {
             tokio::spawn(crate::sys_topics::publish_regularly(Arc::downgrade(&shared)));
         }
         Self { shared }
+    }
+
+    /// Who is told the way of single messages.
+    #[must_use]
+    pub fn tracer(&self) -> &Arc<Tracer> {
+        &self.shared.tracer
     }
 
     /// Opens a listener and serves it until shutdown.
@@ -265,6 +296,12 @@ impl Broker {
             .map_err(PublishError::Refused)
     }
 
+    /// An identity for a message that no other message has had.
+    #[must_use]
+    pub fn new_message_id(&self) -> MessageId {
+        self.shared.next_message_id()
+    }
+
     /// To be called when decisions may have changed ([`AccessControl::version`]): looks again at what every connected client
     /// subscribes to. When it returns, nobody receives what they may not have any more. Subscriptions stay, whatever they
     /// receive. It doesn't keep the broker alive.
@@ -276,6 +313,12 @@ impl Broker {
                 shared.watch_receiver(&mut session.lock());
             }
         }
+    }
+
+    /// Packets since the start, by type.
+    #[must_use]
+    pub fn packets(&self) -> Vec<PacketCount> {
+        self.shared.metrics.packets()
     }
 
     /// Counters and totals.
@@ -311,6 +354,7 @@ impl Broker {
 
 /// Runs a message through admission and fan-out, turn by turn.
 pub(crate) async fn publish_message(shared: &Arc<Shared>, dispatch: Dispatch) -> Result<(), ReasonCode> {
+    shared.metrics.messages_own.add(1);
     let outcome = dispatch.finish(shared).await?;
     shared.safe(outcome.token).await
 }
@@ -318,7 +362,7 @@ pub(crate) async fn publish_message(shared: &Arc<Shared>, dispatch: Dispatch) ->
 impl Shared {
     /// The route of a topic.
     pub(crate) fn route(&self, topic: &str) -> Arc<Route> {
-        route::route(self.number, &self.subscriptions, self.hook.as_ref(), topic)
+        route::route(self.number, &self.subscriptions, self.hook.as_ref(), &self.meters, topic)
     }
 
     pub(crate) fn next_message_id(&self) -> MessageId {
@@ -399,6 +443,7 @@ impl Shared {
             received_at_ms: now.wall_ms,
             publisher: None,
             trail: &publish.trail,
+            trace: None,
         }
         .to_message()
     }
@@ -407,6 +452,7 @@ impl Shared {
         let (retained_messages, retained_bytes) = self.retained.totals();
         let mut stats = self.metrics.snapshot();
         stats.connections = self.clients.load(Ordering::Relaxed);
+        stats.connections_maximum = self.clients_maximum.load(Ordering::Relaxed);
         stats.sessions = self.sessions.len() as u64;
         stats.subscriptions = self.subscription_count.load(Ordering::Relaxed);
         stats.retained_messages = retained_messages;
@@ -543,6 +589,7 @@ impl Shared {
                 return;
             }
             let taken = inner.state.take_shared();
+            self.metrics.dropped_session_ended.add(inner.state.unconfirmed());
             (std::mem::take(&mut inner.subscriptions), taken, inner.will.take())
         };
         let mut groups: Vec<_> = taken.iter().map(|returned| Arc::clone(&returned.group)).collect();
@@ -610,6 +657,7 @@ async fn housekeeping(shared: Weak<Shared>) {
         ticks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
         let now = shared.clock.now();
+        shared.tracer.tick();
         for (number, due) in shared.timers.due(now.mono_ms).into_iter().enumerate() {
             if let Some(session) = shared.sessions.named(due.session) {
                 fire(&shared, &session, due.generation, due.deadline, now);
@@ -626,6 +674,8 @@ async fn housekeeping(shared: Weak<Shared>) {
             }
         });
         shared.metrics.dropped_expired.add(swept as u64);
+        // What this thread has counted outside the turns of connections.
+        shared.metrics.end_turn();
     }
 }
 
@@ -667,6 +717,7 @@ impl Shared {
     /// Ends a session whose time is over, unless a connection has taken it on meanwhile.
     fn expire(self: &Arc<Self>, session: &Arc<Session>, generation: u32) {
         if self.take_out(session, |inner| inner.generation == generation).is_some() {
+            self.metrics.sessions_expired.add(1);
             self.retire(session);
         }
     }

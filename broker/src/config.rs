@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::heavy::HeavyHittersConfig;
+
 /// What happens to a message that a session's full queue can't take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueuePolicy {
@@ -131,4 +133,6 @@ pub struct BrokerConfig {
     pub sys_interval: Duration,
     /// Version text for `$SYS/broker/version`.
     pub version: String,
+    /// Which heavy hitters are looked for. Default: none.
+    pub heavy_hitters: HeavyHittersConfig,
 }

@@ -21,6 +21,7 @@ use crate::clock::Now;
 use crate::handlers::{Authenticating, Client, Connecting, Decided, Flow, Known, Position, Refusal};
 use crate::limits::{Place, UserPlace};
 use crate::listeners::{PeerAddress, Transport};
+use crate::metrics::tally;
 use crate::outbound::{Outbound, Writing};
 use crate::session::wake_after_this_turn;
 
@@ -327,6 +328,7 @@ impl<IO: Transport> Connection<IO> {
             used += frame.len;
             if let Phase::Open(client) = &mut self.phase {
                 if client.extend_run(input, &frame, at) {
+                    tally(|tally| tally.packet_received(frame.first_byte));
                     client.count_publish(&frame, now);
                     continue;
                 }
@@ -337,6 +339,7 @@ impl<IO: Transport> Connection<IO> {
                 }
                 client.count_publish(&frame, now);
             }
+            tally(|tally| tally.packet_received(frame.first_byte));
             if !self.handle_frame(&frame, at, cx, now)? {
                 self.held_up = true;
                 return Ok(used);
@@ -368,6 +371,7 @@ impl<IO: Transport> Connection<IO> {
                     &self.shared,
                     &self.place.listener,
                     self.peer,
+                    self.io.identity(),
                     self.io.certificate(),
                     &connect,
                     deadline,
@@ -696,7 +700,10 @@ impl<IO: Transport> Future for Connection<IO> {
             this.shared.metrics.end_turn();
             match turn {
                 Ok(()) => return Poll::Pending,
-                Err(close) => this.begin_close(&close),
+                Err(close) => {
+                    this.begin_close(&close);
+                    this.shared.metrics.end_turn();
+                }
             }
         }
         this.poll_close(cx)
@@ -716,5 +723,6 @@ impl<IO> Drop for Connection<IO> {
             // An attempt that is under way is given up.
             Phase::New { .. } | Phase::Authenticating(_) | Phase::Closing { .. } => {}
         }
+        self.shared.metrics.end_turn();
     }
 }

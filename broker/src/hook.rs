@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mqtt_protocol::QoS;
 use store::{Position, QueueKey};
+use trace::Context;
 
 use crate::message::Publication;
 
@@ -49,6 +50,9 @@ pub struct HookEffects {
     /// What to do once the message is admitted: its debts are with the store, and nobody has received it yet. Dropped
     /// without being called when the message is refused. Must not block.
     pub admitted: Vec<Admitted>,
+    /// The trace that the handler has begun for a message that had none: the context of the message's first span. It holds
+    /// for the calls that follow for the same message.
+    pub trace: Option<Context>,
 }
 
 /// Something to do once a message is admitted.
@@ -126,4 +130,6 @@ pub struct Republish {
     pub message_expiry_interval_s: Option<u32>,
     /// User name whose rights it needs; `None`: the rule may publish what it likes.
     pub run_as: Option<Arc<str>>,
+    /// Its trace, and the span that what is done with it belongs to.
+    pub trace: Option<Context>,
 }

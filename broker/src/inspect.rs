@@ -14,6 +14,7 @@ use mqtt_protocol::{ProtocolVersion, SubscriptionOptions, matches};
 
 use crate::broker::{Broker, Shared};
 use crate::clock::Now;
+use crate::listeners::Listener;
 use crate::message::{Message, Publisher};
 use crate::session::{Session, SessionInner};
 use crate::subscriptions::retained::{Cursor, Step};
@@ -85,6 +86,37 @@ pub struct SubscriptionInfo {
     pub identifier: u32,
 }
 
+/// What waits in the queues of all sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct SessionQueues {
+    /// Messages that wait in memory.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of those that wait on disk alone, about.
+    pub disk_bytes: u64,
+    /// Messages sent and unacknowledged, and those that stand before them.
+    pub inflight: u64,
+    /// Age of the message that has waited longest in memory.
+    pub oldest_age_ms: Option<u64>,
+    /// The connected clients whose queues are oldest, oldest first.
+    pub slowest: Vec<WaitingClient>,
+}
+
+/// A connected client for which messages wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingClient {
+    /// Client Identifier.
+    pub client_id: String,
+    /// Messages that wait in memory.
+    pub messages: usize,
+    /// Their bytes, and about those of messages on disk alone.
+    pub bytes: u64,
+    /// Age of the one that has waited longest in memory.
+    pub oldest_age_ms: u64,
+}
+
 /// Where a page of Retained Messages ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetainedPlace {
@@ -135,6 +167,57 @@ impl Broker {
         let session = self.shared.sessions.find(client_id)?;
         let inner = session.lock();
         Some(info(&session, &inner, self.shared.clock.now()))
+    }
+
+    /// Adds up what waits for clients, and names the `slowest` of those that are connected. Looks at every session, so it belongs where blocking is
+    /// allowed.
+    #[must_use]
+    pub fn session_queues(&self, slowest: usize) -> SessionQueues {
+        let now = self.shared.clock.now();
+        let mut queues = SessionQueues::default();
+        for session in self.shared.sessions.all() {
+            let inner = session.lock();
+            let (messages, bytes) = inner.state.queued();
+            let disk_bytes = inner.state.disk_bytes();
+            queues.messages += messages as u64;
+            queues.bytes += bytes;
+            queues.disk_bytes += disk_bytes;
+            queues.inflight += inner.state.inflight() as u64;
+            let Some(received_at_ms) = inner.state.oldest_received_at_ms() else { continue };
+            let is_connected = inner.client.is_some();
+            drop(inner);
+            // The wall clock may have been set back meanwhile.
+            let oldest_age_ms = u64::try_from(now.wall_ms.saturating_sub(received_at_ms)).unwrap_or(0);
+            queues.oldest_age_ms = queues.oldest_age_ms.max(Some(oldest_age_ms));
+            if !is_connected {
+                continue;
+            }
+            let place = queues.slowest.partition_point(|other| other.oldest_age_ms >= oldest_age_ms);
+            if place < slowest {
+                let client_id = session.client_id.to_string();
+                let bytes = bytes + disk_bytes;
+                let client = WaitingClient { client_id, messages, bytes, oldest_age_ms };
+                queues.slowest.insert(place, client);
+                queues.slowest.truncate(slowest);
+            }
+        }
+        queues
+    }
+
+    /// Names of listeners that have certificates, and when the first of each expires: seconds since the epoch.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<(Arc<str>, i64)> {
+        let listeners = self.shared.listeners.lock();
+        let expiry = |listener: &Arc<Listener>| {
+            Some((Arc::clone(&listener.name), listener.certificate_expires_at_s()?))
+        };
+        listeners.iter().filter_map(expiry).collect()
+    }
+
+    /// What the decider about access has counted, as `$SYS` names it.
+    #[must_use]
+    pub fn access_figures(&self) -> Vec<(&'static str, u64)> {
+        self.shared.access.figures()
     }
 
     /// Subscriptions by Client Identifier and filter, from behind `after` on, at most `limit`; and whether there are more.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mqtt_protocol::QoS;
 use store::MessageId;
+use trace::Context;
 
 use crate::access::Identity;
 use crate::listeners::PeerAddress;
@@ -92,6 +93,8 @@ pub struct Publication<'a> {
     pub publisher: Option<&'a Arc<Publisher>>,
     /// Rules that made it.
     pub trail: &'a Trail,
+    /// Its trace, and the span that what is done with it belongs to; `None`: it isn't traced.
+    pub trace: Option<&'a Context>,
 }
 
 impl Publication<'_> {
@@ -114,6 +117,7 @@ impl Publication<'_> {
             received_at_ms: self.received_at_ms,
             publisher: self.publisher.cloned(),
             trail: self.trail.clone(),
+            trace: self.trace.copied().map(Box::new),
         })
     }
 }
@@ -134,6 +138,8 @@ pub struct Message {
     received_at_ms: i64,
     publisher: Option<Arc<Publisher>>,
     trail: Trail,
+    /// Few messages have one.
+    trace: Option<Box<Context>>,
 }
 
 impl Message {
@@ -211,6 +217,7 @@ impl Message {
             received_at_ms: self.received_at_ms,
             publisher: self.publisher.as_ref(),
             trail: &self.trail,
+            trace: self.trace.as_deref(),
         }
     }
 }

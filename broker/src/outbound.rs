@@ -233,6 +233,7 @@ mod tests {
             received_at_ms: 0,
             publisher: None,
             trail: &Trail::default(),
+            trace: None,
         }
         .to_message()
     }

@@ -264,6 +264,7 @@ impl Shared {
             received_at_ms: stored.received_at_ms,
             publisher,
             trail: &Trail::default(),
+            trace: None,
         }
         .to_message()
     }

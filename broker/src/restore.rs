@@ -219,6 +219,7 @@ impl Shared {
             received_at_ms: message.received_at_ms,
             publisher: author.as_ref(),
             trail: &Trail::default(),
+            trace: None,
         };
         WillMessage {
             message: revived.to_message(),

@@ -151,6 +151,7 @@ impl Shared {
             received_at_ms: copy.received_at_ms,
             publisher: publisher.as_ref(),
             trail: &Trail::default(),
+            trace: None,
         }
         .to_message();
         let _turn = self.retained.turn(self.retained.number(&copy.topic)).await;

@@ -432,6 +432,7 @@ impl MessageHandler for Doubler {
             properties: Vec::new(),
             message_expiry_interval_s: None,
             run_as: None,
+            trace: None,
         });
         Progress::Done
     }
@@ -464,6 +465,78 @@ async fn what_rules_make_is_routed_in_order_before_the_acknowledgement_and_chain
     client.publish("plain", b"", QoS::AtMostOnce, false, 0).await;
     client.receive().await;
     assert_eq!(doubler.seen.load(Ordering::Relaxed), 9);
+}
+
+/// Whatever way a message takes through admission, those that rules made of it come right behind it, in their order.
+#[tokio::test]
+async fn what_rules_make_comes_right_behind_its_source_on_every_way() {
+    for (max_queued_policy, qos, retain) in [
+        (QueuePolicy::DropOldest, QoS::AtMostOnce, false),
+        (QueuePolicy::DropOldest, QoS::AtLeastOnce, false),
+        (QueuePolicy::DropOldest, QoS::ExactlyOnce, false),
+        (QueuePolicy::DropOldest, QoS::AtLeastOnce, true),
+        (QueuePolicy::Refuse, QoS::AtLeastOnce, false),
+    ] {
+        let hook = Arc::new(Tripler { retain });
+        let config = limits(Limits { max_queued_policy, ..Limits::default() });
+        let harness = start_with(config, Arc::new(MemoryStore::new(1)), Some(hook)).await;
+        let mut receiver = harness.client("receiver").await;
+        receiver.subscribe("#", QoS::AtMostOnce).await;
+        let mut publisher = harness.client("publisher").await;
+        for number in 1..=3u16 {
+            let id = if qos == QoS::AtMostOnce { 0 } else { number };
+            publisher.publish("in/t", &number.to_be_bytes(), qos, false, id).await;
+        }
+        for number in 1..=3u16 {
+            for expected in ["in/t", "out/0", "out/1", "out/2"] {
+                let Got::Publish { topic, payload, .. } = receiver.receive().await else {
+                    panic!("a message")
+                };
+                assert_eq!((&*topic, &*payload), (expected, &number.to_be_bytes()[..]));
+            }
+            let answer = match qos {
+                QoS::AtMostOnce => continue,
+                QoS::AtLeastOnce => "PUBACK",
+                QoS::ExactlyOnce => "PUBREC",
+            };
+            assert_eq!(publisher.receive().await, Got::Ack(answer, id(number), ReasonCode::Success));
+        }
+        receiver.expect_nothing().await;
+        let stats = harness.broker.stats();
+        assert_eq!((stats.messages_received, stats.messages_republished), (3, 9));
+        assert_eq!(stats.retained_messages, if retain { 3 } else { 0 });
+    }
+}
+
+/// Republishes what comes below `in/` to three topics that no rule sees.
+struct Tripler {
+    retain: bool,
+}
+
+impl MessageHook for Tripler {
+    fn generation(&self) -> u64 {
+        0
+    }
+    fn candidates(&self, topic: &str) -> Option<Arc<dyn MessageHandler>> {
+        topic.starts_with("in/").then(|| Arc::new(Self { retain: self.retain }) as _)
+    }
+}
+
+impl MessageHandler for Tripler {
+    fn handle(&self, message: &Publication<'_>, _: &mut usize, effects: &mut HookEffects) -> Progress {
+        effects.republish.extend((0..3).map(|number| Republish {
+            rule: 1,
+            topic: format!("out/{number}"),
+            payload: message.payload.to_vec(),
+            qos: message.qos,
+            retain: self.retain,
+            properties: Vec::new(),
+            message_expiry_interval_s: None,
+            run_as: None,
+            trace: None,
+        }));
+        Progress::Done
+    }
 }
 
 /// Publishes that stand together in a read buffer are handed on together; receivers that differ still get what is theirs.

@@ -272,6 +272,7 @@ impl MessageHandler for Grow {
             properties: Vec::new(),
             message_expiry_interval_s: None,
             run_as: None,
+            trace: None,
         });
         Progress::Done
     }

@@ -5,8 +5,8 @@
     reason = "a tool that is run by hand; what fails shall end it"
 )]
 
-use integration_tests::servers::{Nats, Redis};
-use integration_tests::sinks::{HttpFarSide, outage};
+use integration_tests::servers::{Kafka, Nats, Redis};
+use integration_tests::sinks::{AmqpFarSide, HttpFarSide, outage};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,7 +16,9 @@ fn main() {
     let messages: u64 = messages.map_or(1_000_000, |text| text.parse().expect("a number behind --messages"));
     let live_first = arguments.iter().any(|word| word == "--live-first");
     let report = match kind {
+        "amqp" => outage::<AmqpFarSide>(messages, live_first),
         "http" => outage::<HttpFarSide>(messages, live_first),
+        "kafka" => outage::<Kafka>(messages, live_first),
         "nats" => outage::<Nats>(messages, live_first),
         "redis" => outage::<Redis>(messages, live_first),
         other => panic!("no far side of type \"{other}\""),

@@ -137,7 +137,7 @@ impl BrokerBuilder {
     #[must_use]
     pub fn start(self) -> Broker {
         let mut broker = self.spawn();
-        if let Err(log) = broker.wait_until_it_listens() {
+        if let Err(log) = broker.wait_until_it_listens().and_then(|()| broker.wait_until_it_is_ready()) {
             broker.kill();
             panic!("the broker did not start to listen. Its log:\n{log}");
         }
@@ -184,7 +184,8 @@ impl BrokerBuilder {
     #[must_use]
     pub fn fails_to_start(self) -> String {
         let folder = new_folder();
-        let output = self.tidegate(&folder).stdin(Stdio::null()).output().unwrap();
+        let variables = self.environment.iter().map(|(name, value)| (name, value));
+        let output = self.tidegate(&folder).envs(variables).stdin(Stdio::null()).output().unwrap();
         drop(fs::remove_dir_all(&folder));
         let text =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -328,6 +329,14 @@ impl Broker {
         std::env::var_os(OTHER_BROKER).is_some()
     }
 
+    /// Waits until all listeners are open: the one that a test asks for first may be open before others are.
+    fn wait_until_it_is_ready(&self) -> Result<(), String> {
+        if Self::is_foreign() {
+            return Ok(());
+        }
+        self.log.wait_for(|line| (line.contains("\"ready\"") || line.contains(" ready")).then_some(()))
+    }
+
     /// Waits until it listens.
     ///
     /// # Errors
@@ -448,6 +457,14 @@ impl Broker {
     #[track_caller]
     pub fn stop(mut self) {
         self.stop_and_check();
+    }
+
+    /// The same; returns all that it has logged.
+    #[track_caller]
+    #[must_use]
+    pub fn stop_and_read(mut self) -> String {
+        self.stop_and_check();
+        self.text()
     }
 
     #[track_caller]

@@ -46,11 +46,12 @@ pub struct FaultProxy {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     fault: Mutex<Fault>,
     changed: Condvar,
     resets: AtomicU64,
     connections: AtomicU64,
+    held_up: AtomicU64,
 }
 
 impl FaultProxy {
@@ -60,11 +61,12 @@ impl FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            target,
+            target: Mutex::new(target),
             fault: Mutex::new(fault),
             changed: Condvar::new(),
             resets: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            held_up: AtomicU64::new(0),
         });
         let serving = Arc::clone(&shared);
         thread::spawn(move || {
@@ -86,6 +88,17 @@ impl FaultProxy {
     pub fn set(&self, fault: Fault) {
         *self.shared.fault.lock().unwrap() = fault;
         self.shared.changed.notify_all();
+    }
+
+    /// Connections that come from here on are forwarded to this address.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *self.shared.target.lock().unwrap() = target;
+    }
+
+    /// How many pieces were held up by a slow or narrow way.
+    #[must_use]
+    pub fn held_up(&self) -> u64 {
+        self.shared.held_up.load(Ordering::Relaxed)
     }
 
     /// How many connections were reset.
@@ -113,7 +126,8 @@ impl Shared {
             Fault::Answer(answer) => return drop(self.make_up(client, &answer)),
             _ => {}
         }
-        let Ok(server) = TcpStream::connect(self.target) else { return self.reset(&[&client]) };
+        let target = *self.target.lock().unwrap();
+        let Ok(server) = TcpStream::connect(target) else { return self.reset(&[&client]) };
         drop(client.set_nodelay(true));
         drop(server.set_nodelay(true));
         let is_over = AtomicBool::new(false);
@@ -164,10 +178,10 @@ impl Shared {
             // The fault may be another one than before the read.
             match self.fault() {
                 Fault::HalfOpen if !is_upward => continue,
-                Fault::Slow(pause) => self.wait_for_change(&Fault::Slow(pause), pause),
+                Fault::Slow(pause) => self.hold_up(&Fault::Slow(pause), pause),
                 Fault::Bandwidth(per_second) => {
                     let seconds = size as f64 / f64::from(per_second.max(1));
-                    self.wait_for_change(&Fault::Bandwidth(per_second), Duration::from_secs_f64(seconds));
+                    self.hold_up(&Fault::Bandwidth(per_second), Duration::from_secs_f64(seconds));
                 }
                 Fault::ResetAfter(bytes) if is_upward => {
                     let left = usize::try_from(bytes.saturating_sub(sent)).unwrap_or(usize::MAX);
@@ -189,6 +203,11 @@ impl Shared {
             Fault::ResetAfter(bytes) => sent >= bytes,
             _ => false,
         }
+    }
+
+    fn hold_up(&self, fault: &Fault, pause: Duration) {
+        self.held_up.fetch_add(1, Ordering::Relaxed);
+        self.wait_for_change(fault, pause);
     }
 
     /// Waits as long, or until the fault is another one.
@@ -259,7 +278,14 @@ mod tests {
         assert_eq!(heard(&mut client).unwrap(), b"hello");
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(heard(&mut client).unwrap(), b"");
-        assert_eq!(proxy.resets(), 0);
+        assert_eq!((proxy.resets(), proxy.held_up()), (0, 0));
+        // Who comes later may be led elsewhere.
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        proxy.lead_to(other.local_addr().unwrap());
+        let mut client = connect(&proxy);
+        let (mut server, _) = other.accept().unwrap();
+        server.write_all(b"elsewhere").unwrap();
+        assert_eq!(heard(&mut client).unwrap(), b"elsewhere");
     }
 
     #[test]
@@ -289,6 +315,7 @@ mod tests {
         client.set_read_timeout(Some(crate::PATIENCE)).unwrap();
         proxy.set(Fault::Slow(LOOK));
         assert_eq!(heard(&mut client).unwrap(), b"hello");
+        assert!(proxy.held_up() > 0);
         proxy.set(Fault::HalfOpen);
         client.set_read_timeout(Some(LOOK * 5)).unwrap();
         client.write_all(b"more").unwrap();

@@ -2,8 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+
+use rustix::net::{self, AddressFamily, SocketType};
 
 use crate::PATIENCE;
 
@@ -12,6 +15,34 @@ use crate::PATIENCE;
 pub struct HttpReceiver {
     address: SocketAddr,
     requests: Receiver<ReceivedRequest>,
+}
+
+/// A port of loopback that is taken and where nobody listens as yet: whoever connects is refused.
+#[derive(Debug)]
+pub struct ClosedPort(OwnedFd);
+
+impl ClosedPort {
+    /// Takes a free one.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it takes something of the system's")]
+    pub fn new() -> Self {
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self(socket)
+    }
+
+    /// Which one.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        net::getsockname(&self.0).unwrap().try_into().unwrap()
+    }
+
+    /// Listens from now on.
+    #[must_use]
+    pub fn open(self) -> HttpReceiver {
+        net::listen(&self.0, 16).unwrap();
+        HttpReceiver::on(self.0.into())
+    }
 }
 
 /// A request as it arrived, together with the means to answer it.
@@ -32,7 +63,10 @@ impl HttpReceiver {
     /// Starts to listen.
     #[must_use]
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let (sender, requests) = mpsc::channel();
         thread::spawn(move || {

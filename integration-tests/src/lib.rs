@@ -6,6 +6,7 @@
 //!   that no codec of ours stands between the test and the specification.
 //! - [`tools`] runs the foreign clients: mosquitto_pub and mosquitto_sub, Paho for Python, MQTT.js.
 //! - [`HttpReceiver`] is the far side of an HTTP action.
+//! - [`Metrics`] is what a broker tells in numbers, and [`Broker::adds_up`] asserts that they add up.
 //! - [`servers`] are real servers that actions send to, [`fault_proxy`] is what may be wrong on the way, and [`sinks`] puts every
 //!   sink through every fault.
 //! - [`chaos`] kills the broker again and again while clients use it, and says whether it has kept its promises.
@@ -25,6 +26,7 @@ mod certificates;
 pub mod chaos;
 pub mod fault_proxy;
 mod http;
+mod metrics;
 mod raw;
 pub mod servers;
 pub mod sinks;
@@ -35,7 +37,8 @@ use std::time::Duration;
 
 pub use broker::{Broker, BrokerBuilder, new_folder};
 pub use certificates::{Authority, Identity};
-pub use http::{HttpReceiver, ReceivedRequest};
+pub use http::{ClosedPort, HttpReceiver, ReceivedRequest};
+pub use metrics::Metrics;
 pub use raw::{Ack, Client, Connack, Delivery, Version};
 pub use wire::Properties;
 

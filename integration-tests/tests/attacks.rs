@@ -12,7 +12,7 @@ use std::time::Instant;
 use integration_tests::{Broker, Client, PATIENCE, Version, wire};
 
 /// Rounds that fill pools and caches, in which the allocator settles.
-const FIRST_ROUNDS: usize = 2;
+const FIRST_ROUNDS: usize = 3;
 
 /// Rounds after them, which have to do with what those took.
 const ROUNDS: usize = 3;

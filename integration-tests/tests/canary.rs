@@ -26,7 +26,7 @@ use integration_tests::{Broker, Client, HttpReceiver, PATIENCE, Version, new_fol
 const MARK: &str = "c4n4ry";
 
 /// Every key whose value is secret, as `file: key`. Each of them is given a value below.
-const CONFIGURED: [&str; 14] = [
+const CONFIGURED: [&str; 15] = [
     "acl: headers",
     "admin: password_hash",
     "admin: sha256",
@@ -42,6 +42,7 @@ const CONFIGURED: [&str; 14] = [
     "connector: password",
     "connector: proxy_password",
     "connector: token",
+    "otlp: headers",
 ];
 
 /// A seed has a form of its own that the mark doesn't fit into, and is looked for itself.
@@ -257,6 +258,7 @@ fn no_secret_of_a_configuration_is_ever_shown() {
     let (api, tokens, hook, proxy) =
         (FarSide::start(ANSWERS), FarSide::start(TOKENS), FarSide::start(ANSWERS), FarSide::start(ANSWERS));
     let rules = FarSide::start(RULES);
+    let collector = FarSide::start(ANSWERS);
     let redis = RedisFarSide::start();
     let users = folder.join("users");
     let password = folder.join("password");
@@ -303,6 +305,14 @@ sha256 = "c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4"
 name = "tester"
 role = "admin"
 sha256 = "{TOKEN_SHA256}"
+
+[trace]
+topics = ["in/#"]
+
+[trace.otlp]
+endpoint = "http://{collector}/v1/traces"
+headers = {{ x-key = "{otlp}" }}
+schedule_delay = "10ms"
 
 [connectors.basic]
 type = "http"
@@ -364,6 +374,8 @@ nkey_seed = "{NKEY_SEED}"
         header = secret("header"),
         rules = rules.address,
         acl = secret("acl"),
+        collector = collector.address,
+        otlp = secret("otlp"),
         api = api.address,
         basic = secret("basic"),
         bearer = secret("bearer"),
@@ -557,6 +569,7 @@ nkey_seed = "{NKEY_SEED}"
         (&hook, "the hook"),
         (&rules, "the server of access rules"),
         (&proxy, "the proxy"),
+        (&collector, "the collector"),
     ] {
         far_side.assert_was_shown_its_secret(what);
     }

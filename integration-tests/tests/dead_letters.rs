@@ -116,6 +116,7 @@ fn letters_outlive_a_crash_and_are_dropped_when_told() {
     again.answer("200 OK", &[]);
     assert!(letters(&second, &["drop", "--all"], 0).contains("1 dead letter dropped"));
     assert!(letters(&second, &["list"], 0).contains("no dead letters"));
+    second.adds_up();
     second.stop();
     assert!(!folder.join("data/admin.sock").exists());
     std::fs::remove_dir_all(&folder).unwrap();

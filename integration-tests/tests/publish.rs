@@ -430,4 +430,5 @@ fn receive_maximum_of_the_server_is_enforced_v5_3_3_4_7() {
     assert_eq!(client.ack(0x50).packet_id, 3);
     client.send("34 ['w/x' 0004 [] `4`]");
     client.expect_end(0x93);
+    broker.adds_up();
 }

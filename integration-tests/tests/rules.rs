@@ -41,6 +41,7 @@ fn a_rule_republishes_what_matches() {
         }
         subscriber.ping();
     }
+    broker.adds_up();
 }
 
 #[test]
@@ -81,6 +82,7 @@ fn a_rule_posts_to_an_http_server() {
     assert_eq!(request.header("x-client"), Some("sensor-1"));
     assert_eq!(request.text(), "{\"t\":70.10,\"topic\":\"sensors/a b\u{e9}\"}");
     request.answer("204 No Content", &[]);
+    broker.adds_up();
 }
 
 #[test]
@@ -102,6 +104,7 @@ fn an_http_server_that_is_unwell_is_tried_again() {
     let second = receiver.next_request();
     assert!(second.text().contains("62"), "{}", second.text());
     second.answer("200 OK", &[]);
+    broker.adds_up();
 }
 
 #[test]
@@ -203,6 +206,7 @@ topic = "self"
     }
     // Each rule once: ping -> pong -> ping, self -> self.
     assert_eq!(topics, ["ping", "pong", "ping", "self", "self"]);
+    broker.adds_up();
 }
 
 #[test]

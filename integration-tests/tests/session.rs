@@ -31,6 +31,7 @@ fn messages_wait_for_a_kept_session_v311_3_1_2_5_v5_3_1_2_23() {
         drop(subscriber);
         Client::connect(&broker, version, "subscriber").leave();
     }
+    broker.adds_up();
 }
 
 #[test]
@@ -165,4 +166,5 @@ fn qos_0_is_not_kept_beyond_what_is_promised_v311_4_1_0_1_v5_4_1_0_1() {
         drop(subscriber);
         Client::connect(&broker, version, "mixed").leave();
     }
+    broker.adds_up();
 }

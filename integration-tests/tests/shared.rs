@@ -107,4 +107,5 @@ fn a_member_that_leaves_gives_its_place_up_v5_s4_8_2() {
         stays.send(&format!("40 [{:04x}]", delivery.packet_id.unwrap_or(0)));
     }
     goes.ping();
+    broker.adds_up();
 }

@@ -184,4 +184,5 @@ fn will_comes_when_the_session_ends_before_its_delay_v5_s3_1_2_5() {
     watcher.ping();
     Client::connect(&broker, Version::V5, "early").leave();
     assert_eq!(watcher.delivery().text(), "again");
+    broker.adds_up();
 }

@@ -8,7 +8,7 @@
 use crate::check::regex;
 use crate::codes;
 use crate::error::Fault;
-use crate::functions::{Function, Param, Takes, list};
+use crate::functions::{Function, Param, Takes, is_zone, list};
 use crate::plan::{Const, Expr, Item, Op, Pattern, Query, QueryProjection, RegexAction, Step, Target};
 use crate::syntax::ast::{ArithmeticOp, CompareOp, Span};
 use crate::value::Type;
@@ -413,6 +413,14 @@ impl Walk<'_> {
             self.doubts.push(Fault::new(codes::UNKNOWN_NAME, arg.span, message).with_hint(hint));
             return;
         }
+        if let (Takes::Zone, Some(text)) = (param.takes, constant_text(arg)) {
+            let message =
+                format!("{}() is always Undefined: it knows no zone '{}'", function.name, shown(text));
+            let hint =
+                "a zone is an offset, such as +08:00, or a name that IANA gives it, such as Europe/Berlin";
+            self.doubts.push(Fault::new(codes::UNKNOWN_NAME, arg.span, message).with_hint(hint));
+            return;
+        }
         if let (Takes::Pattern, Some(pattern)) = (param.takes, constant_text(arg)) {
             let reason = match regex(pattern, usize::MAX) {
                 Err(error) => reason(&error),
@@ -456,6 +464,7 @@ fn refused(param: &Param, arg: &Expr) -> bool {
         }
         // A valid pattern of the rule's own became `Op::Regex`.
         Takes::Pattern => constant_text(arg).is_some(),
+        Takes::Zone => constant_text(arg).is_some_and(|text| !is_zone(text)),
         _ => false,
     }
 }

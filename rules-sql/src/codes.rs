@@ -447,8 +447,8 @@ codes! {
     UNKNOWN_NAME = warning(
         "R0933",
         "a name that the function does not know",
-        "The argument is one of a few names, and a constant stands here that is none of them: the call is always \
-         Undefined, as AWS IoT has it.",
+        "The argument is one of a few names, or a time zone, and a constant stands here that is none of them: the call is \
+         always Undefined, as AWS IoT has it.",
         "The hint has the nearest name, or all of them.",
         Example::Statement("SELECT get_mqtt_property('content-type') AS x FROM 't'"),
     );

@@ -54,20 +54,51 @@ pub(crate) fn statement(statement: &Statement, text: &str) -> Vec<Fault> {
             reader.doubt(Fault::new(codes::FOREIGN_FORM, filter.span, message).with_hint(hint));
         }
     }
+    let decisive = decisive(statement);
     for variable in &statement.variables {
-        reader.forms(&variable.value, Place::Value);
+        let decides = decisive.contains(&variable.name.text.as_str());
+        reader.forms(&variable.value, if decides { Place::Condition } else { Place::Value });
+        reader.quoted_names(&variable.value);
     }
     for item in &select.items {
         if let Item::Expr { value, .. } = item {
             reader.forms(value, Place::Value);
+            reader.quoted_names(value);
         }
     }
     if let Some(condition) = &select.condition {
         reader.forms(condition, Place::Condition);
         reader.uses_of_aliases(condition, &aliases(statement, text), Use::Where);
-        reader.constants(condition);
+        let before = reader.doubts.len();
+        reader.quoted_names(condition);
+        // Such a comparison is constant as well, but not what was meant.
+        if reader.doubts.len() == before {
+            reader.constants(condition);
+        }
     }
     reader.doubts
+}
+
+/// The variables that WHERE reads, and those that they read: what stands in them is part of the condition.
+fn decisive(statement: &Statement) -> Vec<&str> {
+    let mut found = Vec::new();
+    statement.select.condition.iter().for_each(|condition| variables_of(condition, &mut found));
+    // A variable reads earlier ones alone.
+    for variable in statement.variables.iter().rev() {
+        if found.contains(&variable.name.text.as_str()) {
+            variables_of(&variable.value, &mut found);
+        }
+    }
+    found
+}
+
+fn variables_of<'e>(expr: &'e Expr, found: &mut Vec<&'e str>) {
+    if let ExprKind::Variable(name) = &expr.kind
+        && !found.contains(&name.as_str())
+    {
+        found.push(name);
+    }
+    expr.for_each_part(&mut |part| variables_of(part, found));
 }
 
 /// The doubts about an expression of a template, whose places are places in `text`.
@@ -75,7 +106,15 @@ pub(crate) fn template(expr: &Expr, text: &str, aliases: &[Alias]) -> Vec<Fault>
     let mut reader = Reader { text, doubts: Vec::new() };
     reader.uses_of_aliases(expr, aliases, Use::Template);
     reader.forms(expr, Place::Template);
+    reader.quoted_names(expr);
     reader.doubts
+}
+
+/// Doubts and the checker's warnings together. A place that is doubtful already needs no second word.
+pub(crate) fn beside(mut doubts: Vec<Fault>, warnings: Vec<Fault>) -> Vec<Fault> {
+    let told: Vec<usize> = doubts.iter().map(|doubt| doubt.span.start).collect();
+    doubts.extend(warnings.into_iter().filter(|warning| !told.contains(&warning.span.start)));
+    doubts
 }
 
 /// Reads a tree and takes down what is doubtful.
@@ -250,19 +289,14 @@ impl Reader<'_> {
 
     /// Conditions that are the same for every message.
     fn constants(&mut self, condition: &Expr) {
-        let before = self.doubts.len();
-        self.quoted_names(condition);
-        let found_names = self.doubts.len() > before;
-        let parts = match &condition.kind {
-            ExprKind::And(parts) | ExprKind::Or(parts) => parts.as_slice(),
-            _ => std::slice::from_ref(condition),
-        };
-        for part in parts.iter().filter(|part| !found_names && is_constant(part)) {
+        if is_constant(condition) {
             let message = "this condition is the same for every message";
             self.doubt(
-                Fault::new(codes::CONSTANT_CONDITION, part.span, message)
+                Fault::new(codes::CONSTANT_CONDITION, condition.span, message)
                     .with_hint("leave it out, or name a field"),
             );
+        } else if let ExprKind::And(parts) | ExprKind::Or(parts) = &condition.kind {
+            parts.iter().for_each(|part| self.constants(part));
         }
     }
 
@@ -274,6 +308,9 @@ impl Reader<'_> {
             ExprKind::Like { value, pattern, .. } => vec![value, pattern],
             ExprKind::In { value, among: Among::List(items), .. } => {
                 std::iter::once(&**value).chain(items).collect()
+            }
+            ExprKind::Case { subject: Some(subject), branches, .. } => {
+                std::iter::once(&**subject).chain(branches.iter().map(|(when, _)| when)).collect()
             }
             _ => Vec::new(),
         };

@@ -53,6 +53,51 @@ pub fn codes() -> Vec<Code> {
         .collect()
 }
 
+/// A word of the language that isn't a name, and a statement with it in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Keyword {
+    /// In capitals; it is found in any case.
+    pub word: &'static str,
+    /// A statement that compiles.
+    pub example: &'static str,
+}
+
+/// Every word that a rule can be written with, by name.
+#[must_use]
+pub fn keywords() -> Vec<Keyword> {
+    [
+        ("AND", "SELECT * FROM 'a' WHERE t > 1 AND t < 9"),
+        ("AS", "SELECT t AS temperature FROM 'a'"),
+        ("BETWEEN", "SELECT * FROM 'a' WHERE t BETWEEN 1 AND 9"),
+        ("CASE", "SELECT CASE t WHEN 1 THEN 'one' ELSE 'more' END AS word FROM 'a'"),
+        ("CAST", "SELECT CAST(t AS STRING) AS text FROM 'a'"),
+        ("DIV", "SELECT t div 2 AS half FROM 'a'"),
+        ("ELSE", "SELECT CASE t WHEN 1 THEN 'one' ELSE 'more' END AS word FROM 'a'"),
+        ("END", "SELECT CASE t WHEN 1 THEN 'one' ELSE 'more' END AS word FROM 'a'"),
+        ("ESCAPE", "SELECT * FROM 'a' WHERE name LIKE '100!%' ESCAPE '!'"),
+        ("EXISTS", "SELECT * FROM 'a' WHERE EXISTS (SELECT * FROM readings WHERE t > 1)"),
+        ("FALSE", "SELECT * FROM 'a' WHERE on = false"),
+        ("FROM", "SELECT * FROM 'a'"),
+        ("IN", "SELECT * FROM 'a' WHERE t IN (1, 2)"),
+        ("LIKE", "SELECT * FROM 'a' WHERE name LIKE 'pump-%'"),
+        ("MOD", "SELECT t mod 2 AS rest FROM 'a'"),
+        ("NOT", "SELECT * FROM 'a' WHERE NOT t > 1"),
+        ("NULL", "SELECT * FROM 'a' WHERE t = null"),
+        ("OR", "SELECT * FROM 'a' WHERE t < 1 OR t > 9"),
+        ("SELECT", "SELECT * FROM 'a'"),
+        ("SET", "SET @limit = 9 SELECT * FROM 'a' WHERE t > @limit"),
+        ("THEN", "SELECT CASE t WHEN 1 THEN 'one' ELSE 'more' END AS word FROM 'a'"),
+        ("TRUE", "SELECT * FROM 'a' WHERE on = true"),
+        ("VALUE", "SELECT VALUE t FROM 'a'"),
+        ("WHEN", "SELECT CASE t WHEN 1 THEN 'one' ELSE 'more' END AS word FROM 'a'"),
+        ("WHERE", "SELECT * FROM 'a' WHERE t > 1"),
+    ]
+    .into_iter()
+    .map(|(word, example)| Keyword { word, example })
+    .collect()
+}
+
 /// Functions that belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -32,10 +32,7 @@ fn compile_spanned(sql: &str, dialect: Dialect, limits: &Limits) -> Result<Compi
     refuse_emqx(dialect)?;
     let statement = parse_statement(sql, limits)?;
     let Checked { filters, variables, plan, warnings } = check::statement(&statement, limits)?;
-    let mut doubts = doubts::statement(&statement, sql);
-    // A place that is doubtful already needs no second word.
-    let told: Vec<usize> = doubts.iter().map(|doubt| doubt.span.start).collect();
-    doubts.extend(warnings.into_iter().filter(|warning| !told.contains(&warning.span.start)));
+    let mut doubts = doubts::beside(doubts::statement(&statement, sql), warnings);
     doubts.sort_by_key(|doubt| doubt.span.start);
     let warnings = doubts.into_iter().map(|fault| Warning::new(fault, sql)).collect();
     let needs_payload = plan.reads_payload;

@@ -192,8 +192,8 @@ impl Template {
                     let expr = parse_expression(&text, limits)?;
                     let compiled = check::template_expression(&expr, variables, limits)?;
                     reads_payload |= compiled.reads_payload;
-                    warnings.extend(doubts::template(&expr, &text, aliases));
-                    warnings.extend(compiled.warnings);
+                    warnings
+                        .extend(doubts::beside(doubts::template(&expr, &text, aliases), compiled.warnings));
                     Part::Value { expr: compiled.expr, form }
                 }
             });

@@ -364,11 +364,12 @@ impl Tree<'_, '_> {
             Op::Not(_) => format!("AND, OR and NOT take Booleans, not {}", list()),
             Op::Negate(_) | Op::Plus(_) => format!("a sign takes a number or number text, not {}", list()),
             Op::Steps { steps, .. } => {
-                let last = steps.last().map(|step| match step {
-                    PathStep::Member(_) => "member",
-                    PathStep::Element(_) => "element",
-                });
-                format!("there is no such {} in {}", last.unwrap_or("place"), operands.first()?.1.words())
+                let what = match steps.as_slice() {
+                    [PathStep::Member(_)] => "member",
+                    [PathStep::Element(_)] => "element",
+                    _ => "place",
+                };
+                format!("there is no such {what} in {}", operands.first()?.1.words())
             }
             Op::Compare { op: CompareOp::TopicMatch, .. } => {
                 format!("=~ takes a topic and a topic filter, not {}", list())

@@ -201,7 +201,7 @@ const AWS: &str = "abs acos asin atan atan2 bitand bitnot bitor bitxor ceil chr 
     upper";
 
 /// Those of EMQX that are taken over.
-const EMQX: &str = "base64_decode base64_encode coalesce is_array is_bool is_empty is_float is_int is_map is_not_null \
+const EMQX: &str = "base64_decode base64_encode coalesce div is_array is_bool is_empty is_float is_int is_map is_not_null \
     is_not_null_var is_null is_null_var is_num is_str join_to_string json_decode json_encode now_rfc3339 now_timestamp \
     pad payload qos random regex_match reverse rfc3339_to_unix_ts split strlen substr unix_ts_to_rfc3339 username \
     uuid_v4 uuid_v4_no_hyphen";

@@ -14,7 +14,7 @@ mod pages;
 use std::fmt::Write as _;
 
 use pages::{GENERATED, check};
-use rules_sql::reference::{Function, Origin, Severity, codes, functions};
+use rules_sql::reference::{Function, Keyword, Origin, Severity, codes, functions, keywords};
 use rules_sql::{Dialect, Evaluation, Event, EventProperties, Limits, Outcome, compile};
 
 #[test]
@@ -154,7 +154,8 @@ fn page_of_functions() {
          | a whole number | a number; a fraction is floored |\n\
          | text | what converts to a String: all but Null and Undefined; arrays and objects become JSON text |\n\
          | a String, an Array, an Object | that type alone |\n\
-         | a pattern | text that is a regular expression |\n\n"
+         | a pattern | text that is a regular expression |\n\
+         | a time zone | text that is an offset such as `+08:00`, or a name that IANA gives a zone, such as `Europe/Berlin` |\n\n"
     );
     for group in functions() {
         let names: Vec<String> = group
@@ -171,4 +172,30 @@ fn page_of_functions() {
         }
     }
     check("rules-functions.md", &page);
+}
+
+/// Words that begin or join parts of a statement, as the parser's own lists have them.
+const KNOWN: &str = "AND AS BETWEEN CASE CAST DIV ELSE END ESCAPE EXISTS FALSE FROM IN LIKE MOD NOT NULL OR SELECT SET THEN TRUE \
+                     VALUE WHEN WHERE";
+
+#[test]
+fn each_keyword_stands_in_a_statement_that_compiles_and_means_something_there() {
+    let words: Vec<_> = keywords().iter().map(|keyword| keyword.word).collect();
+    assert_eq!(words.join(" "), KNOWN);
+    for Keyword { word, example, .. } in keywords() {
+        compile(example, Dialect::Aws, &Limits::default())
+            .unwrap_or_else(|error| panic!("{word}: {}", error.render(example)));
+        let is_word = |at: usize| {
+            let inside = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+            let (before, after) = example.split_at(at);
+            !inside(before.as_bytes().last()) && !inside(after.as_bytes().get(word.len()))
+        };
+        let upper = example.to_ascii_uppercase();
+        let (at, _) = upper.match_indices(word).find(|(at, _)| is_word(*at)).expect(word);
+        // A name in its place makes no statement, but where a literal becomes a field.
+        let (before, from) = example.split_at(at);
+        let renamed = format!("{before}nonsense{}", from.split_at(word.len()).1);
+        let is_literal = ["FALSE", "NULL", "TRUE"].contains(&word);
+        assert_eq!(compile(&renamed, Dialect::Aws, &Limits::default()).is_ok(), is_literal, "{renamed}");
+    }
 }

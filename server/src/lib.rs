@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod admin;
+mod alarms;
 pub mod api;
 pub mod backup;
 pub mod cli;
@@ -18,9 +19,12 @@ mod fault;
 pub mod listeners;
 pub mod log;
 mod memory;
+mod metrics;
+pub mod otlp;
 pub mod reload;
 pub mod rules;
 pub mod server;
+mod service;
 mod stamp;
 pub mod storage;
 pub mod tls;

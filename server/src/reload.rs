@@ -13,11 +13,13 @@ use actions::ConnectorError;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
+use trace::Tracer;
 use tracing::{error, info, warn};
 
 pub use self::fault::Fault;
 use self::watch::Files;
 use crate::access::{self, Access, AccessError};
+use crate::alarms::Alarms;
 use crate::cli::chain;
 use crate::config::{
     Assignment, Change, Config, ConfigErrors, Environment, Inputs, Limits, Listener, Loaded, Log, RuleLimits,
@@ -25,8 +27,10 @@ use crate::config::{
 };
 use crate::listeners::Listeners;
 use crate::log::{self, LogError};
+use crate::otlp::{self, Exporter, OtlpError};
 use crate::rules::{BookError, RuleBook, RuleDifference, RuleSet};
 use crate::server::{self, RulesError, Server, StartError};
+use crate::service::ServiceManager;
 use crate::tls::{self, Certificates, TlsError};
 
 /// Why everything goes on as it was.
@@ -54,6 +58,9 @@ pub enum ReloadError {
     /// Rules can't be run, have a name that is taken, or would leave something behind.
     #[error("the rules can't be put in place")]
     Book(#[source] BookError),
+    /// Traces can't be sent as it says.
+    #[error("traces can't be sent as the configuration says")]
+    Otlp(#[source] OtlpError),
     /// The log takes no such level.
     #[error("the log can't be changed")]
     Log(#[source] LogError),
@@ -106,6 +113,10 @@ pub struct Reloader {
     access: Arc<Access>,
     certificates: Arc<Certificates>,
     listeners: Arc<Listeners>,
+    tracer: Arc<Tracer>,
+    alarms: Arc<Alarms>,
+    manager: ServiceManager,
+    exporter: Arc<Exporter>,
     running: Mutex<Running>,
     /// The files as they were when they were read last, or refused.
     judged: Mutex<Files>,
@@ -129,6 +140,7 @@ struct Fresh {
     connectors: actions::Connectors,
     access: access::Prepared,
     certificates: tls::Prepared,
+    export: otlp::Prepared,
     told: Reloaded,
 }
 
@@ -144,6 +156,10 @@ impl Reloader {
             access: Arc::clone(server.access()),
             certificates: Arc::clone(server.certificates()),
             listeners: Arc::clone(server.listeners()),
+            tracer: Arc::clone(server.tracer()),
+            alarms: Arc::clone(server.alarms()),
+            manager: ServiceManager::of(environment),
+            exporter: Arc::clone(server.exporter()),
             running: Mutex::new(Running { config: loaded.config.clone(), settings }),
             judged: Mutex::default(),
         };
@@ -180,7 +196,7 @@ impl Reloader {
         let mut running = self.running.lock();
         *self.judged.lock() = files;
         let fresh = self.read(&running)?;
-        let Fresh { config, settings, rules, connectors, access, certificates, told } = fresh;
+        let Fresh { config, settings, rules, connectors, access, certificates, export, told } = fresh;
         // The steps that may still fail come first, and each takes back those before it.
         let level = log::level(&config.log, &self.environment).map_err(ReloadError::Log)?;
         let is_in =
@@ -203,6 +219,9 @@ impl Reloader {
         self.access.apply(access);
         self.certificates.apply(certificates);
         log::set_level(level);
+        self.tracer.configure(config.trace.settings());
+        self.alarms.configure(&config.alarms);
+        self.exporter.apply(export, &self.tracer);
         for listener in running.config.listeners.iter().filter(|before| !is_in(&config, &before.name)) {
             self.listeners.close(&listener.name);
         }
@@ -211,14 +230,18 @@ impl Reloader {
         Ok(told)
     }
 
-    /// The same, told in the log.
+    /// The same, told in the log and to the service manager.
     ///
     /// # Errors
     /// As [`Reloader::apply`].
     pub fn apply_and_log(&self) -> Result<Reloaded, ReloadError> {
+        let reloading = self.manager.reloading();
         let outcome = self.apply();
         match &outcome {
-            Ok(told) => tell(told),
+            Ok(told) => {
+                tell(told);
+                reloading.succeeded();
+            }
             Err(error) => {
                 for fault in error.faults() {
                     error!(%fault, "refused");
@@ -252,6 +275,7 @@ impl Reloader {
         let config = with_live_parts(&running.config, fresh.config);
         let certificates = self.certificates.prepare(&config).map_err(ReloadError::Certificates)?;
         let access = self.access.prepare(&config).map_err(ReloadError::Access)?;
+        let export = self.exporter.prepare(&config.trace.otlp).map_err(ReloadError::Otlp)?;
         let connectors = server::connectors(&config, &self.book.pipeline().connectors())
             .map_err(ReloadError::Connectors)?;
         let rules = server::load_rules(&config, &self.home(&config)).map_err(ReloadError::Rules)?;
@@ -262,7 +286,7 @@ impl Reloader {
             .map_err(ReloadError::Book)?;
         let warnings = fresh.warnings.into_iter().chain(rules.warnings().map(ToString::to_string)).collect();
         let told = Reloaded { changes, rules: difference, warnings };
-        Ok(Fresh { config, settings, rules, connectors, access, certificates, told })
+        Ok(Fresh { config, settings, rules, connectors, access, certificates, export, told })
     }
 }
 
@@ -311,9 +335,10 @@ impl Both<'_> {
                 }
             };
         }
-        let is_live_section = ["actions", "connectors", "authentication", "acl", "limits.rules", "reload"]
-            .iter()
-            .any(|section| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')));
+        let is_live_section =
+            ["actions", "connectors", "authentication", "acl", "limits.rules", "reload", "trace", "alarms"]
+                .iter()
+                .any(|section| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')));
         let is_live = is_live_section && key != "limits.rules.hops";
         !is_live && !["rules_dir", "log.level"].contains(&key)
     }
@@ -339,6 +364,8 @@ fn with_live_parts(running: &Config, fresh: Config) -> Config {
         connectors: fresh.connectors,
         log: Log { level: fresh.log.level, format: running.log.format },
         reload: fresh.reload,
+        trace: fresh.trace,
+        alarms: fresh.alarms,
         ..running.clone()
     }
 }

@@ -10,12 +10,16 @@ use std::time::Duration;
 use actions::{ConnectorError, Connectors, TargetPolicy};
 use broker::{AccessControl, BoundListener, Broker, BrokerConfig};
 use parking_lot::Mutex;
+use trace::Tracer;
 
 use crate::access::{Access, AccessError};
 use crate::admin::AdminSocket;
+use crate::alarms::{self, Alarms};
 use crate::api::{ApiError, ApiServer, Gateway};
 use crate::config::{Config, Limits, QueuePolicy, RuleLimits};
 use crate::listeners::Listeners;
+use crate::metrics::Observer;
+use crate::otlp::{Exporter, OtlpError};
 use crate::reload::{ReloadSlot, Reloader};
 use crate::rules::{BookError, PipelineSettings, RuleBook, RuleFileError, RulePipeline, RuleSet};
 use crate::storage::Storage;
@@ -55,6 +59,9 @@ pub enum StartError {
     /// The certificates of listeners can't be used.
     #[error("{}", sentences(.0))]
     Certificates(Vec<TlsError>),
+    /// Traces can't be sent as the configuration says.
+    #[error("traces can't be sent")]
+    Otlp(#[source] OtlpError),
     /// The store can't be read.
     #[error("what the store has kept can't be read")]
     Restore(#[source] io::Error),
@@ -82,6 +89,8 @@ pub enum RulesError {
 #[derive(Debug)]
 pub struct Server {
     broker: Broker,
+    tracer: Arc<Tracer>,
+    exporter: Arc<Exporter>,
     book: RuleBook,
     access: Arc<Access>,
     certificates: Arc<Certificates>,
@@ -91,6 +100,11 @@ pub struct Server {
     /// Open as long as the server runs.
     api: Mutex<Option<ApiServer>>,
     reload: ReloadSlot,
+    /// Looks at the gateway as long as the server runs.
+    observer: Mutex<Option<Observer>>,
+    alarms: Arc<Alarms>,
+    /// The same for alarms.
+    alarm_watch: Mutex<Option<alarms::Watch>>,
 }
 
 impl Server {
@@ -99,11 +113,17 @@ impl Server {
     /// # Errors
     /// [`StartError`] of the rules or of the first listener that can't be opened.
     pub async fn start(config: &Config, rules: &RuleSet, storage: &Storage) -> Result<Self, StartError> {
+        let alarms = Alarms::new(&config.alarms);
+        let tracer = Arc::new(Tracer::new(config.trace.settings()));
+        let exporter = Arc::new(Exporter::default());
+        let export = exporter.prepare(&config.trace.otlp).map_err(StartError::Otlp)?;
         let settings = PipelineSettings {
             targets: targets(config),
             connectors: connectors(config, &Connectors::default()).map_err(StartError::Connectors)?,
             hops: config.limits.rules.hops,
             store: storage.durable().cloned(),
+            timed_every: config.metrics.rule_sample,
+            tracer: Arc::clone(&tracer),
         };
         let certificates = Certificates::load(config).map_err(StartError::Certificates)?;
         let certificates = Arc::new(certificates);
@@ -115,7 +135,13 @@ impl Server {
         access.watch();
         let hook = Arc::new(pipeline.clone());
         let control: Arc<dyn AccessControl> = Arc::clone(&access) as _;
-        let broker = Broker::with_access(broker_config(config), storage.store(), Some(hook), control);
+        let broker = Broker::with_tracer(
+            broker_config(config),
+            storage.store(),
+            Some(hook),
+            control,
+            Arc::clone(&tracer),
+        );
         access.attach(broker.access_listener());
         if let Some(store) = storage.durable() {
             let restored = broker.restore(Arc::clone(store)).await.map_err(StartError::Restore)?;
@@ -127,12 +153,24 @@ impl Server {
                 "taken up from the store"
             );
         }
+        exporter.apply(export, &tracer);
         // What error actions say goes to sessions of before too, so not sooner.
         pipeline.attach(Arc::new(broker.clone()));
         let gateway =
             Gateway::new(broker.clone(), book.clone(), rule_limits(&config.limits.rules), storage.durable())
-                .with_access(Arc::clone(&access));
+                .with_access(Arc::clone(&access))
+                .with_metrics(config.metrics.clone())
+                .with_alarms(Arc::clone(&alarms))
+                .with_exporter(Arc::clone(&exporter));
+        for filter in &config.metrics.topics {
+            // The check of the configuration has looked at each.
+            if let Err(error) = broker.add_meter(filter) {
+                tracing::error!(filter, %error, "messages of a filter aren't counted");
+            }
+        }
         let reload = ReloadSlot::clone(gateway.reload());
+        let observer = Mutex::new(gateway.observe(storage.data_dir()));
+        let alarm_watch = Mutex::new(Some(gateway.watch_alarms()));
         let api = api_server(config, storage, &certificates, gateway).await;
         let admin = admin_socket(storage, api.as_ref());
         let listeners = Arc::new(Listeners::new(&broker));
@@ -146,6 +184,7 @@ impl Server {
                     api.close().await;
                 }
                 broker.shutdown(Duration::ZERO).await;
+                exporter.close(&tracer, Duration::ZERO).await;
                 return Err(error);
             }
         }
@@ -154,12 +193,41 @@ impl Server {
         }
         certificates.watch();
         let (admin, api) = (Mutex::new(admin), Mutex::new(api));
-        Ok(Self { broker, book, access, certificates, listeners, admin, reload, api })
+        Ok(Self {
+            broker,
+            tracer,
+            exporter,
+            book,
+            access,
+            certificates,
+            listeners,
+            admin,
+            reload,
+            api,
+            observer,
+            alarms,
+            alarm_watch,
+        })
     }
 
     /// The broker.
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// Who is told the way of single messages.
+    pub fn tracer(&self) -> &Arc<Tracer> {
+        &self.tracer
+    }
+
+    /// What somebody should look at.
+    pub(crate) fn alarms(&self) -> &Arc<Alarms> {
+        &self.alarms
+    }
+
+    /// Who hands traces on to a collector.
+    pub fn exporter(&self) -> &Arc<Exporter> {
+        &self.exporter
     }
 
     /// The rules that run.
@@ -216,8 +284,11 @@ impl Server {
         self.api.lock().as_ref().and_then(ApiServer::address)
     }
 
-    /// Says goodbye to every client, then lets the queues of actions run empty; each has at most `grace` for it.
+    /// Says goodbye to every client, then lets the queues of actions run empty, then sends the traces that wait; each has at
+    /// most `grace` for it.
     pub async fn stop(&self, grace: Duration) {
+        drop(self.observer.lock().take());
+        drop(self.alarm_watch.lock().take());
         let admin = self.admin.lock().take();
         if let Some(admin) = admin {
             admin.close().await;
@@ -228,6 +299,7 @@ impl Server {
         }
         self.broker.shutdown(grace).await;
         self.rules().shutdown(grace).await;
+        self.exporter.close(&self.tracer, grace).await;
     }
 }
 
@@ -298,6 +370,10 @@ pub fn broker_config(config: &Config) -> BrokerConfig {
         limits: broker_limits(&config.limits),
         sys_interval: config.sys.interval.as_duration(),
         version: format!("tidegate {}", env!("CARGO_PKG_VERSION")),
+        heavy_hitters: broker::HeavyHittersConfig {
+            shown: usize::from(config.metrics.heavy_hitters),
+            one_in: config.metrics.heavy_hitters_sample,
+        },
     }
 }
 

@@ -695,6 +695,8 @@ fn the_demo_shows_what_goes_in_and_what_comes_out() {
     command.args(["demo", "--port", "0"]).env("XDG_STATE_HOME", state.path()).env_remove("STATE_DIRECTORY");
     let mut demo = Running::start(&mut command, false);
     demo.wait_for("mosquitto_pub -h 127.0.0.1 -p ");
+    let line = demo.wait_for("console on http://127.0.0.1:");
+    assert!(line.contains("/, setup token tds_"), "{line}");
     demo.wait_for("in   sensors/");
     demo.wait_for("rule comfort");
     demo.wait_for("out  comfort/");

@@ -31,8 +31,10 @@ fn toml_files(folder: &Path) -> Vec<PathBuf> {
 
 /// What the examples take from the environment.
 fn environment() -> Environment {
-    [("LOG_LEVEL", "info"), ("OPS_TOKEN", "token"), ("CLOUD_SECRET", "secret"), ("ID_TOKEN", "token")]
+    ["OPS_TOKEN", "CLOUD_SECRET", "ID_TOKEN", "COLLECTOR_TOKEN"]
+        .map(|name| (name, "secret"))
         .into_iter()
+        .chain([("LOG_LEVEL", "info")])
         .collect()
 }
 
@@ -48,6 +50,19 @@ fn switched_on() -> String {
         _ => line.as_str(),
     });
     on.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_packaged_file_lets_in_clients_of_the_machine_alone() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/tidegate.toml");
+    let loaded = load(Some(&path), &Environment::default()).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let config = loaded.config;
+    assert_eq!(config.data_dir.as_deref(), Some(Path::new("/var/lib/tidegate")));
+    assert_eq!(config.listeners.len(), 1);
+    assert!(config.listeners[0].address.unwrap().ip().is_loopback());
+    assert!(config.admin.address.ip().is_loopback());
+    assert_eq!(config.rules_dir, None, "rules.d beside it");
 }
 
 #[test]
@@ -155,6 +170,9 @@ fn every_example_in_the_documentation_is_read() {
         "connectors.md",
         "listeners.md",
         "testing-rules.md",
+        "tracing.md",
+        "metrics.md",
+        "alarms.md",
     ];
     for page in pages {
         let text = std::fs::read_to_string(docs.join(page)).unwrap();

@@ -47,7 +47,8 @@ fn keep(store: &DurableStore, number: u64, url: &str, cause: DropReason) {
         received_at_ms: 1_000,
         first_attempt_at_ms: Some(1_000),
         ended_at_ms: 1_772_352_000_000 + i64::try_from(number).unwrap() * 1_000,
-        request: Body { order, identity: None, redriven_at_ms: None, origin: &[], request }.encode(),
+        request: Body { order, identity: None, redriven_at_ms: None, trace: None, origin: &[], request }
+            .encode(),
     };
     let mut body = Vec::new();
     letter.encode(&mut body);

@@ -80,7 +80,7 @@ fn a_rule_that_fires_shows_values_and_what_would_be_sent() {
         "  action out (republish) would send",
         "    topic = hot/${topic(2)}/${missing}  =>  hot/hall/",
         "      missing  =>  Undefined: the payload has no field missing",
-        "      @f  =>  160.7\n        temperature * 9 / 5 + 32  =>  160.7\n          temperature  =>  71.5\n",
+        "  SET @f = temperature * 9 / 5 + 32  =>  160.7\n    temperature  =>  71.5\n",
         "=>  {\"f\": 160.7, \"n\": 12345678901234567890123}",
         "  action call (http) would fail: template of body failed: nothing.here is Undefined",
         "    url = http://127.0.0.1:9/x/${deviceId}  =>  http://127.0.0.1:9/x/d%2F1",
@@ -134,6 +134,19 @@ fn every_rule_is_explained_as_a_line_of_json() {
     assert_eq!(hot["actions"][0]["error"], Value::Null);
     assert_eq!(hot["actions"][1]["would_send"], Value::Null);
     assert_eq!(hot["actions"][1]["error"], "template of body failed: nothing.here is Undefined");
+}
+
+#[test]
+fn a_variable_shows_its_steps_once() {
+    let sql = "SET @a = x + 1, @b = @a * 2, @c = 1 / x SELECT @b AS b, @a AS a FROM 'a' WHERE @a > 1";
+    let output = tidegate(&["rules", "explain", "--sql", sql, "-t", "a", "-m", "{\"x\": 3}"]);
+    let shown = text(&output);
+    for line in [
+        "  SET @a = x + 1  =>  4\n    x  =>  3\n  SET @b = @a * 2  =>  8\n    @a  =>  4\n  SET @c = 1 / x  =>  not evaluated\n",
+        "  WHERE @a > 1  =>  true\n    @a  =>  4\n  SELECT b = @b  =>  8\n  SELECT a = @a  =>  4\n",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
 }
 
 #[test]

@@ -296,7 +296,8 @@ async fn rules_from_a_folder_are_applied_compared_suspended_and_rolled_back() {
         told.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
     };
     let members = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let of_file = ["description", "enabled", "file", "name", "owner", "runs", "tags", "warnings"];
+    let of_file =
+        ["description", "enabled", "file", "last_match_at_ms", "name", "owner", "runs", "tags", "warnings"];
     let of_store =
         ["author", "changed_at_ms", "description", "enabled", "file", "name", "owner", "runs", "tags"];
     let of_store = [&of_store[..], &["version", "warnings"]].concat();
@@ -311,7 +312,7 @@ async fn rules_from_a_folder_are_applied_compared_suspended_and_rolled_back() {
     let told = lines(&["rules", "suspend", "double"]).await;
     let delta = json!({ "rule": "double", "change": "suspended", "members": [] });
     assert_eq!(told, [json!({ "rules": [delta], "warnings": [] })]);
-    assert_eq!(members(&lines(&["rules", "list"]).await[0])[6], "suspended");
+    assert!(members(&lines(&["rules", "list"]).await[0]).iter().any(|member| member == "suspended"));
     gateway.ends(0, &["rules", "resume", "double"]).await;
     let versions = lines(&["rules", "versions", "more"]).await;
     assert_eq!(members(&versions[1]), ["at_ms", "author", "definition", "members", "number"]);

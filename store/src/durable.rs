@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::disk::{Disk, Folder};
 use crate::front::{Counters, Front, Health, Pending};
+use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::maintenance::Maintenance;
 use crate::notify::Notifier;
 use crate::options::{OpenError, RecoveryReport, StoreOptions};
@@ -25,6 +27,25 @@ use crate::{CommitToken, Store, StoreError, StoreIdentity};
 
 /// The largest segment, in bytes: an offset in it fits 32 bits with room for the frame that fills it.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Bounds for the time that a sync takes, in nanoseconds: from a disk that lies or caches to one that is in trouble.
+const SYNC_BOUNDS: &[u64] = &[
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+];
 
 /// The smallest, in bytes.
 const SEGMENT_BYTES_MIN: u64 = 4096;
@@ -56,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) synced: AtomicU64,
     /// Nothing becomes safe any more.
     pub(crate) failed: AtomicBool,
+    /// How long the writer waited for the disk.
+    pub(crate) sync_times: Histogram,
 }
 
 impl Shared {
@@ -138,6 +161,7 @@ impl DurableStore {
             committed: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            sync_times: Histogram::new(SYNC_BOUNDS),
         });
         shared.check_room();
         let writer = Writer::new(Arc::clone(&shared), synced, Notifier::start()?);
@@ -157,6 +181,30 @@ impl DurableStore {
         self.shared.wait_for_all()
     }
 
+    /// Whether the store is of use: what was appended before the question is safe within so long, or waits for room on a full
+    /// disk, which is an answer too. `false` once it has failed, and while the disk or the thread that writes to it hangs. It
+    /// waits: it belongs on a thread that may.
+    #[must_use]
+    pub fn answers_within(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let shared = &self.shared;
+        let mut front = shared.front.lock();
+        let appended = front.appended;
+        loop {
+            match front.health {
+                Health::Failed => return false,
+                Health::Full { .. } => return true,
+                Health::Sound if front.writer_is_done => return false,
+                Health::Sound if shared.committed.load(Ordering::Acquire) >= appended => return true,
+                Health::Sound => {
+                    if shared.safe.wait_until(&mut front, deadline).timed_out() {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
     /// How the store is.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -167,6 +215,20 @@ impl DurableStore {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.shared.front.lock().counters
+    }
+
+    /// How long the syncs of group commits took.
+    #[must_use]
+    pub fn sync_times(&self) -> HistogramSnapshot {
+        self.shared.sync_times.snapshot()
+    }
+
+    /// Bytes that are free on its disk. It asks the system: it belongs on a thread that may wait.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.shared.disk.free_bytes()
     }
 
     /// Bytes of the log on disk, and those of them that somebody still needs.

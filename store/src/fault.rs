@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::disk::{Disk, DiskFile, read_around};
 
@@ -21,6 +21,8 @@ const SECTOR: usize = 512;
 #[derive(Debug, Clone)]
 pub struct FaultDisk {
     shared: Arc<Mutex<Shared>>,
+    /// Every sync goes through it.
+    gate: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl Default for FaultDisk {
                 syncs: 0,
                 written: 0,
             })),
+            gate: Arc::default(),
         }
     }
 }
@@ -129,6 +132,11 @@ impl FaultDisk {
     /// Lets the sync after this many more fail; what it should have made safe never is.
     pub fn fail_sync_after(&self, syncs: u64) {
         self.shared.lock().syncs_until_failure = Some(syncs);
+    }
+
+    /// No sync comes back for as long as the guard is there, as on a disk that hangs.
+    pub fn hold_syncs(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock()
     }
 
     /// Syncs of files so far.
@@ -267,12 +275,12 @@ impl Disk for FaultDisk {
         let content = Content::default();
         shared.names.insert(name.to_owned(), Arc::clone(&content));
         shared.changes.push(Change::Name(name.to_owned(), Arc::clone(&content)));
-        Ok(Arc::new(FaultFile { shared: Arc::clone(&self.shared), content }))
+        Ok(Arc::new(FaultFile { shared: Arc::clone(&self.shared), gate: Arc::clone(&self.gate), content }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let content = self.shared.lock().names.get(name).cloned().ok_or_else(missing)?;
-        Ok(Arc::new(FaultFile { shared: Arc::clone(&self.shared), content }))
+        Ok(Arc::new(FaultFile { shared: Arc::clone(&self.shared), gate: Arc::clone(&self.gate), content }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -309,6 +317,7 @@ impl Disk for FaultDisk {
 
 struct FaultFile {
     shared: Arc<Mutex<Shared>>,
+    gate: Arc<Mutex<()>>,
     content: Content,
 }
 
@@ -382,6 +391,7 @@ impl DiskFile for FaultFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let _passed = self.gate.lock();
         let mut shared = self.shared.lock();
         shared.syncs += 1;
         if let Some(left) = &mut shared.syncs_until_failure {

@@ -15,6 +15,7 @@
 //! - `format`, `entry`, `checkpoint` and `directory` are the bytes, described in docs/store-format.md; `disk` is what is
 //!   asked of a disk, and [`FaultDisk`] one that fails on cue. With the feature `power-cut` there is a third one, for a
 //!   process that is killed: a folder whose unsynced part dies with it.
+//! - `histogram` counts how long things take, here and in the crates that see this one.
 //!
 //! The crate knows no MQTT packets and no sockets: identities are numbers and byte strings.
 
@@ -27,6 +28,7 @@ mod entry;
 mod fault;
 mod format;
 mod front;
+mod histogram;
 mod maintenance;
 mod manual;
 mod memory;
@@ -48,6 +50,7 @@ pub use disk::{Disk, DiskFile, Folder};
 pub use durable::DurableStore;
 pub use fault::FaultDisk;
 pub use front::{Counters, Health};
+pub use histogram::{Histogram, HistogramSnapshot};
 pub use manual::ManualStore;
 pub use memory::MemoryStore;
 pub use options::{Durability, OpenError, RecoveryReport, StoreOptions};

@@ -212,7 +212,9 @@ impl Writer {
         if let Some(tail) = &mut self.tail
             && let Some(sequence) = tail.unsynced
         {
+            let started = Instant::now();
             tail.file.sync()?;
+            self.shared.sync_times.observe(started.elapsed());
             tail.unsynced = None;
             self.synced_sequence = sequence;
         }

@@ -1,17 +1,13 @@
 //! `cargo xtask ci`: what has to hold for every change, cheapest first.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::clients::Consent;
 use crate::fuzz;
 use crate::process::{self, Program};
-use crate::test;
-
-/// Version of cargo-deny that is installed when there is none.
-const CARGO_DENY: &str = "0.20.2";
+use crate::{test, tools};
 
 /// How long each fuzz target runs here; `cargo xtask fuzz` gives them longer.
 const FUZZ_SECONDS: u32 = 15;
@@ -50,6 +46,11 @@ fn clippy() -> Result<()> {
     process::cargo()
         .args(["clippy", "--workspace", "--features", test::POWER_CUT])
         .args(["--all-targets", "--locked", "--", "--deny", "warnings"])
+        .run()?;
+    // A feature that is on by default hides what doesn't build without it.
+    process::cargo()
+        .args(["clippy", "--package", "rules-sql", "--no-default-features"])
+        .args(["--all-targets", "--locked", "--", "--deny", "warnings"])
         .run()
 }
 
@@ -62,7 +63,7 @@ fn documentation() -> Result<()> {
 
 /// Licences, bans and sources are judged from what is here. Advisories need a database from outside.
 fn dependencies() -> Result<()> {
-    let deny = cargo_deny()?;
+    let deny = tools::CARGO_DENY.ensure()?;
     let deny = || Program::new(&deny);
     deny().args(["--workspace", "check", "bans", "licenses", "sources"]).run()?;
     if deny().args(["fetch", "db"]).succeeds() {
@@ -71,24 +72,6 @@ fn dependencies() -> Result<()> {
         println!("advisories: skipped, the advisory database could not be fetched");
         Ok(())
     }
-}
-
-/// Returns the path of cargo-deny: the user's own, or one under `target/tools` that is built on first use.
-fn cargo_deny() -> Result<PathBuf> {
-    if Program::new("cargo-deny").arg("--version").succeeds() {
-        return Ok("cargo-deny".into());
-    }
-    let tools = process::root().join("target/tools");
-    let path = tools.join("bin/cargo-deny");
-    if !Program::new(&path).arg("--version").succeeds() {
-        let start = Instant::now();
-        process::cargo()
-            .args(["install", "cargo-deny", "--locked", "--version", CARGO_DENY, "--root"])
-            .arg(&tools)
-            .run()?;
-        println!("cargo-deny {CARGO_DENY} built in {:?}", Duration::from_secs(start.elapsed().as_secs()));
-    }
-    Ok(path)
 }
 
 fn fuzz_shortly() -> Result<()> {

@@ -39,7 +39,8 @@ struct DebianProgram {
 }
 
 const DEBIAN: &[DebianProgram] = &[
-    DebianProgram { probe: &["mosquitto_pub", "--version"], package: "mosquitto-clients" },
+    // Asked for its version it says it and ends with 1.
+    DebianProgram { probe: &["sh", "-c", "command -v mosquitto_pub"], package: "mosquitto-clients" },
     // Its own help ends with status 3, so the shell is asked for it. /usr/sbin is not on every user's PATH.
     DebianProgram { probe: &["sh", "-c", "PATH=$PATH:/usr/sbin command -v mosquitto"], package: "mosquitto" },
     DebianProgram { probe: &["/usr/sbin/nats-server", "--version"], package: "nats-server" },
@@ -50,10 +51,24 @@ const DEBIAN: &[DebianProgram] = &[
     },
     DebianProgram { probe: &["redis-server", "--version"], package: "redis-server" },
     DebianProgram { probe: &["redis-cli", "--version"], package: "redis-tools" },
+    // Both are in it: what reads the numbers, and what checks them.
+    DebianProgram {
+        probe: &["sh", "-c", "command -v prometheus && command -v promtool"],
+        package: "prometheus",
+    },
+    // Judges the unit, and what of the machine it leaves open.
+    DebianProgram { probe: &["systemd-analyze", "--version"], package: "systemd" },
+    // A network of its own for the package that is installed in a test.
+    DebianProgram { probe: &["sh", "-c", "PATH=$PATH:/usr/sbin ip -Version"], package: "iproute2" },
+    // librdkafka, the foreign far side of the Kafka action, is built from its source.
+    DebianProgram { probe: &["make", "--version"], package: "make" },
+    DebianProgram { probe: &["c++", "--version"], package: "g++" },
     DebianProgram { probe: &["python3", "--version"], package: "python3" },
     DebianProgram { probe: &["python3", "-m", "pip", "--version"], package: "python3-pip" },
     DebianProgram { probe: &["node", "--version"], package: "nodejs" },
     DebianProgram { probe: &["npm", "--version"], package: "npm" },
+    // Shows the console to its tests.
+    DebianProgram { probe: &["/usr/bin/chromium", "--version"], package: "chromium" },
 ];
 
 /// A library that is installed into a folder of its own under `target/clients`.

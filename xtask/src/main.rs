@@ -8,27 +8,35 @@ mod bench;
 mod chaos;
 mod ci;
 mod clients;
+mod console;
 mod fuzz;
 mod matrix;
 mod outage;
+mod packages;
 mod process;
 mod test;
+mod tools;
 
 use std::env;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use crate::process::Program;
+
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  demo [ARGUMENTS]             build the release binary and run `tidegate demo`
+  demo [ARGUMENTS]             build the console and the release binary, and run `tidegate demo`
+  console                      build the web console, which the next build of the broker embeds
   test [--yes]                 install what the tests need, then run every test of the workspace
   ci                           what CI runs: fmt, clippy, doc, deny, test, a short run of each fuzz target
   fuzz [TARGET] [--seconds N]  run one fuzz target, or all of them (default: 60 seconds each)
   chaos [--kills N] [--seed N] kill a broker under load again and again, and see whether it keeps its promises
   matrix [--yes]               put every sink through every fault, and print what came of it
   outage KIND [--messages N]   publish a million messages while the far side of an action is down, and count them
+  deb [--binary FILE]          make the Debian package, of a release build or of a binary that is there
+  image                        build the static binary, and the container image where an engine for it is installed
   bench [NAME]                 run the micro-benchmarks of the crates, or those whose name contains NAME
 
 `test` and `matrix` ask before they install anything, unless --yes is given or the variable CI is set.";
@@ -51,6 +59,10 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     };
     match command {
         "demo" => demo(rest),
+        "console" => {
+            no_arguments(rest)?;
+            console::run()
+        }
         "test" => test::run(clients::Consent::from_arguments(rest)?),
         "ci" => {
             no_arguments(rest)?;
@@ -60,6 +72,11 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "chaos" => chaos::run(rest),
         "matrix" => matrix::run(clients::Consent::from_arguments(rest)?),
         "outage" => outage::run(rest),
+        "deb" => packages::deb(rest),
+        "image" => {
+            no_arguments(rest)?;
+            packages::image()
+        }
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
@@ -69,7 +86,13 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     }
 }
 
+/// Without Node the demo runs all the same; its page says how the console is built.
 fn demo(arguments: &[String]) -> Result<()> {
+    if Program::new("node").arg("--version").succeeds() && Program::new("npm").arg("--version").succeeds() {
+        console::run()?;
+    } else {
+        println!("Node with npm is not installed: the demo runs without the console");
+    }
     process::cargo().args(["run", "--release", "--package", "tidegate", "--", "demo"]).args(arguments).run()
 }
 

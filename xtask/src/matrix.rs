@@ -1,7 +1,8 @@
 //! `cargo xtask matrix`: every sink through every fault, as a table.
 //!
 //! The tests `sink_*` of `integration-tests` do the work and leave a file per sink; here they are run and their files are
-//! put side by side. A cell that nobody filled is a failure as much as one that failed.
+//! put side by side. A cell that nobody filled is a failure as much as one that failed; one that can't exist is filled with the
+//! reason, which stands below the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,8 +13,11 @@ use crate::clients::{self, Consent};
 use crate::process;
 use crate::test::POWER_CUT;
 
-/// The kinds of actions that must be there.
-const KINDS: &[&str] = &["amqp", "http", "kafka", "nats", "redis"];
+/// The columns that must be there: kinds of actions, two of them twice: one is used in two ways, one has a second far side.
+const KINDS: &[&str] = &["amqp", "http", "kafka", "librdkafka", "nats", "nats_core", "redis"];
+
+/// Stands for a fault that a sink can't have.
+const NOT_APPLICABLE: &str = "n/a";
 
 /// Runs the tests and prints the table.
 ///
@@ -72,11 +76,16 @@ fn empty_cells(results: &BTreeMap<&str, Column>) -> Vec<String> {
         empty.extend(
             faults
                 .iter()
-                .filter(|fault| !column.contains_key(**fault))
+                .filter(|fault| column.get(**fault).is_none_or(lacks_a_reason))
                 .map(|fault| format!("{kind}/{fault}")),
         );
     }
     empty
+}
+
+/// Whether somebody says that a cell can't exist, and not why.
+fn lacks_a_reason((outcome, why): &(String, String)) -> bool {
+    outcome == NOT_APPLICABLE && why.trim().is_empty()
 }
 
 fn table(results: &BTreeMap<&str, Column>) -> String {
@@ -87,11 +96,17 @@ fn table(results: &BTreeMap<&str, Column>) -> String {
             .iter()
             .map(|kind| match results.get(kind).and_then(|column| column.get(fault)) {
                 None => "EMPTY".to_owned(),
+                Some((outcome, _)) if outcome == NOT_APPLICABLE => NOT_APPLICABLE.to_owned(),
                 Some((outcome, _)) if outcome != "passed" => outcome.to_uppercase(),
                 Some((_, figures)) => figures.clone(),
             })
             .collect();
         text.push_str(&format!("| {fault} | {} |\n", cells.join(" | ")));
+    }
+    for (kind, column) in results {
+        for (fault, (_, why)) in column.iter().filter(|(_, (outcome, _))| outcome == NOT_APPLICABLE) {
+            text.push_str(&format!("\n{kind}, {fault}: {NOT_APPLICABLE}, {why}"));
+        }
     }
     text
 }
@@ -109,5 +124,22 @@ mod tests {
         let table = table(&results);
         assert!(table.contains("| normal | delivered=1 | EMPTY | delivered=2 |"), "{table}");
         assert!(table.contains("| slow | FAILED | EMPTY | EMPTY |"), "{table}");
+    }
+
+    #[test]
+    fn a_cell_that_cannot_be_says_why() {
+        let http = parse("killed\tn/a\tit keeps nothing\n");
+        let redis = parse("killed\tpassed\tdelivered=2\n");
+        let results = BTreeMap::from([("http", http), ("redis", redis)]);
+        assert!(empty_cells(&results).is_empty());
+        let table = table(&results);
+        assert!(table.contains("| killed | n/a | delivered=2 |"), "{table}");
+        assert!(table.ends_with("http, killed: n/a, it keeps nothing"), "{table}");
+    }
+
+    #[test]
+    fn a_cell_that_cannot_be_needs_a_reason() {
+        let results = BTreeMap::from([("http", parse("killed\tn/a\t\n"))]);
+        assert_eq!(empty_cells(&results), ["http/killed"]);
     }
 }

@@ -3,7 +3,9 @@
 use anyhow::{Result, bail};
 
 use crate::clients::{self, Consent};
+use crate::console;
 use crate::process::{self, Program};
+use crate::tools;
 
 /// Lets a killed process lose what it hasn't synced, when a test asks for it. Given wherever the workspace is built for
 /// tests, so that it is built once.
@@ -15,6 +17,10 @@ pub(crate) const POWER_CUT: &str = "tidegate/power-cut";
 /// When something cannot be installed or built, or a test fails. All runners run before that is reported.
 pub(crate) fn run(consent: Consent) -> Result<()> {
     clients::ensure(consent)?;
+    // A test makes the package, and is no place to wait for a tool.
+    tools::CARGO_DEB.ensure()?;
+    // Embedded in the binary, and looked at in a browser.
+    console::run()?;
     // The integration tests start the binary, and nothing else builds it.
     process::cargo().args(["build", "--package", "tidegate", "--features", POWER_CUT]).run()?;
 

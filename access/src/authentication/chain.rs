@@ -1,9 +1,12 @@
 //! The methods of a listener, asked one after the other.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use super::certificate::Certificate;
 use super::hashing::Hashing;
@@ -79,11 +82,11 @@ impl Exchange {
             Ok(proof) => {
                 let username = Some(challenge.username.clone());
                 let identity = Identity { username, ..Identity::default() };
-                Verdict::Accept(Some((name, identity)), Some(proof.into()))
+                Verdict::Accept(Some((Arc::clone(&name), identity)), Some(proof.into()))
             }
             Err(why) => Verdict::Refuse(Denial::BadCredentials, format!("{name}: {why}").into()),
         };
-        tally.count(Some(&challenge.username), &verdict);
+        tally.count(&name, Some(&challenge.username), &verdict);
         verdict
     }
 }
@@ -97,7 +100,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&self, user: Option<&str>, verdict: &Verdict) {
+    /// `method` is the one that decided.
+    fn count(&self, method: &str, user: Option<&str>, verdict: &Verdict) {
         let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         match verdict {
             Verdict::Accept(Some(_), _) => {
@@ -111,6 +115,7 @@ impl Tally {
             Verdict::Continue(..) => {}
             Verdict::Refuse(denial, _) => {
                 add(&self.counters.refused);
+                self.counters.refuse(method, *denial);
                 match denial {
                     Denial::BadCredentials => self.lockout.failed(self.address, user),
                     Denial::Unavailable => {
@@ -130,6 +135,19 @@ pub struct Counters {
     anonymous: AtomicU64,
     refused: AtomicU64,
     unavailable: AtomicU64,
+    /// Refusals by the method that decided, and why.
+    refusals: Mutex<Refusals>,
+}
+
+type Refusals = BTreeMap<(Box<str>, Denial), u64>;
+
+/// Stands for the method where none decided: nobody was asked, or nobody knew the client.
+const NO_METHOD: &str = "none";
+
+impl Counters {
+    fn refuse(&self, method: &str, denial: Denial) {
+        *self.refusals.lock().entry((method.into(), denial)).or_default() += 1;
+    }
 }
 
 /// The counters at one moment.
@@ -198,6 +216,14 @@ impl Chain {
         }
     }
 
+    /// Refusals by the name of the method that decided (`none`: none did), and why. Their number is bounded by the names of the
+    /// configuration.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(String, Denial, u64)> {
+        let refusals = self.counters.refusals.lock();
+        refusals.iter().map(|((method, denial), count)| (method.to_string(), *denial, *count)).collect()
+    }
+
     /// Decides about an attempt.
     pub async fn decide(&self, attempt: &Attempt) -> Verdict {
         let tally = Tally {
@@ -209,12 +235,12 @@ impl Chain {
             return self.begin_exchange(attempt, method, data, tally);
         }
         let user = attempt.username.as_deref();
-        let verdict = match self.lockout.wait(attempt.address, user) {
+        let (method, verdict) = match self.lockout.wait(attempt.address, user) {
             // Before anything that costs.
-            Some(_) => locked_out(),
+            Some(_) => (None, locked_out()),
             None => self.ask(attempt).await,
         };
-        tally.count(user, &verdict);
+        tally.count(method.unwrap_or(NO_METHOD), user, &verdict);
         verdict
     }
 
@@ -228,12 +254,12 @@ impl Chain {
         };
         if method != METHOD || offered().next().is_none() {
             let verdict = Verdict::Refuse(Denial::BadMethod, "no method of this name is offered here".into());
-            tally.count(None, &verdict);
+            tally.count(NO_METHOD, None, &verdict);
             return verdict;
         }
         let refuse = |user: Option<&str>, why: Box<str>| {
             let verdict = Verdict::Refuse(Denial::BadCredentials, why);
-            tally.count(user, &verdict);
+            tally.count(METHOD, user, &verdict);
             verdict
         };
         let first = match ClientFirst::parse(data) {
@@ -243,7 +269,7 @@ impl Chain {
         let user = Some(&*first.username);
         if self.lockout.wait(attempt.address, user).is_some() {
             let verdict = locked_out();
-            tally.count(user, &verdict);
+            tally.count(NO_METHOD, user, &verdict);
             return verdict;
         }
         if attempt.username.is_some() && attempt.username.as_deref() != user {
@@ -256,11 +282,17 @@ impl Chain {
                 let exchange = Exchange { challenge, name: Arc::clone(name), tally };
                 Verdict::Continue(Box::new(exchange), data.into())
             }
-            None => Verdict::Refuse(Denial::Unavailable, "the system gives no random numbers".into()),
+            None => {
+                let verdict =
+                    Verdict::Refuse(Denial::Unavailable, "the system gives no random numbers".into());
+                tally.count(METHOD, user, &verdict);
+                verdict
+            }
         }
     }
 
-    async fn ask(&self, attempt: &Attempt) -> Verdict {
+    /// What the methods say, and which of them decided.
+    async fn ask(&self, attempt: &Attempt) -> (Option<&str>, Verdict) {
         for (name, method) in &self.methods {
             let outcome = match &**method {
                 Method::PasswordFile(method) => method.authenticate(attempt).await,
@@ -272,22 +304,23 @@ impl Chain {
             match outcome {
                 Outcome::Ignore => {}
                 Outcome::Allow(identity, data) => {
-                    return Verdict::Accept(Some((Arc::clone(name), identity)), data);
+                    return (Some(name), Verdict::Accept(Some((Arc::clone(name), identity)), data));
                 }
                 Outcome::Deny(denial, why) => {
-                    return Verdict::Refuse(denial, format!("{name}: {why}").into());
+                    return (Some(name), Verdict::Refuse(denial, format!("{name}: {why}").into()));
                 }
             }
         }
         let has_credentials = attempt.username.is_some() || attempt.password.is_some();
-        if self.methods.is_empty() {
+        let verdict = if self.methods.is_empty() {
             Verdict::Accept(None, None)
         } else if has_credentials {
             // The same as for a wrong password.
             Verdict::Refuse(Denial::BadCredentials, "no method knows the client".into())
         } else {
             Verdict::Accept(None, None)
-        }
+        };
+        (None, verdict)
     }
 }
 

@@ -99,7 +99,7 @@ pub enum Outcome {
 }
 
 /// Why a client is denied, as far as it may know. The text beside it is for the log alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Denial {
     /// Its credentials are wrong.
     BadCredentials,
@@ -111,4 +111,18 @@ pub enum Denial {
     Unavailable,
     /// There were too many failures.
     LockedOut,
+}
+
+impl Denial {
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadCredentials => "bad_credentials",
+            Self::NotAuthorized => "not_authorized",
+            Self::BadMethod => "bad_method",
+            Self::Unavailable => "unavailable",
+            Self::LockedOut => "locked_out",
+        }
+    }
 }

@@ -5,11 +5,12 @@
 //! changed password applies to what is queued as well.
 //!
 //! Each kind has its settings and its driver beside its sink (`sinks/<kind>/connector.rs`); here is what they have in
-//! common: the table of all of them ([`Connectors`]), TLS (`tls`), how an address becomes a connection (`dial`), and how that is
-//! tried without effect (`probe`).
+//! common: the table of all of them ([`Connectors`]), TLS (`tls`), how an address becomes a connection (`dial`), what is loaded for
+//! that (`links`), and how it is tried without effect (`probe`).
 
 mod bounded;
 mod dial;
+pub(crate) mod links;
 mod probe;
 mod shared;
 pub(crate) mod tls;
@@ -17,7 +18,6 @@ pub(crate) mod tls;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -334,14 +334,6 @@ impl Connectors {
     pub fn is_same(&self, other: &Self) -> bool {
         self.0.len() == other.0.len() && self.0.keys().all(|name| self.agree_on(other, name))
     }
-}
-
-/// Checks the range of `connect_timeout`.
-pub(crate) fn check_connect_timeout(timeout: Duration) -> Result<(), Fault> {
-    if (Duration::from_millis(10)..=Duration::from_secs(600)).contains(&timeout) {
-        return Ok(());
-    }
-    Err(Fault::new("connect_timeout", format!("expected 10ms to 10m, given {timeout:?}")))
 }
 
 /// A key that is at fault, while the connector's name isn't known.

@@ -14,6 +14,6 @@ mod tests;
 pub use codec::{CAUSE_BYTES_MAX, DeadLetter, DeadLetterError, ERROR_BYTES_MAX};
 pub use name::{LetterName, LetterNameError};
 pub use shelf::{
-    DeadLetters, Filter, FoundLetter, Outlets, RedriveError, STEP_BYTES_MAX, STEP_CHANGES_MAX, STEP_READ_MAX,
-    Step,
+    DeadLetters, Filter, FoundLetter, Outlets, RedriveError, Replacement, STEP_BYTES_MAX, STEP_CHANGES_MAX,
+    STEP_READ_MAX, Step,
 };

@@ -104,6 +104,14 @@ pub enum RedriveError {
         /// Its name.
         name: LetterName,
     },
+    /// What is to be sent instead can't be.
+    #[error("\"{name}\" can't be sent again so: {why}")]
+    Replacement {
+        /// Its name.
+        name: LetterName,
+        /// In words.
+        why: String,
+    },
     /// The store takes nothing now.
     #[error("the store doesn't take it")]
     Store(#[from] StoreError),
@@ -116,11 +124,23 @@ impl RedriveError {
     /// Whether the fault is this letter's, so that the next one may do better.
     fn is_of_the_letter(&self) -> bool {
         match self {
-            Self::Missing { .. } | Self::NoAction { .. } | Self::NoRequest { .. } => true,
+            Self::Missing { .. }
+            | Self::NoAction { .. }
+            | Self::NoRequest { .. }
+            | Self::Replacement { .. } => true,
             Self::Store(error) => matches!(error, StoreError::TooLarge { .. }),
             Self::Read(_) => false,
         }
     }
+}
+
+/// What is sent instead of a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// The message that the request was made from. It has an identity of its own: the old one may be owed elsewhere.
+    pub message: StoredMessage,
+    /// Body of the outbox's item (see [`crate::delivery::outbox::Body`]).
+    pub body: Vec<u8>,
 }
 
 /// The dead letters of a store. Cheap to clone; every clone is the same.
@@ -173,6 +193,16 @@ impl DeadLetters {
         });
         counts.sort_unstable();
         counts
+    }
+
+    /// How many letters are meant; `None` where the letters would have to be read for it: a cause or a time is named.
+    #[must_use]
+    pub fn count(&self, filter: &Filter) -> Option<u64> {
+        let Filter { rule: _, action: _, cause: None, since_ms: None, until_ms: None } = filter else {
+            return None;
+        };
+        let meant = self.counts().into_iter().filter(|(outbox, _)| filter.takes_outbox(outbox));
+        Some(meant.map(|(_, letters)| letters).sum())
     }
 
     /// Hands letters that are meant to `each`, from behind `after` on, until it breaks, all were seen, or a step is full.
@@ -248,6 +278,27 @@ impl DeadLetters {
         let _changing = self.changes.lock();
         let found = self.find(name)?.ok_or_else(|| RedriveError::Missing { name: name.clone() })?;
         self.send_again(&found, outlets, now_ms)
+    }
+
+    /// Sends something else instead of a letter, as `make` makes it of the letter: in one frame it is owed and the letter
+    /// settled. It is sent when the token is safe.
+    ///
+    /// # Errors
+    /// [`RedriveError`]; the letter stays as it is. What `make` says becomes [`RedriveError::Replacement`].
+    pub fn replace(
+        &self,
+        name: &LetterName,
+        outlets: &dyn Outlets,
+        make: impl FnOnce(&FoundLetter) -> Result<Replacement, String>,
+    ) -> Result<CommitToken, RedriveError> {
+        let _changing = self.changes.lock();
+        let found = self.find(name)?.ok_or_else(|| RedriveError::Missing { name: name.clone() })?;
+        if !outlets.has(name.outbox()) {
+            return Err(RedriveError::NoAction { name: name.clone(), outbox: name.outbox().to_owned() });
+        }
+        let Replacement { message, body } =
+            make(&found).map_err(|why| RedriveError::Replacement { name: name.clone(), why })?;
+        self.owe_instead(name, Some(&message), &body, outlets)
     }
 
     /// Drops a letter.
@@ -341,11 +392,23 @@ impl DeadLetters {
         if !outlets.has(outbox) {
             return Err(RedriveError::NoAction { name: name.clone(), outbox: outbox.to_owned() });
         }
+        self.owe_instead(name, message.as_ref(), &body, outlets)
+    }
+
+    /// Has an item be owed and a letter settled, in one frame.
+    fn owe_instead(
+        &self,
+        name: &LetterName,
+        message: Option<&StoredMessage>,
+        body: &[u8],
+        outlets: &dyn Outlets,
+    ) -> Result<CommitToken, RedriveError> {
+        let outbox = name.outbox();
         let queue = QueueKey::Outbox { namespace: 0, name: outbox };
-        let id = message.as_ref().map(|message| message.id);
+        let id = message.map(|message| message.id);
         let mut records = Vec::with_capacity(3);
-        records.extend(message.as_ref().map(|message| Record::Message(message.as_record())));
-        records.push(Record::Queued { queue, id, body: &body });
+        records.extend(message.map(|message| Record::Message(message.as_record())));
+        records.push(Record::Queued { queue, id, body });
         records.push(settled(name));
         let mut positions = Vec::new();
         let token = self.store.append_debts(&records, &mut positions)?;

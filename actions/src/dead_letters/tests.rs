@@ -132,8 +132,14 @@ fn debug_text_shows_no_request() {
 #[test]
 fn a_request_is_sent_again_under_the_identity_of_the_letter() {
     let at_ms = 1_700_000_000_300;
-    let kept =
-        Body { order: OrderBy::Topic, identity: None, redriven_at_ms: None, origin: b"o", request: b"r" };
+    let kept = Body {
+        order: OrderBy::Topic,
+        identity: None,
+        redriven_at_ms: None,
+        trace: None,
+        origin: b"o",
+        request: b"r",
+    };
     let letter = DeadLetter { request: kept.encode(), ..letter() };
     let again = letter.request_again(at_ms).unwrap();
     let expected = Body { identity: Some(letter.item), redriven_at_ms: Some(at_ms), ..kept };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use store::HistogramSnapshot;
+
 use super::circuit::Health;
 
 /// Why an item ended without being delivered.
@@ -70,6 +72,25 @@ impl DropReason {
         }
     }
 }
+
+/// Bounds for the time from sending to confirmation, in nanoseconds: from a neighbour on this machine to the longest timeouts.
+pub(crate) const LATENCY_BOUNDS: &[u64] = &[
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+];
 
 /// Counts of items by fate. Monotonic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -143,7 +164,8 @@ pub struct Snapshot {
     pub received: u64,
     /// Items that the far side confirmed.
     pub delivered: u64,
-    /// Times that an item was handed to the sink.
+    /// Times that an item was sent so that it may have reached the far side, which is what the retry policy counts too. A batch
+    /// in flight isn't counted yet.
     pub attempts: u64,
     /// Those of them after the item's first.
     pub retried: u64,
@@ -153,6 +175,10 @@ pub struct Snapshot {
     pub bytes: u64,
     /// Items handed to the sink.
     pub in_flight: u64,
+    /// Most items that the queue may hold.
+    pub max_items: u64,
+    /// Most bytes of them.
+    pub max_bytes: u64,
     /// Age of the item that has waited longest.
     pub oldest_age: Option<Duration>,
     /// Whether an operator has stopped the sending.
@@ -171,6 +197,8 @@ pub struct Snapshot {
     pub letters_dropped: u64,
     /// Whether the far side takes items.
     pub health: Health,
+    /// How long items took from being handed to the sink to being confirmed.
+    pub latency: HistogramSnapshot,
 }
 
 impl Snapshot {

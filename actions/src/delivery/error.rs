@@ -104,6 +104,24 @@ pub enum DeliveryError {
 }
 
 impl DeliveryError {
+    /// What kind of failure it is, in one word.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::Interrupted { .. } => "interrupted",
+            Self::TimedOut { .. } => "timeout",
+            Self::Answered { .. } => "answered",
+            Self::Refused { .. } => "refused",
+            Self::NoCredentials { .. } => "no_credentials",
+            Self::HostNotAllowed { .. } => "host_not_allowed",
+            Self::Forbidden(_) => "forbidden",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::NotAttempted => "not_attempted",
+            Self::Driver { .. } => "driver",
+        }
+    }
+
     /// Whether trying again may help.
     #[must_use]
     pub const fn is_retriable(&self) -> bool {

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::counters::DropReason;
 use super::error::DeliveryError;
+use super::traced::GivenUp;
 use super::{Envelope, Failure, OnFailure};
 
 /// Whom an item stands in line with.
@@ -26,8 +27,10 @@ pub(super) struct Item<R> {
     pub(super) number: u64,
     pub(super) arrived_at: Instant,
     pub(super) bytes: usize,
-    /// Attempts that may have reached the far side.
+    /// Attempts that failed: those that may have reached the far side.
     pub(super) attempts: u32,
+    /// Whether there was an attempt, failed or not.
+    pub(super) was_attempted: bool,
     /// When the first attempt of this run began.
     pub(super) first_attempt: Option<Instant>,
     /// Failures of any kind that may pass.
@@ -40,13 +43,9 @@ pub(super) struct Item<R> {
 }
 
 impl<R> Item<R> {
-    /// Whether it has been in a batch that failed.
-    pub(super) fn was_tried(&self) -> bool {
-        self.failures > 0 || self.batch_items_max < usize::MAX
-    }
-
     /// Ends it, untold as yet.
     pub(super) fn settle(self, reason: DropReason, error: String, settled: &mut Settled) {
+        GivenUp::note(&mut settled.ended, &self, reason, &error);
         if let Some(tell) = self.on_failure {
             settled.failed.push((tell, Failure { reason, error, attempts: self.attempts }));
         }
@@ -62,14 +61,18 @@ pub(super) struct Settled {
     pub(super) delivered: Vec<OnFailure>,
     /// Places in the outbox that are settled.
     pub(super) positions: Vec<u64>,
+    /// Those that weren't delivered, for the tracer.
+    pub(super) ended: Vec<GivenUp>,
 }
 
 impl Settled {
-    pub(super) fn tell(self) {
+    /// Returns what is left for the tracer.
+    pub(super) fn tell(self) -> Vec<GivenUp> {
         for (tell, failure) in self.failed {
             tell(failure);
         }
         drop(self.delivered);
+        self.ended
     }
 }
 
@@ -78,6 +81,8 @@ pub(super) struct Batch<R> {
     pub(super) items: Vec<Item<R>>,
     /// Whether its items share one fate.
     pub(super) is_whole: bool,
+    /// When it left last; `None`: it hasn't yet.
+    pub(super) sent_at: Option<Instant>,
 }
 
 impl<R> Batch<R> {

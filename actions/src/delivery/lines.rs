@@ -168,7 +168,7 @@ impl<R: QueuedRequest> Lines<R> {
             line.turn = Turn::Busy;
             self.ready.remove(&number);
         }
-        Batch { items, is_whole: policy.is_whole }
+        Batch { items, is_whole: policy.is_whole, sent_at: None }
     }
 
     /// Puts an item behind all others of its key.
@@ -238,6 +238,16 @@ impl<R: QueuedRequest> Lines<R> {
         debug_assert_eq!(item.number, number, "the oldest item stands first in its line");
         self.front_left(number, key);
         Some(item)
+    }
+
+    /// Takes out an item that something newer goes before: the last of those from the outbox, or else the one that has waited
+    /// longest.
+    pub(super) fn pop_for_newer(&mut self) -> Option<Item<R>> {
+        if self.waiting.last_key_value().is_some_and(|(number, _)| *number >= LATER) {
+            self.pop_newest()
+        } else {
+            self.pop_oldest()
+        }
     }
 
     /// Takes out the item that came last.

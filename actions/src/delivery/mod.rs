@@ -37,6 +37,7 @@ mod rate;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod traced;
 mod worker;
 
 use std::fmt;
@@ -58,6 +59,10 @@ use item::Settled;
 pub use outbox::Outbox;
 use queue::{Admission, Queue};
 use store::Position;
+use trace::{Context, Span, Tracer};
+use traced::Teller;
+pub use traced::Traced;
+pub(crate) use traced::traceparent;
 
 use crate::config::{DeliveryConfig, Overflow};
 use crate::outlet::QueuedRequest;
@@ -69,6 +74,11 @@ pub trait Sink: Send + Sync + 'static {
 
     /// How much goes into one call of [`Sink::deliver`].
     fn batch_policy(&self) -> BatchPolicy;
+
+    /// Says on the span of an attempt where a request goes. Cheap, and without secrets.
+    fn describe(&self, request: &Self::Request, span: &mut Span) {
+        let _nothing_known = (request, span);
+    }
 
     /// Sends a batch once, without retrying, in bounded time. Returns one result per item, in the batch's order.
     ///
@@ -109,6 +119,15 @@ pub struct Envelope<R> {
     /// When its message was received, milliseconds since the epoch, if an earlier run of the process left the item or it was
     /// a dead letter; `None` for one that is on its way for the first time.
     pub replayed: Option<i64>,
+    /// Its trace, if it has one.
+    pub trace: Traced,
+}
+
+impl<R> Envelope<R> {
+    /// A request without a trace.
+    pub fn new(id: ItemId, request: R, replayed: Option<i64>) -> Self {
+        Self { id, request, replayed, trace: Traced::default() }
+    }
 }
 
 /// An item that ended without being delivered.
@@ -138,12 +157,14 @@ pub struct Outgoing<R> {
     pub on_failure: Option<OnFailure>,
     /// Bytes that live as long as the item does, beside the request's own.
     pub extra_bytes: usize,
+    /// What its attempts are told beneath, if the message is traced.
+    pub trace: Option<Context>,
 }
 
 impl<R> Outgoing<R> {
     /// Makes an item without anybody to be told.
     pub const fn new(id: ItemId, key: Option<u64>, request: R) -> Self {
-        Self { id, key, request, on_failure: None, extra_bytes: 0 }
+        Self { id, key, request, on_failure: None, extra_bytes: 0, trace: None }
     }
 }
 
@@ -208,6 +229,7 @@ struct Shared<S: Sink> {
     wake: Notify,
     /// Where the queue is kept, if it is.
     outbox: Option<Outbox>,
+    teller: Teller,
 }
 
 impl<S: Sink> Shared<S> {
@@ -216,7 +238,7 @@ impl<S: Sink> Shared<S> {
         if let Some(outbox) = &self.outbox {
             outbox.settle(&settled.positions);
         }
-        settled.tell();
+        self.teller.ended(settled.tell());
     }
 
     /// Drops the oldest items of an outbox that has more than its bounds allow, where its policy is that.
@@ -261,6 +283,23 @@ impl<S: Sink> Delivery<S> {
         outbox: Option<Outbox>,
         start: Start,
     ) -> Self {
+        Self::spawn_traced(label, sink, config, seed, outbox, start, Arc::default())
+    }
+
+    /// The same with somebody who is told of single items.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn spawn_traced(
+        label: &str,
+        sink: S,
+        config: DeliveryConfig,
+        seed: u64,
+        outbox: Option<Outbox>,
+        start: Start,
+        tracer: Arc<Tracer>,
+    ) -> Self {
         let mut queue = Queue::new(config, sink.batch_policy(), seed, Instant::now());
         if start == Start::Paused {
             queue.pause();
@@ -275,6 +314,7 @@ impl<S: Sink> Delivery<S> {
             sink: Mutex::new(Arc::new(sink)),
             wake: Notify::new(),
             outbox,
+            teller: Teller::new(tracer, label),
         });
         let worker = tokio::spawn(worker::run(Arc::clone(&shared)));
         Self { shared, worker: Mutex::new(Some(worker)) }

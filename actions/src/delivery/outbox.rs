@@ -6,8 +6,9 @@
 //! there when its turn comes. While none of the head may leave, because all of it waits for one far end or one key, it is read
 //! on past it (`STRETCHED_ITEMS_MAX`, `STRETCHED_BYTES_MAX`). What is settled before the store has written it never reaches the disk.
 //!
-//! With `drain = "live_first"` an item goes straight into memory though older ones wait on disk, as far as there is room: twice
-//! the head, of which what is read takes half.
+//! With `drain = "live_first"` an item goes straight into memory though older ones wait on disk. There is room for twice the head,
+//! of which what is read takes half; when it is used up, something older is put out of memory for what is new, and read again
+//! when its turn comes.
 //!
 //! An item's body is a [`Body`]; bytes that don't decode end their item, and nothing else.
 
@@ -22,6 +23,7 @@ use store::{
     DurableStore, MessageRecord, Position, QueueKey, QueueReader, Record, Store as _, StoreError, StoredDebt,
 };
 use tokio::time::Instant;
+use trace::Context;
 
 use super::ItemId;
 use super::burial::Endings;
@@ -49,6 +51,8 @@ const VERSION: u8 = 1;
 const HAS_IDENTITY: u8 = 0x80;
 /// Flag beside the order: the time of a redrive follows.
 const HAS_REDRIVE: u8 = 0x40;
+/// Flag beside the order: a trace's context follows.
+const HAS_TRACE: u8 = 0x20;
 
 /// The store's side of one action's queue.
 #[derive(Debug, Clone)]
@@ -73,6 +77,8 @@ pub(super) struct Read<R> {
     pub(super) age: Duration,
     /// See [`super::Envelope::replayed`].
     pub(super) replayed: Option<i64>,
+    /// What its attempts are told beneath.
+    pub(super) trace: Option<Context>,
     /// `None`: the body can't be read.
     pub(super) decoded: Option<(Option<u64>, R)>,
 }
@@ -169,6 +175,7 @@ impl Outbox {
         let age = u64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or(0);
         let own = ItemId { store: self.store.identity().id, epoch: debt.epoch, sequence: debt.position.0 };
         let id = body.as_ref().and_then(|body| body.identity).unwrap_or(own);
+        let trace = body.as_ref().and_then(|body| body.trace);
         let decoded = body.and_then(|body| {
             let text = |text: Option<&String>| text.map(String::as_str).unwrap_or_default().to_owned();
             let key = match body.order {
@@ -180,7 +187,7 @@ impl Outbox {
         });
         let is_replayed = debt.epoch != self.store.identity().epoch || id != own;
         let replayed = is_replayed.then_some(received_at_ms);
-        Read { position: debt.position.0, id, age: Duration::from_millis(age), replayed, decoded }
+        Read { position: debt.position.0, id, age: Duration::from_millis(age), replayed, trace, decoded }
     }
 }
 
@@ -189,8 +196,8 @@ pub(super) fn wall_clock_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What an outbox keeps of an item, beside the message: `version, order and flags, identity, redrive, origin, request`,
-/// where the identity and the redrive are there only if a flag says so, and the origin has its length before it.
+/// What an outbox keeps of an item, beside the message: `version, order and flags, identity, redrive, trace, origin,
+/// request`, where identity, redrive and trace are there only if a flag says so, and the origin has its length before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Body<'a> {
     /// What it keeps its order with.
@@ -199,6 +206,8 @@ pub struct Body<'a> {
     pub identity: Option<ItemId>,
     /// Wall clock when it was sent again, milliseconds since the epoch: its age counts from there.
     pub redriven_at_ms: Option<i64>,
+    /// What its attempts are told beneath, if its message was traced.
+    pub trace: Option<Context>,
     /// What the caller knows of the message beside what the store keeps of it. Handed back as it was given.
     pub origin: &'a [u8],
     /// The encoded request.
@@ -220,7 +229,8 @@ impl<'a> Body<'a> {
         out.push(
             order
                 | flag(self.identity.is_some(), HAS_IDENTITY)
-                | flag(self.redriven_at_ms.is_some(), HAS_REDRIVE),
+                | flag(self.redriven_at_ms.is_some(), HAS_REDRIVE)
+                | flag(self.trace.is_some(), HAS_TRACE),
         );
         if let Some(id) = self.identity {
             out.extend_from_slice(&id.store.to_be_bytes());
@@ -229,6 +239,9 @@ impl<'a> Body<'a> {
         }
         if let Some(at_ms) = self.redriven_at_ms {
             out.extend_from_slice(&at_ms.to_be_bytes());
+        }
+        if let Some(context) = self.trace {
+            out.extend_from_slice(&context.to_bytes());
         }
         put_bytes(&mut out, self.origin);
         out.extend_from_slice(self.request);
@@ -239,7 +252,7 @@ impl<'a> Body<'a> {
     #[must_use]
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (&[VERSION, flags], mut rest) = bytes.split_first_chunk::<2>()? else { return None };
-        let order = match flags & !(HAS_IDENTITY | HAS_REDRIVE) {
+        let order = match flags & !(HAS_IDENTITY | HAS_REDRIVE | HAS_TRACE) {
             0 => OrderBy::None,
             1 => OrderBy::Publisher,
             2 => OrderBy::Topic,
@@ -254,8 +267,13 @@ impl<'a> Body<'a> {
         };
         let redriven_at_ms =
             if flags & HAS_REDRIVE == 0 { None } else { Some(i64::from_be_bytes(take_chunk(&mut rest)?)) };
+        let trace = if flags & HAS_TRACE == 0 {
+            None
+        } else {
+            Some(Context::from_bytes(&take_chunk::<{ Context::BYTES }>(&mut rest)?)?)
+        };
         let origin = take_bytes(&mut rest)?;
-        Some(Self { order, identity, redriven_at_ms, origin, request: rest })
+        Some(Self { order, identity, redriven_at_ms, trace, origin, request: rest })
     }
 }
 
@@ -266,10 +284,15 @@ pub(crate) fn take_chunk<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 /// Makes the body of a new item.
-pub(crate) fn encode<R: QueuedRequest>(order: OrderBy, origin: &[u8], request: &R) -> Vec<u8> {
+pub(crate) fn encode<R: QueuedRequest>(
+    order: OrderBy,
+    origin: &[u8],
+    request: &R,
+    trace: Option<Context>,
+) -> Vec<u8> {
     let mut encoded = Vec::new();
     request.encode(&mut encoded);
-    Body { order, identity: None, redriven_at_ms: None, origin, request: &encoded }.encode()
+    Body { order, identity: None, redriven_at_ms: None, trace, origin, request: &encoded }.encode()
 }
 
 /// Appends a length and so many bytes.
@@ -293,6 +316,8 @@ pub(super) struct Backlog {
     known_to: u64,
     /// Places past it that came straight into memory: first and last of each range.
     ahead: BTreeMap<u64, u64>,
+    /// Places that are in memory no more, though a read that goes on takes them for known.
+    forgotten: Vec<u64>,
     /// Something waits on disk: what comes now stands in line there.
     has_more: bool,
     is_reading: bool,
@@ -315,8 +340,9 @@ impl Backlog {
     }
 
     /// Whether something up to this place may be on disk that isn't in memory.
-    pub(super) const fn may_have_up_to(&self, position: u64) -> bool {
-        self.known_to < position && (self.has_more || self.is_reading)
+    pub(super) fn may_have_up_to(&self, position: u64) -> bool {
+        let is_unknown = self.known_to < position || self.forgotten.iter().any(|place| *place <= position);
+        is_unknown && (self.has_more || self.is_reading)
     }
 
     /// Whether nothing is left on disk that isn't in memory.
@@ -327,7 +353,7 @@ impl Backlog {
     /// Somebody tells of a new item. Returns whether it is to go straight into memory: where there is room, and nothing
     /// waits on disk that goes before it.
     pub(super) fn told(&mut self, position: u64, has_room: bool, drain: Drain) -> bool {
-        if position <= self.known_to {
+        if position <= self.known_to || self.knows_ahead(position) {
             // It was read before.
             self.items += 1;
             return false;
@@ -370,6 +396,42 @@ impl Backlog {
         }
     }
 
+    /// Whether one more place can be forgotten.
+    pub(super) fn can_forget(&self) -> bool {
+        self.ahead.len() < AHEAD_MAX && self.forgotten.len() < AHEAD_MAX
+    }
+
+    /// The item of a place is in memory no more and has to be read again.
+    pub(super) fn forget(&mut self, position: u64) {
+        self.items += 1;
+        self.has_more = true;
+        self.left_meanwhile = true;
+        if self.is_reading {
+            self.forgotten.push(position);
+        } else {
+            self.know_no_more(position);
+        }
+    }
+
+    fn know_no_more(&mut self, position: u64) {
+        if position <= self.known_to {
+            if position < self.known_to {
+                self.ahead.insert(position + 1, self.known_to);
+            }
+            self.known_to = position.saturating_sub(1);
+        } else if let Some((&first, &last)) = self.ahead.range(..=position).next_back()
+            && position <= last
+        {
+            self.ahead.remove(&first);
+            if first < position {
+                self.ahead.insert(first, position - 1);
+            }
+            if position < last {
+                self.ahead.insert(position + 1, last);
+            }
+        }
+    }
+
     /// Where to read on, if that is to be done now.
     pub(super) fn begin_read(&mut self, now: Instant) -> Option<u64> {
         if !self.has_more || self.is_reading || self.paused_until.is_some_and(|until| until > now) {
@@ -393,14 +455,21 @@ impl Backlog {
 
     /// A read is over.
     pub(super) fn end_read(&mut self, found_any: bool) {
-        self.is_reading = false;
         self.catch_up();
+        self.stop_reading();
         self.has_more = found_any || self.left_meanwhile;
+    }
+
+    fn stop_reading(&mut self) {
+        self.is_reading = false;
+        for position in std::mem::take(&mut self.forgotten) {
+            self.know_no_more(position);
+        }
     }
 
     /// A read has failed.
     pub(super) fn fail_read(&mut self, until: Instant) {
-        self.is_reading = false;
+        self.stop_reading();
         self.paused_until = Some(until);
     }
 

@@ -10,18 +10,20 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use store::Histogram;
 use tokio::time::Instant;
 
 use super::batch::{BatchPolicy, Held};
 use super::burial::{Ending, Fate};
 use super::circuit::{Circuit, Permit, Verdict};
 use super::control::Stops;
-use super::counters::{Counters, DropReason, LastError, Snapshot};
+use super::counters::{Counters, DropReason, LATENCY_BOUNDS, LastError, Snapshot};
 use super::error::DeliveryError;
 use super::item::{Batch, Item, Key, Settled};
 use super::lines::Lines;
 use super::outbox::{Backlog, HEAD_BYTES_MAX, HEAD_ITEMS_MAX, STRETCHED_BYTES_MAX, STRETCHED_ITEMS_MAX};
 use super::rate::RateCap;
+use super::traced::{GivenUp, Traced};
 use super::{Enqueued, Envelope, Outgoing, retry};
 use crate::config::{DeadLettersConfig, DeliveryConfig, Kept, Overflow, QueueBounds};
 use crate::outlet::QueuedRequest;
@@ -70,6 +72,7 @@ pub(super) struct Queue<R> {
     in_flight: usize,
     in_flight_batches: usize,
     counters: Counters,
+    latency: Histogram,
     closes_at: Option<Instant>,
     /// Nothing new is expected: it ends once nothing is left.
     is_retired: bool,
@@ -112,6 +115,7 @@ impl<R: QueuedRequest> Queue<R> {
             in_flight: 0,
             in_flight_batches: 0,
             counters: Counters::default(),
+            latency: Histogram::new(LATENCY_BOUNDS),
             closes_at: None,
             is_retired: false,
             is_finished: false,
@@ -132,11 +136,17 @@ impl<R: QueuedRequest> Queue<R> {
         self.next_number += 1;
         Item {
             bytes: outgoing.request.bytes().saturating_add(outgoing.extra_bytes),
-            envelope: Arc::new(Envelope { id: outgoing.id, request: outgoing.request, replayed }),
+            envelope: Arc::new(Envelope {
+                id: outgoing.id,
+                request: outgoing.request,
+                replayed,
+                trace: Traced::new(outgoing.trace),
+            }),
             key: outgoing.key.map_or(Key::Own(number), Key::Shared),
             number,
             arrived_at,
             attempts: 0,
+            was_attempted: false,
             first_attempt: None,
             failures: 0,
             on_failure: outgoing.on_failure,
@@ -321,7 +331,7 @@ impl<R: QueuedRequest> Queue<R> {
     /// Takes back a batch with one result per item.
     pub(super) fn complete(
         &mut self,
-        batch: Batch<R>,
+        mut batch: Batch<R>,
         results: Vec<Result<(), DeliveryError>>,
         now: Instant,
     ) -> Settled {
@@ -331,6 +341,7 @@ impl<R: QueuedRequest> Queue<R> {
         let mut keys: Vec<Key> = Vec::new();
         self.in_flight_batches = self.in_flight_batches.saturating_sub(1);
         self.in_flight -= batch.len();
+        self.count_attempts(&mut batch, &results);
         let shared_fate = batch.shared_fate(&results).cloned();
         let is_purged = batch.items.iter().any(|item| self.stops.has_purged(item));
         if !is_purged && shared_fate.as_ref().is_some_and(DeliveryError::may_be_one_items_fault) {
@@ -339,6 +350,8 @@ impl<R: QueuedRequest> Queue<R> {
             return settled;
         }
         let items_before = batch.len();
+        let delivered_before = self.counters.delivered;
+        let took = batch.sent_at.map(|sent_at| now.duration_since(sent_at)).unwrap_or_default();
         let mut results = results.into_iter();
         // Lines of which an item is sent again.
         let mut again: HashSet<Key> = HashSet::new();
@@ -388,12 +401,13 @@ impl<R: QueuedRequest> Queue<R> {
                 back.push((item, Some(now + pause)));
             }
         }
+        self.latency.observe_many(took, self.counters.delivered - delivered_before);
         if shared_fate.is_some_and(|error| error != DeliveryError::NotAttempted)
             && back.len() == items_before
             && let Some(until) = back.iter().filter_map(|(_, until)| *until).max()
         {
             let items = std::mem::take(&mut back).into_iter().map(|(item, _)| item).collect();
-            self.held.hold(Batch { items, is_whole: true }, until);
+            self.held.hold(Batch { items, is_whole: true, sent_at: None }, until);
             keys.clear();
         }
         // Last first, so that the first ends up in front; its pause holds for the line.
@@ -407,6 +421,21 @@ impl<R: QueuedRequest> Queue<R> {
         }
         self.circuit.judge(verdict, &self.config.retry, &mut self.random, now);
         settled
+    }
+
+    /// Counts what may have reached the far side: whatever was answered, or was cut off.
+    fn count_attempts(&mut self, batch: &mut Batch<R>, results: &[Result<(), DeliveryError>]) {
+        for (at, item) in batch.items.iter_mut().enumerate() {
+            // Without a result there is no saying that it didn't.
+            if results.get(at).and_then(|result| result.as_ref().err()).is_none_or(DeliveryError::is_attempt)
+            {
+                self.counters.attempts += 1;
+                self.counters.retried += u64::from(item.was_attempted);
+                item.was_attempted = true;
+            } else if !item.was_attempted {
+                item.first_attempt = None;
+            }
+        }
     }
 
     /// Drops everything that waits; the batches in flight have been completed or aborted by now.
@@ -454,6 +483,8 @@ impl<R: QueuedRequest> Queue<R> {
             queued: count(self.lines.len() + self.held.len() + self.ended()) + on_disk,
             bytes: count(self.bytes),
             in_flight: count(self.in_flight),
+            max_items: count(self.bounds.max_items),
+            max_bytes: self.bounds.max_bytes,
             oldest_age: oldest.map(|arrived_at| now.duration_since(arrived_at)),
             is_paused: self.stops.is_paused,
             next_attempt: self.next_attempt(now),
@@ -466,6 +497,7 @@ impl<R: QueuedRequest> Queue<R> {
             dead_lettered: self.counters.dead_lettered(),
             letters_dropped: self.counters.letters_dropped,
             health: self.circuit.health(now),
+            latency: self.latency.snapshot(),
         }
     }
 
@@ -515,11 +547,10 @@ impl<R: QueuedRequest> Queue<R> {
     /// Takes what is to be sent next: a batch that is to be sent again, or a new one.
     fn leave(&mut self, now: Instant) -> Batch<R> {
         let mut batch = self.held.take_due(now).unwrap_or_else(|| self.lines.take(&self.policy));
+        batch.sent_at = Some(now);
         for item in &mut batch.items {
             item.first_attempt.get_or_insert(now);
         }
-        self.counters.retried += count(batch.items.iter().filter(|item| item.was_tried()).count());
-        self.counters.attempts += count(batch.len());
         self.in_flight += batch.len();
         self.in_flight_batches += 1;
         self.circuit.sent(now);
@@ -597,6 +628,7 @@ impl<R: QueuedRequest> Queue<R> {
             item.settle(reason, error, settled);
             return;
         };
+        GivenUp::note(&mut settled.ended, &item, reason, &error);
         let Item { envelope, attempts, first_attempt, .. } = item;
         let id = envelope.id;
         self.ending.push_back(Ending {

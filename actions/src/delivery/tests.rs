@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 mod control;
+mod traced;
 
 use super::item::Batch;
 use super::queue::{Queue, Step};
@@ -164,6 +165,7 @@ fn item(world: &Arc<World>, key: u64, number: u64) -> Outgoing<Message> {
         request: Message { key, number, bytes: 10 },
         on_failure: Some(Box::new(move |failure| told.failures.lock().push((number, failure)))),
         extra_bytes: 0,
+        trace: None,
     }
 }
 
@@ -308,6 +310,30 @@ async fn an_outage_costs_no_attempts_but_ends_with_age() {
     assert!(world.attempts.lock().len() > 20);
     assert_eq!(world.failures.lock()[0].1.attempts, 0);
     assert_eq!(world.failures.lock()[0].1.error, "older than 600s");
+    assert_eq!((snapshot.attempts, snapshot.retried), (1, 0), "that of key 2 alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_what_may_have_reached_the_far_side() {
+    let world = Arc::new(World::default());
+    let refused = || DeliveryError::NoCredentials { cause: "no".to_owned() };
+    script(
+        &world,
+        1,
+        [
+            Err(unreachable()),
+            Err(refused()),
+            Err(answered(503)),
+            Err(unreachable()),
+            Err(answered(500)),
+            Ok(()),
+        ],
+    );
+    let delivery = Delivery::spawn("r/a", FakeSink::new(&world), config(), 1);
+    assert_eq!(delivery.enqueue(item(&world, 1, 0)), Enqueued::Queued);
+    let snapshot = settle(&delivery).await;
+    assert_eq!(world.attempts.lock().len(), 6);
+    assert_eq!((snapshot.delivered, snapshot.attempts, snapshot.retried), (1, 3, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -567,6 +593,7 @@ proptest! {
                             assert!(told.lock().insert(mine, failure).is_none(), "told twice about {mine}");
                         })),
                         extra_bytes: 0,
+                        trace: None,
                     };
                     number += 1;
                     let admission = queue.admit(item, now);

@@ -13,14 +13,18 @@ use super::circuit::CircuitState;
 use super::item::Batch;
 use super::outbox::{READ_PAUSE, Read};
 use super::queue::{Step, WAIT_MAX};
+use super::traced::Departed;
 use super::{DeliveryError, Shared, Sink};
 
 type Results = Vec<Result<(), DeliveryError>>;
 
+/// Batches under way, by their tasks.
+type Batches<R> = HashMap<Id, (Batch<R>, Departed)>;
+
 /// Runs until the queue is closed and empty, or its grace is over.
 pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
     let mut tasks: JoinSet<Results> = JoinSet::new();
-    let mut batches: HashMap<Id, Batch<S::Request>> = HashMap::new();
+    let mut batches: Batches<S::Request> = HashMap::new();
     let mut announced = Announced::default();
     // At most one: reads of the outbox, where blocking is allowed.
     let mut reads: JoinSet<io::Result<Vec<Read<S::Request>>>> = JoinSet::new();
@@ -32,10 +36,11 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
         match step {
             Step::Send(batch) => {
                 let sink = Arc::clone(&shared.sink.lock());
+                let departed = shared.teller.depart(&*sink, &batch, Instant::now());
                 let envelopes = batch.envelopes();
                 let span = tracing::debug_span!("delivery", action = shared.label, items = envelopes.len());
                 let task = tasks.spawn(async move { sink.deliver(&envelopes).await }.instrument(span));
-                batches.insert(task.id(), batch);
+                batches.insert(task.id(), (batch, departed));
             }
             Step::Load(after) => {
                 if let Some(outbox) = shared.outbox.clone() {
@@ -79,7 +84,7 @@ pub(super) async fn run<S: Sink>(shared: Arc<Shared<S>>) {
                 while let Some(done) = burials.join_next().await {
                     buried(&shared, done);
                 }
-                let aborted = batches.drain().map(|(_, batch)| batch).collect();
+                let aborted = batches.drain().map(|(_, (batch, _))| batch).collect();
                 let settled = shared.queue.lock().give_up(aborted);
                 shared.finish(settled);
                 return;
@@ -124,18 +129,20 @@ fn buried<S: Sink>(shared: &Shared<S>, done: Result<(Vec<Buried>, u64), JoinErro
 
 fn complete<S: Sink>(
     shared: &Shared<S>,
-    batches: &mut HashMap<Id, Batch<S::Request>>,
+    batches: &mut Batches<S::Request>,
     finished: Result<(Id, Results), JoinError>,
 ) {
     let (id, results) = match finished {
         Ok((id, results)) => (id, Ok(results)),
         Err(error) => (error.id(), Err(DeliveryError::Driver { cause: error.to_string() })),
     };
-    let Some(batch) = batches.remove(&id) else { return };
+    let Some((batch, departed)) = batches.remove(&id) else { return };
     let results = results.unwrap_or_else(|error| {
         tracing::error!(action = shared.label, %error, "a delivery task panicked");
         vec![Err(error); batch.envelopes().len()]
     });
+    let sink = Arc::clone(&shared.sink.lock());
+    shared.teller.arrive(&*sink, &batch, departed, &results);
     let settled = shared.queue.lock().complete(batch, results, Instant::now());
     shared.finish(settled);
 }

@@ -14,6 +14,8 @@ use bytes::Bytes;
 
 pub use self::batch::RecordBatchConfig;
 pub(crate) use self::plan::{PartRule, RecordPlan, RecordPlanBuilder};
+use trace::{Span, TRACEPARENT};
+
 use crate::delivery::Envelope;
 use crate::delivery::outbox::{put_bytes, take_bytes};
 use crate::outlet::QueuedRequest;
@@ -41,6 +43,13 @@ pub enum RecordKind {
     Redis,
 }
 
+/// What traces call the system that an action of a kind (its `type`) sends to; `None`: none for messages.
+#[must_use]
+pub fn messaging_system(kind: &str) -> Option<&'static str> {
+    let kind = RecordKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+    Some(kind.messaging_system())
+}
+
 impl RecordKind {
     const ALL: [Self; 4] = [Self::Amqp, Self::Kafka, Self::Nats, Self::Redis];
 
@@ -63,6 +72,17 @@ impl RecordKind {
             Self::Amqp => &["exchange", "routing_key"],
             Self::Kafka => &["topic", "line"],
             Self::Redis => &["command", "key", "field"],
+        }
+    }
+
+    /// What traces call the system; OpenTelemetry's conventions have a name for the first two.
+    #[must_use]
+    pub const fn messaging_system(self) -> &'static str {
+        match self {
+            Self::Amqp => "rabbitmq",
+            Self::Kafka => "kafka",
+            Self::Nats => "nats",
+            Self::Redis => "redis",
         }
     }
 
@@ -106,6 +126,17 @@ impl Record {
     #[must_use]
     pub fn part(&self, index: usize) -> &str {
         self.address.get(index).map_or("", String::as_str)
+    }
+
+    /// Says where it goes on the span of an attempt.
+    pub(crate) fn describe(&self, span: &mut Span) {
+        span.set("messaging.system", self.kind.messaging_system());
+        let destination = match self.kind {
+            RecordKind::Amqp => format!("{}:{}", self.part(0), self.part(1)),
+            RecordKind::Kafka | RecordKind::Nats => self.part(0).to_owned(),
+            RecordKind::Redis => self.part(1).to_owned(),
+        };
+        span.set("messaging.destination.name", destination);
     }
 }
 
@@ -201,13 +232,16 @@ impl Marks {
         format!("{}{}", item.id, self.suffix)
     }
 
-    /// The key, and for a record of an earlier run, or one that was a dead letter, that it is one and when its message was
-    /// received.
+    /// The key; for a record of an earlier run, or one that was a dead letter, that it is one and when its message was
+    /// received; and for one that is traced, where that goes on.
     pub(crate) fn of(&self, item: &Envelope<Record>) -> impl Iterator<Item = (&'static str, String)> {
         let late = item.replayed.map(|received_at_ms| {
             [("Tidegate-Replayed", "true".to_owned()), ("Tidegate-Received-At", received_at_ms.to_string())]
         });
-        std::iter::once((Self::IDEMPOTENCY_KEY, self.key(item))).chain(late.into_iter().flatten())
+        let trace = item.trace.traceparent().map(|traceparent| (TRACEPARENT, traceparent));
+        std::iter::once((Self::IDEMPOTENCY_KEY, self.key(item)))
+            .chain(late.into_iter().flatten())
+            .chain(trace)
     }
 }
 

@@ -66,6 +66,7 @@ impl Dispatch {
             }
             if !fits && !std::mem::replace(&mut step.is_dropped, true) {
                 shared.metrics.dropped_rule_output.add(1);
+                shared.metrics.messages_refused.add(1);
             }
         }
         Ok(())

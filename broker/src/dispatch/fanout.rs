@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use mqtt_protocol::{FrameStatus, Outgoing, ProtocolVersion, Publish, PublishLayout, QoS};
+use mqtt_protocol::{FrameStatus, Outgoing, PacketType, ProtocolVersion, Publish, PublishLayout, QoS};
 
 use super::admit::{Places, adopt};
 use super::is_matched;
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::message::{Message, Publication, Publisher, Trail};
-use crate::metrics::tally;
+use crate::metrics::{sent, tally};
 use crate::outbound::{SHARE_ALWAYS_BYTES, SHARE_RECEIVERS, SHARE_WIDE_BYTES};
 use crate::session::state::remaining_s;
-use crate::session::{Delivered, Grant, Session};
+use crate::session::{Delivered, DropReason, Grant, Session};
 use crate::subscriptions::route::Route;
 
 /// Receivers served in one turn.
@@ -73,6 +73,11 @@ impl<'a> Fanout<'a> {
 
     pub(crate) fn topic(&self) -> &'a str {
         self.publication.topic
+    }
+
+    /// Client Identifier of the client that published it.
+    fn publisher(&self) -> Option<&'a str> {
+        self.publication.publisher.map(|publisher| &*publisher.client_id)
     }
 
     pub(crate) fn payload(&self) -> &'a [u8] {
@@ -142,6 +147,8 @@ pub(crate) struct Frames<'a> {
     pub(crate) longest: usize,
     pub(crate) count: u64,
     pub(crate) payload_bytes: u64,
+    /// Topic Name of all of them.
+    pub(crate) topic: &'a [u8],
     /// Has no handler and at most [`CHUNK`] receivers.
     pub(crate) route: Arc<Route>,
 }
@@ -158,17 +165,22 @@ pub(crate) fn forward(
     let mut slow = None;
     let mut delivered = 0;
     let mut payload_bytes = 0;
-    let one_by_one = |fanout: &mut Fanout<'_>, result| match result {
-        Delivered::Dropped(reason) => shared.metrics.dropped(reason),
+    let (mut dropped, mut behind) = (0, 0);
+    // Those that were handed on one by one.
+    let mut singly = (0, 0);
+    let mut one_by_one = |fanout: &mut Fanout<'_>, result| match result {
+        Delivered::Dropped(reason) => {
+            dropped += u64::from(reason != DropReason::Offline);
+            shared.metrics.dropped(reason);
+        }
         Delivered::Sent
         | Delivered::Queued
         | Delivered::QueuedDroppingOldest
         | Delivered::OnDisk
         | Delivered::Known => {
-            tally(|tally| {
-                tally.delivered += 1;
-                tally.payload_bytes_delivered += fanout.payload().len() as u64;
-            });
+            let payload_bytes = fanout.payload().len() as u64;
+            singly = (singly.0 + 1, singly.1 + payload_bytes);
+            tally(|tally| tally.delivered(QoS::AtMostOnce, 1, payload_bytes));
         }
     };
     for receiver in &route.receivers {
@@ -191,8 +203,10 @@ pub(crate) fn forward(
             });
         } else if session.state.out.len() > limits.max_outbound_bytes as usize {
             shared.metrics.dropped_slow_consumer.add(frames.count);
+            behind += frames.count;
         } else {
             session.state.out.buffer().extend_from_slice(frames.bytes);
+            sent(PacketType::Publish, frames.count);
             delivered += frames.count;
             payload_bytes += frames.payload_bytes;
         }
@@ -211,9 +225,14 @@ pub(crate) fn forward(
         shared.metrics.messages_unmatched.add(frames.count);
     }
     tally(|tally| {
-        tally.delivered += delivered;
-        tally.payload_bytes_delivered += payload_bytes;
+        tally.matched(if is_matched(route) { frames.count } else { 0 });
+        tally.delivered(QoS::AtMostOnce, delivered, payload_bytes);
     });
+    shared.heavy.see(frames.topic, Some(&publisher.client_id), frames.count, now.mono_ms);
+    for meter in &route.meters {
+        meter.receive(frames.count, frames.payload_bytes);
+        meter.deliver(delivered + singly.0, payload_bytes + singly.1, dropped + behind);
+    }
     slow
 }
 
@@ -241,6 +260,7 @@ fn each_message(
             received_at_ms: now.wall_ms,
             publisher: Some(publisher),
             trail: &Trail::default(),
+            trace: None,
         };
         deliver(&mut Fanout::new(publication, None, 1, now.mono_ms));
         rest = rest.get(frame.len..).unwrap_or_default();
@@ -259,21 +279,30 @@ pub(super) fn fan_out(
     next: usize,
     slow: &mut Option<Arc<Session>>,
 ) -> usize {
+    let payload_bytes = fanout.payload().len() as u64;
     if next == 0 {
         shared.watchers.show(fanout);
+        shared.heavy.see(fanout.topic().as_bytes(), fanout.publisher(), 1, fanout.now_ms);
+        route.meters.iter().for_each(|meter| meter.receive(1, payload_bytes));
     }
     let limits = &shared.config.limits;
-    let publisher = fanout.publication.publisher.map(|publisher| &*publisher.client_id);
+    let publisher = fanout.publisher();
     let published = fanout.publication.qos;
     let published_retain = fanout.publication.retain;
-    let mut delivered = 0;
-    let mut count = |result| match result {
-        Delivered::Sent | Delivered::Queued | Delivered::OnDisk | Delivered::Known => delivered += 1,
-        Delivered::QueuedDroppingOldest => {
+    let (mut delivered, mut dropped) = (0, 0);
+    let mut count = |qos, result| match result {
+        Delivered::Sent
+        | Delivered::Queued
+        | Delivered::QueuedDroppingOldest
+        | Delivered::OnDisk
+        | Delivered::Known => {
             delivered += 1;
-            shared.metrics.dropped_queue_full.add(1);
+            tally(|tally| tally.delivered(qos, 1, payload_bytes));
         }
-        Delivered::Dropped(reason) => shared.metrics.dropped(reason),
+        Delivered::Dropped(reason) => {
+            dropped += u64::from(reason != DropReason::Offline);
+            shared.metrics.dropped(reason);
+        }
     };
     let reached = route.receivers.len().min(next + CHUNK);
     for (number, receiver) in route.receivers.iter().enumerate().take(reached).skip(next) {
@@ -300,7 +329,7 @@ pub(super) fn fan_out(
             grant.place = adopt(shared, &fanout.publication, &receiver.session, &grant);
         }
         let result = session.state.deliver(fanout, grant, limits);
-        count(result);
+        count(grant.qos, result);
         if session.state.has_notes() && !session.state.is_online() {
             // No connection does it.
             shared.record(&receiver.session, &mut session);
@@ -315,15 +344,17 @@ pub(super) fn fan_out(
     }
     if reached == route.receivers.len() {
         for (number, group) in route.groups.iter().enumerate() {
-            count(group.deliver(shared, fanout, Places::find(&places.groups, number)));
+            // Which of its members takes it, and how, shows later.
+            count(published, group.deliver(shared, fanout, Places::find(&places.groups, number)));
         }
-        if !is_matched(route) {
+        if is_matched(route) {
+            tally(|tally| tally.matched(1));
+        } else {
             shared.metrics.messages_unmatched.add(1);
         }
     }
-    tally(|tally| {
-        tally.delivered += delivered;
-        tally.payload_bytes_delivered += delivered * fanout.payload().len() as u64;
-    });
+    for meter in &route.meters {
+        meter.deliver(delivered, delivered * payload_bytes, dropped);
+    }
     reached
 }

@@ -10,38 +10,39 @@
 //!
 //! Nobody receives anything before all debts of the message, and of the messages that rules made of it, are in the
 //! store's hands; a refusal at admission means that nobody got it. [`publish`] does all of it in one go, borrowing the
-//! message from the read buffer, when nothing stands in the way: few receivers, no rule that republishes, nothing to
-//! wait for. Otherwise it hands back a [`Dispatch`], which goes on in turns: chunks of [`CHUNK`] receivers, rules within
+//! message from the read buffer, when nothing stands in the way: few receivers, nothing to wait for, nor for what rules
+//! made of it, which no further rule sees. Otherwise it hands back a [`Dispatch`], which goes on in turns: chunks of [`CHUNK`] receivers, rules within
 //! their step budget, the wait for a commit.
 
 mod admit;
 mod fanout;
+mod made;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mqtt_protocol::{PacketId, QoS, ReasonCode};
+use smallvec::SmallVec;
 use store::{CommitToken, Position};
 
 use crate::broker::Shared;
 use crate::clock::Now;
 use crate::config::QueuePolicy;
-use crate::hook::{Admitted, HookEffects, OwedToAction, Placed, Progress, Republish};
+use crate::hook::{Admitted, HookEffects, OwedToAction, Placed, Progress};
 use crate::message::{Message, Publication};
 use crate::session::state::Received as FirstCopy;
 use crate::session::{Session, wake_after_this_turn};
 use crate::subscriptions::retained::TurnGuard;
 use crate::subscriptions::route::Route;
+use crate::traced::{Traced, tell_refused, tell_route};
 
 use admit::Places;
 use fanout::fan_out;
+use made::Made;
 
 pub(crate) use admit::{adopt, message_record};
 pub(crate) use fanout::{CHUNK, Fanout, Frames, forward};
-
-/// Messages that rules may make of one publish, chains included.
-const REPUBLISHED_MAX: usize = 10_000;
 
 /// What a publish came to.
 #[derive(Debug)]
@@ -78,6 +79,7 @@ pub(crate) fn publish(
     publication: &Publication<'_>,
     received: Option<&Received>,
     now: Now,
+    traced: &mut Option<Box<Traced>>,
 ) -> Admission {
     // The turn first: whoever subscribes before it is in the route, whoever does after it finds the message retained.
     let turn = publication.retain.then(|| shared.retained.try_turn(publication.topic));
@@ -87,20 +89,36 @@ pub(crate) fn publish(
     let mut progress = Progress::Done;
     if let Some(handler) = &route.handler {
         progress = handler.handle(publication, &mut cursor, &mut effects);
+        if let Some(context) = effects.trace
+            && progress == Progress::Done
+            && traced.is_none()
+        {
+            *traced = Some(Traced::of_rule(shared, context, publication));
+        }
     }
     if effects.refused && progress == Progress::Done {
         return Admission::Refused(ReasonCode::QuotaExceeded);
     }
-    let plain = progress == Progress::Done
-        && effects.republish.is_empty()
+    let mut made: SmallVec<[Made; 1]> = SmallVec::new();
+    if progress == Progress::Done {
+        for republish in effects.republish.drain(..) {
+            made.extend(Made::new(shared, publication, republish, made.len(), now));
+        }
+    }
+    let is_straight = progress == Progress::Done
         && effects.owed.is_empty()
-        && route.receivers.len() + route.groups.len() <= CHUNK
-        && !(shared.store.keeps_records() && owes(publication, received, &route))
-        && (shared.config.limits.max_queued_policy == QueuePolicy::DropOldest
-            || publication.qos == QoS::AtMostOnce);
-    if plain && !matches!(turn, Some(None)) {
-        let mut fanout =
-            Fanout::new(*publication, None, route.receivers.len() + route.groups.len(), now.mono_ms);
+        && goes_straight(shared, publication, received, &route)
+        // Should there be no room to retain it, what rules made of it is refused with it.
+        && (made.is_empty() || !publication.retain)
+        && made.iter().all(|made| {
+            let publication = made.publication();
+            !publication.retain
+                && made.route.handler.is_none()
+                && goes_straight(shared, &publication, None, &made.route)
+        })
+        && receivers(&route) + made.iter().map(|made| receivers(&made.route)).sum::<usize>() <= CHUNK;
+    if is_straight && !matches!(turn, Some(None)) {
+        let mut fanout = Fanout::new(*publication, None, receivers(&route), now.mono_ms);
         if publication.retain
             && let Err(reason) = shared.retain(&mut fanout)
         {
@@ -111,7 +129,19 @@ pub(crate) fn publish(
             received.session.lock().state.admit_received(received.id, CommitToken::NOTHING_OWED);
         }
         let mut slow = None;
+        if let Some(traced) = traced {
+            tell_route(shared, traced.context(), &route);
+        }
         fan_out(shared, &mut fanout, &route, &Places::default(), 0, &mut slow);
+        drop(fanout);
+        for made in &made {
+            let publication = made.publication();
+            if let Some(context) = publication.trace {
+                tell_route(shared, context, &made.route);
+            }
+            let mut fanout = Fanout::new(publication, None, receivers(&made.route), now.mono_ms);
+            fan_out(shared, &mut fanout, &made.route, &Places::default(), 0, &mut slow);
+        }
         return Admission::Done(Outcome {
             token: CommitToken::NOTHING_OWED,
             matched: is_matched(&route),
@@ -119,9 +149,11 @@ pub(crate) fn publish(
         });
     }
     drop(turn);
-    let step = Step::new(publication.to_message(), route);
+    let mut steps = Vec::with_capacity(1 + made.len());
+    steps.push(Step::new(publication.to_message(), route));
+    steps.extend(made.into_iter().map(Step::from));
     Admission::Suspended(Box::new(Dispatch {
-        steps: vec![step],
+        steps,
         stage: match progress {
             Progress::Done => Stage::Rules { at: 0, cursor: usize::MAX, effects },
             Progress::Yield => Stage::Rules { at: 0, cursor, effects },
@@ -133,7 +165,27 @@ pub(crate) fn publish(
         will: 0,
         token: CommitToken::NOTHING_OWED,
         slow: None,
+        traced: traced.take(),
     }))
+}
+
+/// How many a route leads to.
+fn receivers(route: &Route) -> usize {
+    route.receivers.len() + route.groups.len()
+}
+
+/// Whether a message can be handed out at once: it owes nothing that has to be on disk first, and no place in a queue has
+/// to be reserved for it.
+fn goes_straight(
+    shared: &Shared,
+    publication: &Publication<'_>,
+    received: Option<&Received>,
+    route: &Route,
+) -> bool {
+    receivers(route) <= CHUNK
+        && !(shared.store.keeps_records() && owes(publication, received, route))
+        && (shared.config.limits.max_queued_policy == QueuePolicy::DropOldest
+            || publication.qos == QoS::AtMostOnce)
 }
 
 /// Whether a Retained Message of this topic outlives the broker. What the broker says of itself doesn't.
@@ -170,6 +222,8 @@ pub(crate) struct Dispatch {
     will: u64,
     token: CommitToken,
     slow: Option<Arc<Session>>,
+    /// The first span of the message that was published, if it is traced.
+    traced: Option<Box<Traced>>,
 }
 
 impl std::fmt::Debug for Dispatch {
@@ -197,9 +251,21 @@ impl Step {
         Self { message, route, owed: Vec::new(), is_dropped: false, places: Places::default() }
     }
 
+    /// Its trace; `first`: the first span of the message that was published, if this is it.
+    fn trace<'s>(&'s self, first: Option<&'s Traced>) -> Option<&'s trace::Context> {
+        self.message.publication().trace.or_else(|| first.map(Traced::context))
+    }
+
     /// Whether it changes a Retained Message.
     fn retains(&self) -> bool {
         self.message.publication().retain && !self.is_dropped
+    }
+}
+
+impl From<Made> for Step {
+    fn from(made: Made) -> Self {
+        let message = made.publication().to_message();
+        Self::new(message, made.route)
     }
 }
 
@@ -242,8 +308,14 @@ pub(crate) enum Turn {
 impl Dispatch {
     /// A message that the broker itself publishes.
     pub(crate) fn internal(shared: &Shared, message: Arc<Message>) -> Self {
+        let traced = Traced::of(shared, &message.publication());
+        Self::begun(shared, message, traced)
+    }
+
+    fn begun(shared: &Shared, message: Arc<Message>, traced: Option<Box<Traced>>) -> Self {
         let route = shared.route(message.topic());
         Self {
+            traced,
             steps: vec![Step::new(message, route)],
             stage: Stage::Rules { at: 0, cursor: 0, effects: HookEffects::default() },
             admitted: Vec::new(),
@@ -262,8 +334,13 @@ impl Dispatch {
     }
 
     /// A client's publish that came while an earlier one of the same client is on its way.
-    pub(crate) fn behind(shared: &Shared, publication: &Publication<'_>, received: Option<Received>) -> Self {
-        Self { received, ..Self::internal(shared, publication.to_message()) }
+    pub(crate) fn behind(
+        shared: &Shared,
+        publication: &Publication<'_>,
+        received: Option<Received>,
+        traced: Option<Box<Traced>>,
+    ) -> Self {
+        Self { received, ..Self::begun(shared, publication.to_message(), traced) }
     }
 
     /// Whether it is admitted and waits for nothing but the store, or for those before it.
@@ -273,11 +350,24 @@ impl Dispatch {
 
     /// Goes on for one turn. Unless it is the `first` of its publisher's, it isn't fanned out yet: order is kept.
     pub(crate) fn turn(&mut self, shared: &Shared, cx: &mut Context<'_>, now: Now, first: bool) -> Turn {
+        let turn = self.advance(shared, cx, now, first);
+        if let Turn::Done(result) = &turn
+            && let Some(traced) = self.traced.take()
+        {
+            match result {
+                Ok(outcome) => traced.done(outcome.matched),
+                Err(reason) => traced.refused(*reason),
+            }
+        }
+        turn
+    }
+
+    fn advance(&mut self, shared: &Shared, cx: &mut Context<'_>, now: Now, first: bool) -> Turn {
         loop {
             match &mut self.stage {
                 Stage::Rules { .. } => match self.run_rules(shared, now) {
                     Ok(Progress::Yield) => return Turn::Again,
-                    Err(reason) => return Turn::Done(Err(reason)),
+                    Err(reason) => return self.refused(shared, reason),
                     Ok(Progress::Done) => {
                         // Everybody takes turns in the same order, so nobody waits in a circle.
                         let mut shards: Vec<_> = self
@@ -329,7 +419,7 @@ impl Dispatch {
                             }
                             return Turn::Waiting;
                         }
-                        Err(reason) => return Turn::Done(Err(reason)),
+                        Err(reason) => return self.refused(shared, reason),
                     }
                 }
                 Stage::Commit => {
@@ -369,6 +459,11 @@ impl Dispatch {
                         *at += 1;
                         continue;
                     }
+                    if *next == 0
+                        && let Some(context) = step.trace(self.traced.as_deref().filter(|_| *at == 0))
+                    {
+                        tell_route(shared, context, &step.route);
+                    }
                     let receivers = step.route.receivers.len() + step.route.groups.len();
                     let mut fanout = Fanout::of_message(&step.message, receivers, now.mono_ms);
                     let reached =
@@ -381,6 +476,19 @@ impl Dispatch {
                 }
             }
         }
+    }
+
+    /// It ends here: nobody receives the message, nor what rules made of it.
+    fn refused(&self, shared: &Shared, reason: ReasonCode) -> Turn {
+        let lost = self.steps.iter().filter(|step| !step.is_dropped).count();
+        shared.metrics.messages_refused.add(lost as u64);
+        let first = self.steps.first().map(|step| step.message.publication());
+        if let Some((publication, publisher)) = first.and_then(|first| Some((first, first.publisher?)))
+            && self.traced.is_none()
+        {
+            tell_refused(shared, None, publication.topic, publisher, reason);
+        }
+        Turn::Done(Err(reason))
     }
 
     /// Goes on to the end, with nobody before it.
@@ -411,6 +519,12 @@ impl Dispatch {
             {
                 return Ok(Progress::Yield);
             }
+            if let Some(context) = effects.trace.take()
+                && *at == 0
+                && self.traced.is_none()
+            {
+                self.traced = Some(Traced::of_rule(shared, context, &step.message.publication()));
+            }
             if effects.refused {
                 return Err(ReasonCode::QuotaExceeded);
             }
@@ -418,27 +532,9 @@ impl Dispatch {
             step.owed.append(&mut effects.owed);
             let source = Arc::clone(&step.message);
             for republish in effects.republish.drain(..) {
-                if self.steps.len() > REPUBLISHED_MAX {
-                    shared.metrics.dropped_rule_output.add(1);
-                    continue;
-                }
-                let may = shared.may_run_as(
-                    republish.run_as.as_ref(),
-                    &republish.topic,
-                    republish.qos,
-                    republish.retain,
-                );
-                if !may {
-                    continue;
-                }
-                match made_by_rule(shared, &source, republish, now) {
-                    Some(message) => {
-                        shared.metrics.messages_republished.add(1);
-                        let route = shared.route(message.topic());
-                        self.steps.push(Step::new(message, route));
-                    }
-                    None => shared.metrics.dropped_rule_output.add(1),
-                }
+                let before = self.steps.len() - 1;
+                self.steps
+                    .extend(Made::new(shared, &source.publication(), republish, before, now).map(Step::from));
             }
             *at += 1;
             *cursor = 0;
@@ -465,31 +561,4 @@ pub(crate) async fn finish(shared: Arc<Shared>, dispatches: Vec<Dispatch>) {
             tracing::debug!(?reason, "a publish was refused after its publisher had gone");
         }
     }
-}
-
-/// The message that a rule makes of another; `None` when it may not.
-fn made_by_rule(shared: &Shared, source: &Message, republish: Republish, now: Now) -> Option<Arc<Message>> {
-    let limits = &shared.config.limits;
-    let source = source.publication();
-    let hops = source.trail.rules();
-    if hops.len() >= usize::from(limits.max_rule_hops) || hops.contains(&republish.rule) {
-        return None;
-    }
-    shared.check_topic_name(&republish.topic).ok()?;
-    shared.check_size(&republish.topic, &republish.payload, &republish.properties).ok()?;
-    let trail = source.trail.with(republish.rule);
-    let publication = Publication {
-        id: shared.next_message_id(),
-        namespace: source.namespace,
-        topic: &republish.topic,
-        payload: &republish.payload,
-        qos: republish.qos,
-        retain: republish.retain,
-        properties: &republish.properties,
-        expires_at_ms: now.expiry(republish.message_expiry_interval_s),
-        received_at_ms: now.wall_ms,
-        publisher: None,
-        trail: &trail,
-    };
-    Some(publication.to_message())
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mqtt_protocol::{Auth, Connect, Frame, Packet, ProtocolVersion, ReasonCode};
+use mqtt_protocol::{Auth, Connect, Frame, Packet, PacketType, ProtocolVersion, ReasonCode};
 use tokio::time::Sleep;
 
 use super::connect::{Refusal, assign_client_id, check};
@@ -21,6 +21,7 @@ use crate::clock::Now;
 use crate::connection::Close;
 use crate::listeners::{Listener, PeerAddress};
 use crate::message::Publisher;
+use crate::metrics::sent;
 use crate::session::wake_after_this_turn;
 
 /// How a client authenticates that does so by a method, now and whenever it does so again.
@@ -139,11 +140,12 @@ pub(crate) struct Authenticating {
 }
 
 impl Authenticating {
-    /// Checks a CONNECT and asks who the client is.
+    /// Checks a CONNECT and asks who the client is, unless that is known: then nothing that the CONNECT says of it counts.
     pub(crate) fn begin(
         shared: &Arc<Shared>,
         listener: &Listener,
         peer: PeerAddress,
+        known: Option<Arc<Identity>>,
         certificate: Option<Arc<[u8]>>,
         connect: &Connect<'_>,
         deadline: std::pin::Pin<Box<Sleep>>,
@@ -168,6 +170,13 @@ impl Authenticating {
             listener: Arc::clone(&listener.name),
             version: connect.version,
         };
+        let step = match known {
+            Some(_) if attempt.enhanced.is_some() => {
+                return Err(refusal_of(ReasonCode::BadAuthenticationMethod));
+            }
+            Some(identity) => Step::Deciding(Box::pin(std::future::ready(Verdict::Accept(identity, None)))),
+            None => Step::Deciding(shared.access.authenticate(attempt)),
+        };
         let publisher = Publisher {
             client_id,
             identity: Arc::default(),
@@ -184,7 +193,7 @@ impl Authenticating {
             },
             method,
             maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
-            step: Step::Deciding(shared.access.authenticate(attempt)),
+            step,
             kept: (0, 0, Box::default()),
             deadline,
             is_at_end: false,
@@ -334,7 +343,9 @@ fn encode(
     let auth = Auth { authentication_data: data, ..Auth::new(reason, method) };
     let encoded = Packet::Auth(auth).encode(ProtocolVersion::V5, out);
     let fits = encoded.is_ok() && out.len() - start <= limit as usize;
-    if !fits {
+    if fits {
+        sent(PacketType::Auth, 1);
+    } else {
         out.truncate(start);
     }
     fits

@@ -7,7 +7,8 @@ use std::task::Context;
 use std::time::Duration;
 
 use mqtt_protocol::{
-    ConnAck, ConnAckProperties, Connect, DecodeError, Frame, Packet, ProtocolVersion, ReasonCode, Will,
+    ConnAck, ConnAckProperties, Connect, DecodeError, Frame, Packet, PacketType, ProtocolVersion, ReasonCode,
+    Will,
 };
 use store::{CommitToken, Record};
 
@@ -21,6 +22,7 @@ use crate::config::Limits;
 use crate::limits::UserPlace;
 use crate::listeners::{Listener, Takeover};
 use crate::message::{Publication, Publisher, Trail};
+use crate::metrics::sent;
 use crate::restore::settled_for_group;
 use crate::session::{AtWork, ClientLimits, Session, WillMessage};
 use crate::timers::Deadline;
@@ -61,6 +63,7 @@ fn encode_fitting(connacks: &[ConnAck<'_>], version: ProtocolVersion, limit: u32
     for connack in connacks {
         let encoded = Packet::ConnAck(*connack).encode(version, out);
         if encoded.is_ok() && out.len() - start <= limit as usize {
+            sent(PacketType::ConnAck, 1);
             return true;
         }
         out.truncate(start);
@@ -77,8 +80,9 @@ pub(crate) fn refuse_undecodable(frame: &Frame<'_>, error: &DecodeError, out: &m
         _ => return,
     };
     let refused = Packet::ConnAck(ConnAck::new(error.reason_code())).encode(version, out);
-    if let Err(error) = refused {
-        tracing::error!(%error, "a CONNACK could not be encoded");
+    match refused {
+        Ok(_) => sent(PacketType::ConnAck, 1),
+        Err(error) => tracing::error!(%error, "a CONNACK could not be encoded"),
     }
 }
 
@@ -237,7 +241,8 @@ impl Connecting {
         for group in &groups {
             group.reclaim_from_offline();
         }
-        shared.clients.fetch_add(1, Ordering::Relaxed);
+        let clients = shared.clients.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.clients_maximum.fetch_max(clients, Ordering::Relaxed);
         tracing::debug!(
             client_id = %self.publisher.client_id, peer = %self.publisher.address, listener = %self.publisher.listener,
             version = ?self.client.version, session_present = self.session_present, "client connected"
@@ -264,6 +269,7 @@ impl Connecting {
             aliases: Vec::new(),
             pause: None,
             run: None,
+            sampled: None,
             retained,
             groups,
         };
@@ -438,6 +444,7 @@ fn will_message(
         received_at_ms: now.wall_ms,
         publisher: Some(publisher),
         trail: &Trail::default(),
+        trace: None,
     }
     .to_message();
     Ok(Box::new(WillMessage {

@@ -31,10 +31,12 @@ use crate::connection::Close;
 use crate::dispatch::{Dispatch, Turn};
 use crate::limits::UserPlace;
 use crate::message::Publisher;
+use crate::metrics::sent;
 use crate::outbound::Writing;
 use crate::session::state::{CONGESTED_BYTES, Received};
 use crate::session::{AtWork, Session, SessionInner, wake_after_this_turn};
 use crate::subscriptions::Group;
+use crate::traced::Sampled;
 use authenticate::Authentication;
 
 pub(crate) use authenticate::{Authenticating, Decided, Known};
@@ -100,6 +102,8 @@ pub(crate) struct Client {
     pause: Option<Box<Pause>>,
     /// QoS 0 publishes in the buffer that is being handled, to be handed on together.
     run: Option<run::Run>,
+    /// What sampling found for the frame that ended a run: it is the next to be handled.
+    sampled: Option<Box<Sampled>>,
     retained: VecDeque<RetainedDelivery>,
     /// Shared Subscriptions that the session is a member of.
     groups: Vec<Arc<Group>>,
@@ -151,6 +155,7 @@ impl Client {
             Packet::Subscribe(subscribe) => self.subscribe(subscribe, cx, now),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
             Packet::PingReq => {
+                sent(PacketType::PingResp, 1);
                 encode_pingresp(&mut self.replies);
                 Ok(self.watch_output())
             }
@@ -421,6 +426,12 @@ impl Client {
     fn encode_answer(&mut self, answer: Answer, reason: ReasonCode) {
         use mqtt_protocol::{encode_puback, encode_pubcomp, encode_pubrec};
         let version = self.version;
+        let kind = match answer {
+            Answer::Puback(_) => PacketType::PubAck,
+            Answer::Pubrec(_) => PacketType::PubRec,
+            Answer::Pubcomp(_) => PacketType::PubComp,
+        };
+        sent(kind, 1);
         if reason.is_error() && version.has_reason_codes() && self.encode_explained(answer, reason) {
             return;
         }
@@ -529,6 +540,7 @@ impl Client {
             out.truncate(start);
             let encoded = Packet::Disconnect(disconnect).encode(self.version, out).is_ok();
             if encoded && out.len() - start <= self.maximum_packet_size as usize {
+                sent(PacketType::Disconnect, 1);
                 return;
             }
         }

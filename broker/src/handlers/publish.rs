@@ -13,6 +13,7 @@ use crate::dispatch::{self, Admission, Received};
 use crate::message::{Publication, Trail};
 use crate::metrics::tally;
 use crate::session::state::Received as FirstCopy;
+use crate::traced::{Traced, tell_refused};
 
 impl Client {
     pub(super) fn publish(
@@ -30,10 +31,7 @@ impl Client {
         }
         let aliased = self.resolve_alias(publish)?;
         let topic = aliased.as_deref().unwrap_or(publish.topic);
-        tally(|tally| {
-            tally.received += 1;
-            tally.payload_bytes_received += publish.payload.len() as u64;
-        });
+        tally(|tally| tally.received(publish.qos, publish.payload.len() as u64));
 
         let answer = publish.packet_id.map(|id| match publish.qos {
             QoS::ExactlyOnce => Answer::Pubrec(id),
@@ -42,21 +40,35 @@ impl Client {
         if let Some(answer) = answer
             && self.version.has_properties()
         {
-            self.check_receive_maximum(answer)?;
+            self.check_receive_maximum(answer)
+                .inspect_err(|_| self.shared.metrics.messages_refused.add(1))?;
         }
         let mut received = None;
         if let Some(Answer::Pubrec(id)) = answer {
-            if !self.mine()?.state.receive(id) {
+            let mine = self.mine().inspect_err(|_| self.shared.metrics.messages_refused.add(1));
+            let is_first = mine?.state.receive(id);
+            if !is_first {
+                self.shared.metrics.messages_repeated.add(1);
                 return Ok(self.duplicate(id, cx));
             }
             received = Some(Received { session: std::sync::Arc::clone(&self.session), id });
         }
+        let sampled = self.sampled.take().map(|sampled| *sampled).or_else(|| {
+            let properties = &publish.properties.user_properties;
+            Traced::sample(&self.shared, topic, &self.publisher, properties)
+        });
         if let Some(reason) = self.refusal(publish, topic) {
+            self.shared.metrics.messages_refused.add(1);
+            tell_refused(&self.shared, sampled, topic, &self.publisher, reason);
             return self.refuse(answer, reason, cx);
         }
-        if self.begin_run(publish, position) {
+        if sampled.is_none() && self.begin_run(publish, position) {
             return Ok(Flow::GoOn);
         }
+        let mut traced = sampled.map(|sampled| {
+            Traced::begin(&self.shared, sampled, topic, Some(&self.publisher)).spoken(self.version)
+        });
+        let context = traced.as_ref().map(|traced| *traced.context());
         let properties = publish.properties.forward_bytes();
         let publication = Publication {
             id: self.shared.next_message_id(),
@@ -70,14 +82,21 @@ impl Client {
             received_at_ms: now.wall_ms,
             publisher: Some(&self.publisher),
             trail: &Trail::default(),
+            trace: context.as_ref(),
         };
+        if let Some(traced) = &mut traced {
+            traced.describe(&publication);
+        }
         if self.owed.iter().any(|owed| matches!(owed, Owed::Dispatch(..))) {
             // One before it is still on its way, and order is kept.
-            let dispatch = dispatch::Dispatch::behind(&self.shared, &publication, received);
+            let dispatch = dispatch::Dispatch::behind(&self.shared, &publication, received, traced);
             return self.owe(Box::new(dispatch), answer, cx, now);
         }
-        match dispatch::publish(&self.shared, &publication, received.as_ref(), now) {
+        match dispatch::publish(&self.shared, &publication, received.as_ref(), now, &mut traced) {
             Admission::Done(outcome) => {
+                if let Some(traced) = traced {
+                    traced.done(outcome.matched);
+                }
                 if let Some(answer) = answer {
                     let reason =
                         if outcome.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
@@ -93,7 +112,12 @@ impl Client {
             }
             Admission::Suspended(dispatch) => self.owe(dispatch, answer, cx, now),
             Admission::Refused(reason) => {
+                match traced {
+                    Some(traced) => traced.refused(reason),
+                    None => tell_refused(&self.shared, None, topic, &self.publisher, reason),
+                }
                 self.shared.metrics.publishes_refused.add(1);
+                self.shared.metrics.messages_refused.add(1);
                 self.refuse(answer, reason, cx)
             }
         }

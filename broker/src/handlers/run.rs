@@ -9,14 +9,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use mqtt_protocol::{Frame, Publish, QoS};
+use mqtt_protocol::{Frame, Publish, QoS, UserProperties};
 
 use super::Client;
+use crate::broker::Shared;
 use crate::clock::Now;
 use crate::dispatch::{self, CHUNK};
+use crate::message::Publisher;
 use crate::metrics::tally;
 use crate::outbound::{SHARE_ALWAYS_BYTES, SHARE_RECEIVERS, SHARE_WIDE_BYTES};
 use crate::subscriptions::route::Route;
+use crate::traced::{Sampled, Traced};
 
 /// First byte of a PUBLISH at QoS 0 without DUP and RETAIN.
 const PLAIN_PUBLISH: u8 = 0x30;
@@ -52,6 +55,21 @@ fn is_minimal(header_bytes: usize, body_bytes: usize) -> bool {
         _ => 4,
     };
     header_bytes == 1 + length_bytes
+}
+
+/// Whether the next message of a run is traced. `sampled` is what was found then.
+fn is_sampled(
+    shared: &Shared,
+    publisher: &Publisher,
+    input: &[u8],
+    run: &Run,
+    sampled: &mut Option<Box<Sampled>>,
+) -> bool {
+    let head = input.get(run.head.clone()).and_then(|head| head.split_first_chunk());
+    let topic = head.and_then(|(length, rest)| rest.get(..usize::from(u16::from_be_bytes(*length))));
+    let Some(topic) = topic.and_then(|topic| std::str::from_utf8(topic).ok()) else { return false };
+    *sampled = Traced::sample(shared, topic, publisher, &UserProperties::NONE).map(Box::new);
+    sampled.is_some()
 }
 
 impl Client {
@@ -107,16 +125,20 @@ impl Client {
             && frame.len <= run.frame_bytes_max
             && is_minimal(frame.len - frame.body.len(), frame.body.len())
             && input.get(run.head.clone()).is_some_and(|head| frame.body.starts_with(head));
+        if joins
+            && self.shared.tracer.is_on()
+            && is_sampled(&self.shared, &self.publisher, input, run, &mut self.sampled)
+        {
+            // It is handled by itself, so that its way can be told.
+            return false;
+        }
         if joins {
             run.frames.end += frame.len;
             run.longest = run.longest.max(frame.len);
             run.count += 1;
             let payload_bytes = (frame.body.len() - run.head.len()) as u64;
             run.payload_bytes += payload_bytes;
-            tally(|tally| {
-                tally.received += 1;
-                tally.payload_bytes_received += payload_bytes;
-            });
+            tally(|tally| tally.received(QoS::AtMostOnce, payload_bytes));
         }
         joins
     }
@@ -125,8 +147,11 @@ impl Client {
     pub(crate) fn end_run(&mut self, input: &[u8], now: Now) {
         let Some(run) = self.run.take() else { return };
         let Some(frames) = input.get(run.frames) else { return };
+        // The length of the topic, and the topic.
+        let topic = run.head.start + 2..run.head.end - usize::from(self.version.has_properties());
         let run = dispatch::Frames {
             bytes: frames,
+            topic: input.get(topic).unwrap_or_default(),
             version: self.version,
             longest: run.longest,
             count: run.count,

@@ -19,7 +19,7 @@ use crate::broker::Shared;
 use crate::clock::Now;
 use crate::connection::Close;
 use crate::dispatch::{CHUNK, Fanout, adopt};
-use crate::metrics::tally;
+use crate::metrics::{sent, tally};
 use crate::session::{Delivered, Grant, Session, SessionSubscription, wake_after_this_turn};
 use crate::subscriptions::retained::{Cursor, Step, TurnGuard};
 use crate::subscriptions::{Group, Subscriber};
@@ -194,8 +194,9 @@ impl Client {
     fn reply(&mut self, packet: &Packet<'_>, token: CommitToken) -> Result<(), Close> {
         let at_once = self.owed.is_empty() && self.shared.store.committed() >= token;
         let mut bytes = Vec::new();
-        if let Err(error) = packet.encode(self.version, &mut bytes) {
-            tracing::error!(%error, "an answer could not be encoded");
+        match packet.encode(self.version, &mut bytes) {
+            Ok(_) => sent(packet.packet_type(), 1),
+            Err(error) => tracing::error!(%error, "an answer could not be encoded"),
         }
         if bytes.len() > self.maximum_packet_size as usize {
             return Err(Close::because(
@@ -364,7 +365,7 @@ impl Client {
                         | Delivered::QueuedDroppingOldest
                         | Delivered::OnDisk
                         | Delivered::Known => {
-                            tally(|tally| tally.delivered += 1);
+                            tally(|tally| tally.delivered(qos, 1, message.payload().len() as u64));
                         }
                         Delivered::Dropped(reason) => shared.metrics.dropped(reason),
                     }

@@ -2,10 +2,12 @@
 //!
 //! A plain TCP connection becomes a [`Connection`] as soon as it is accepted. On every other listener something comes before
 //! MQTT (`arrival`): the word of a proxy, a handshake of TLS, a request for WebSocket. That runs in a task of its own, so
-//! that the connection's task is as small as it can be; what comes out of it is a [`Transport`].
+//! that the connection's task is as small as it can be; what comes out of it is a [`Transport`]. By a [`Door`] the embedding
+//! program brings connections that it has let in itself.
 
 mod arrival;
 mod config;
+mod door;
 mod peer;
 mod proxy;
 mod tls;
@@ -22,6 +24,7 @@ use tokio::sync::Notify;
 
 pub(crate) use self::arrival::Arrivals;
 pub use self::config::{ClientIds, Endpoint, ListenerConfig, Proxies, Speaks, Takeover, WebSocketConfig};
+pub use self::door::{Door, GivenStream};
 pub use self::peer::PeerAddress;
 pub use self::proxy::{PREFIX_BYTES as PROXY_PREFIX_BYTES, Prefix as ProxyPrefix, ProxyError};
 pub use self::tls::TlsSetup;

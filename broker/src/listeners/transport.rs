@@ -8,8 +8,10 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::door::Known;
 use super::tls::TlsStream;
 use super::websocket::WebSocket;
+use crate::access::Identity;
 
 /// A stream of bytes in both directions, as the specification asks of a Network Connection (MQTT 5.0 §4.2).
 ///
@@ -17,6 +19,11 @@ use super::websocket::WebSocket;
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// The certificate that the client showed, DER, if the listener's authority signed it.
     fn certificate(&self) -> Option<Arc<[u8]>> {
+        None
+    }
+
+    /// Who the client is, where that is known before its CONNECT.
+    fn identity(&self) -> Option<Arc<Identity>> {
         None
     }
 }
@@ -30,6 +37,7 @@ pub(crate) enum Carrier {
     Tls(Box<TlsStream<TcpStream>>),
     WebSocket(Box<WebSocket<TcpStream>>),
     SecureWebSocket(Box<WebSocket<TlsStream<TcpStream>>>),
+    Known(Box<WebSocket<Known>>),
 }
 
 /// Calls the same method of whichever it is.
@@ -49,6 +57,10 @@ macro_rules! whichever {
                 let $io = &mut **$io;
                 $call
             }
+            Carrier::Known($io) => {
+                let $io = &mut **$io;
+                $call
+            }
         }
     };
 }
@@ -56,9 +68,16 @@ macro_rules! whichever {
 impl Transport for Carrier {
     fn certificate(&self) -> Option<Arc<[u8]>> {
         match self {
-            Self::Unix(_) | Self::WebSocket(_) => None,
+            Self::Unix(_) | Self::WebSocket(_) | Self::Known(_) => None,
             Self::Tls(stream) => stream.certificate(),
             Self::SecureWebSocket(stream) => stream.inner().certificate(),
+        }
+    }
+
+    fn identity(&self) -> Option<Arc<Identity>> {
+        match self {
+            Self::Known(stream) => Some(stream.inner().identity()),
+            Self::Unix(_) | Self::Tls(_) | Self::WebSocket(_) | Self::SecureWebSocket(_) => None,
         }
     }
 }

@@ -107,6 +107,7 @@ impl Model {
             received_at_ms: 0,
             publisher: None,
             trail: &trail,
+            trace: None,
         };
         let message = publication.to_message();
         let mut fanout = Fanout::of_message(&message, 1, 0);
@@ -294,7 +295,7 @@ proptest! {
             let payload = vec![0; size];
             let message = Publication {
                 id: store::MessageId::default(), namespace: 0, topic: "t", payload: &payload, qos: QoS::AtLeastOnce,
-                retain: false, properties: &[], expires_at_ms: None, received_at_ms: 0, publisher: None, trail: &trail,
+                retain: false, properties: &[], expires_at_ms: None, received_at_ms: 0, publisher: None, trail: &trail, trace: None,
             }.to_message();
             let bytes = message.size() as u64;
             let mut expected = Delivered::Queued;
@@ -337,6 +338,7 @@ fn a_slow_client_gets_nothing_more_at_qos_0_once_memory_is_full() {
         received_at_ms: 0,
         publisher: None,
         trail: &trail,
+        trace: None,
     }
     .to_message();
     let grant = Grant { qos: QoS::AtMostOnce, retain: false, identifiers: &[], group: None, place: 0 };

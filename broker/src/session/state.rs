@@ -18,7 +18,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use mqtt_protocol::{
-    AliasUse, Outgoing, PacketId, ProtocolVersion, QoS, ReasonCode, encode_publish, encode_pubrel,
+    AliasUse, Outgoing, PacketId, PacketType, ProtocolVersion, QoS, ReasonCode, encode_publish,
 };
 
 use store::CommitToken;
@@ -30,7 +30,7 @@ use crate::authorise::Guard;
 use crate::config::{Limits, QueuePolicy};
 use crate::dispatch::Fanout;
 use crate::message::Message;
-use crate::metrics::tally;
+use crate::metrics::{sent, tally};
 use crate::outbound::Outbound;
 use crate::subscriptions::Group;
 use crate::subscriptions::compact_set::{CompactSet, Keyed};
@@ -95,7 +95,7 @@ pub(crate) enum Delivered {
     Sent,
     /// In the queue.
     Queued,
-    /// In the queue, whose oldest message was dropped for it.
+    /// In the queue, whose oldest messages were dropped for it, and counted.
     QueuedDroppingOldest,
     /// Left on disk: the queue is behind.
     OnDisk,
@@ -505,6 +505,21 @@ impl SessionState {
         (self.queue.len(), self.queued_bytes.get())
     }
 
+    /// Messages that the client hasn't confirmed and now never will: those in the queue, and those that it doesn't have yet for
+    /// all that is known. What is on disk alone isn't among them.
+    pub(crate) fn unconfirmed(&self) -> u64 {
+        let under_way = self
+            .inflight
+            .iter()
+            .filter(|entry| matches!(entry.stage, Stage::AwaitPuback(_) | Stage::AwaitPubrec(_)));
+        (self.queue.len() + under_way.count()) as u64
+    }
+
+    /// When the message that has waited longest in the queue was received, milliseconds since the epoch.
+    pub(crate) fn oldest_received_at_ms(&self) -> Option<i64> {
+        self.queue.front().map(|queued| queued.message.publication().received_at_ms)
+    }
+
     /// Messages sent and not yet acknowledged.
     pub(crate) fn inflight(&self) -> usize {
         self.inflight.len()
@@ -641,7 +656,7 @@ impl SessionState {
             return Delivered::Sent;
         }
         if self.online && self.window_takes_one() && !self.window_is_open() {
-            tally(|tally| tally.waited_for_bytes += 1);
+            tally(|tally| tally.waited_for_bytes());
         }
         let message = fanout.message();
         let size = message.size() as u64;
@@ -651,6 +666,9 @@ impl SessionState {
         }
         // Under the policy `refuse` admission has made sure of the room; it was only taken meanwhile, by a message or two.
         let dropped = self.drop_oldest(size, limits);
+        if dropped > 0 {
+            tally(|tally| tally.queue_full(dropped));
+        }
         if own_place != 0 && self.can_stream && (self.backlog.is_behind() || !self.head_has_room(size)) {
             let in_memory = self.inflight.iter().map(|entry| entry.place);
             let queued = self.queue.iter().map(|queued| queued.place);
@@ -712,7 +730,7 @@ impl SessionState {
             }
             if !self.permits(queued.message.topic()) {
                 self.settle(group, queued.place);
-                tally(|tally| tally.not_authorized += 1);
+                tally(|tally| tally.not_authorized());
                 continue;
             }
             let waits_for_record = self.is_recorded && queued.qos == QoS::ExactlyOnce;
@@ -758,7 +776,7 @@ impl SessionState {
             match entry.map(|entry| (&entry.stage, entry.safe_at)) {
                 Some((Stage::AwaitPubcomp, safe_at)) if safe_at > committed => return,
                 Some((Stage::AwaitPubcomp, _)) => {
-                    encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::Success);
+                    self.send_pubrel(id, ReasonCode::Success);
                 }
                 _ => {}
             }
@@ -778,7 +796,7 @@ impl SessionState {
                 return true;
             }
             Stage::AwaitPubcomp => {
-                encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::Success);
+                self.send_pubrel(id, ReasonCode::Success);
                 self.step_on();
                 self.unacknowledged += 1;
                 return true;
@@ -794,7 +812,7 @@ impl SessionState {
         let place = self.resend_from;
         let may = self.permits(message.topic());
         if !may {
-            tally(|tally| tally.not_authorized += 1);
+            tally(|tally| tally.not_authorized());
         }
         if may && self.send_message(&message, header, &identifiers, now_ms).is_ok() {
             if let Some(entry) = self.inflight.at_mut(place) {
@@ -868,7 +886,7 @@ impl SessionState {
             }
             Some((_, Stage::AwaitPubcomp | Stage::Done)) | None => {
                 if !is_error {
-                    encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::PacketIdentifierNotFound);
+                    self.send_pubrel(id, ReasonCode::PacketIdentifierNotFound);
                 }
                 Err(AckError::Unknown)
             }
@@ -901,8 +919,13 @@ impl SessionState {
             }
             self.wants_turn = true;
         } else {
-            encode_pubrel(self.out.buffer(), self.version, id, ReasonCode::Success);
+            self.send_pubrel(id, ReasonCode::Success);
         }
+    }
+
+    fn send_pubrel(&mut self, id: PacketId, reason: ReasonCode) {
+        sent(PacketType::PubRel, 1);
+        mqtt_protocol::encode_pubrel(self.out.buffer(), self.version, id, reason);
     }
 
     /// PUBCOMP.
@@ -1041,6 +1064,7 @@ impl SessionState {
         if layout.packet_len() > self.maximum_packet_size as usize {
             return Err(TooLarge);
         }
+        sent(PacketType::Publish, 1);
         layout.append_header(self.out.buffer(), grant.qos, grant.retain, false, id);
         match shared {
             Some(message) => self.out.share_payload(&message),
@@ -1117,6 +1141,7 @@ impl SessionState {
             }
             return Err(TooLarge);
         }
+        sent(PacketType::Publish, 1);
         if let Some(message) = shared {
             self.out.share_payload(message);
         }

@@ -392,6 +392,7 @@ mod tests {
             received_at_ms: 0,
             publisher: None,
             trail: &Trail::default(),
+            trace: None,
         }
         .to_message()
     }

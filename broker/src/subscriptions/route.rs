@@ -13,6 +13,7 @@ use super::compact_set::hash_of;
 use super::index::{FilterIndex, IndexStamp};
 use super::{Group, Subscribers};
 use crate::hook::{MessageHandler, MessageHook};
+use crate::meters::{Meter, Meters};
 use crate::session::Session;
 
 /// Slots of a thread's cache; a topic has one place in it.
@@ -25,6 +26,8 @@ pub(crate) struct Route {
     pub(crate) receivers: Box<[Receiver]>,
     pub(crate) groups: Box<[Arc<Group>]>,
     pub(crate) handler: Option<Arc<dyn MessageHandler>>,
+    /// What its messages are counted with, beside the counters of all.
+    pub(crate) meters: Box<[Arc<Meter>]>,
     stamp: Stamp,
 }
 
@@ -38,6 +41,7 @@ impl std::fmt::Debug for Route {
 struct Stamp {
     index: IndexStamp,
     hook: u64,
+    meters: u64,
 }
 
 /// One session that receives the topic's messages, once, however many of its Subscriptions match.
@@ -126,10 +130,15 @@ pub(crate) fn route(
     broker: u64,
     index: &FilterIndex<Subscribers>,
     hook: Option<&Arc<dyn MessageHook>>,
+    meters: &Meters,
     topic: &str,
 ) -> Arc<Route> {
     let hash = hash_of(topic);
-    let stamp = Stamp { index: index.stamp(hash), hook: hook.map_or(0, |hook| hook.generation()) };
+    let stamp = Stamp {
+        index: index.stamp(hash),
+        hook: hook.map_or(0, |hook| hook.generation()),
+        meters: meters.generation(),
+    };
     CACHE.with_borrow_mut(|cache| {
         if cache.slots.is_empty() {
             cache.slots.resize_with(CACHE_SLOTS, || None);
@@ -143,7 +152,7 @@ pub(crate) fn route(
         {
             return Arc::clone(&cached.route);
         }
-        let route = Arc::new(build(index, hook, topic, hash, stamp));
+        let route = Arc::new(build(index, hook, meters, topic, hash, stamp));
         if cache.receivers + route.receivers.len() > CACHED_RECEIVERS_MAX {
             cache.slots.iter_mut().for_each(|slot| *slot = None);
             cache.receivers = 0;
@@ -162,6 +171,7 @@ pub(crate) fn route(
 fn build(
     index: &FilterIndex<Subscribers>,
     hook: Option<&Arc<dyn MessageHook>>,
+    meters: &Meters,
     topic: &str,
     hash: u64,
     stamp: Stamp,
@@ -189,6 +199,7 @@ fn build(
         receivers: receivers.into_boxed_slice(),
         groups: groups.into_boxed_slice(),
         handler: hook.and_then(|hook| hook.candidates(topic)),
+        meters: meters.of(topic),
         stamp,
     }
 }

@@ -21,6 +21,7 @@ use crate::broker::Shared;
 use crate::config::{Limits, QueuePolicy};
 use crate::dispatch::Fanout;
 use crate::message::Message;
+use crate::metrics::tally;
 use crate::session::memory::{QueuedBytes, QueuedMemory};
 use crate::session::state::{HEAD_BYTES, HEAD_MESSAGES};
 use crate::session::{Backlog, BacklogRead, Debt, Delivered, DropReason, Grant, Returned, Session};
@@ -212,12 +213,15 @@ impl Group {
             self.give_up(shared, place);
             return Delivered::Dropped(DropReason::QueueFull);
         }
-        let mut dropped = false;
+        let mut dropped = 0;
         while is_over(&inner)
             && let Some(oldest) = inner.pop()
         {
             self.give_up(shared, oldest.place);
-            dropped = true;
+            dropped += 1;
+        }
+        if dropped > 0 {
+            tally(|tally| tally.queue_full(dropped));
         }
         if !can_stream && inner.queued_bytes.memory_is_full(size) {
             self.give_up(shared, place);
@@ -241,7 +245,7 @@ impl Group {
         inner.queue.push_back(Queued { message: Arc::clone(fanout.message()), place });
         // A member may have got room after it was asked and before it could see that something waits.
         self.hand_out(shared, &mut inner, fanout.now_ms());
-        if dropped { Delivered::QueuedDroppingOldest } else { Delivered::Queued }
+        if dropped > 0 { Delivered::QueuedDroppingOldest } else { Delivered::Queued }
     }
 
     /// Puts a message back that a member didn't acknowledge, before everything that is queued.

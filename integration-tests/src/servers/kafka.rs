@@ -4,6 +4,7 @@
 //! A producer connects to where a broker says that it is. So that a fault on the way is met by everything, and not by the
 //! first question alone, this one says that it is at the port that the client's name ends with (`at-4711`).
 
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -13,16 +14,28 @@ const PRODUCE: i16 = 0;
 const METADATA: i16 = 3;
 const SASL_HANDSHAKE: i16 = 17;
 const API_VERSIONS: i16 = 18;
+const INIT_PRODUCER_ID: i16 = 22;
 const SASL_AUTHENTICATE: i16 = 36;
 
 /// Each request, with the one version of it that is spoken.
-const VERSIONS: [(i16, i16); 5] =
-    [(PRODUCE, 7), (METADATA, 4), (SASL_HANDSHAKE, 1), (API_VERSIONS, 0), (SASL_AUTHENTICATE, 0)];
+const VERSIONS: [(i16, i16); 6] = [
+    (PRODUCE, 7),
+    (METADATA, 4),
+    (SASL_HANDSHAKE, 1),
+    (API_VERSIONS, 0),
+    (INIT_PRODUCER_ID, 1),
+    (SASL_AUTHENTICATE, 0),
+];
 
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const UNSUPPORTED_VERSION: i16 = 35;
 const SASL_AUTHENTICATION_FAILED: i16 = 58;
 const INVALID_RECORD: i16 = 87;
+const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+const UNKNOWN_PRODUCER_ID: i16 = 59;
+
+/// Batches of a producer that are remembered, as brokers do.
+const BATCHES: usize = 5;
 
 /// Longest request in bytes.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
@@ -31,7 +44,14 @@ const REQUEST_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Kafka {
     address: SocketAddr,
-    log: Arc<Mutex<Vec<Stored>>>,
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    written: Vec<Stored>,
+    /// Of each producer by its number, first and last sequence of its last batches.
+    producers: HashMap<i64, VecDeque<(i32, i32)>>,
 }
 
 /// A record as it was written.
@@ -61,7 +81,7 @@ impl Kafka {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let log: Arc<Mutex<Vec<Stored>>> = Arc::default();
+        let log: Arc<Mutex<Log>> = Arc::default();
         let written = Arc::clone(&log);
         thread::spawn(move || {
             for tcp in listener.incoming().flatten() {
@@ -82,18 +102,18 @@ impl Kafka {
     /// What has been written, in order.
     #[must_use]
     pub fn written(&self) -> Vec<Stored> {
-        self.log.lock().unwrap().clone()
+        self.log.lock().unwrap().written.clone()
     }
 
     /// Forgets what has been written.
     pub fn clear(&self) {
-        self.log.lock().unwrap().clear();
+        self.log.lock().unwrap().written.clear();
     }
 }
 
 struct Connection<'l> {
     tcp: TcpStream,
-    log: &'l Mutex<Vec<Stored>>,
+    log: &'l Mutex<Log>,
     is_signed_in: bool,
 }
 
@@ -126,7 +146,7 @@ impl Connection<'_> {
             API_VERSIONS => {
                 let code = if version == 0 { 0 } else { UNSUPPORTED_VERSION };
                 out.extend(code.to_be_bytes());
-                out.extend(5_i32.to_be_bytes());
+                out.extend(6_i32.to_be_bytes());
                 for (api, version) in VERSIONS {
                     for number in [api, version, version] {
                         out.extend(number.to_be_bytes());
@@ -147,6 +167,16 @@ impl Connection<'_> {
                 out.extend(0_i32.to_be_bytes());
             }
             METADATA if self.is_signed_in => metadata(from, &client_id, &mut out)?,
+            INIT_PRODUCER_ID if self.is_signed_in => {
+                assert_eq!(from.string()?, None, "no transaction");
+                let mut log = self.log.lock().unwrap();
+                let number = i64::try_from(log.producers.len()).ok()?;
+                log.producers.insert(number, VecDeque::new());
+                out.extend(0_i32.to_be_bytes());
+                out.extend(0_i16.to_be_bytes());
+                out.extend(number.to_be_bytes());
+                out.extend(0_i16.to_be_bytes());
+            }
             PRODUCE if self.is_signed_in => self.produce(from, &mut out)?,
             _ => return None,
         }
@@ -165,16 +195,15 @@ impl Connection<'_> {
             out.extend(partitions.to_be_bytes());
             for _ in 0..partitions {
                 let partition = from.i32()?;
-                let records = records(from.bytes()?)?;
+                let batch = batch(from.bytes()?)?;
                 let is_refused =
                     |record: &Stored| record.key.as_deref() == Some(Kafka::REFUSED_KEY.as_bytes());
                 let code = if topic != Kafka::TOPIC || partition != 0 {
                     UNKNOWN_TOPIC_OR_PARTITION
-                } else if records.iter().any(is_refused) {
+                } else if batch.records.iter().any(is_refused) {
                     INVALID_RECORD
                 } else {
-                    self.log.lock().unwrap().extend(records);
-                    0
+                    self.log.lock().unwrap().append(batch)
                 };
                 out.extend(partition.to_be_bytes());
                 out.extend(code.to_be_bytes());
@@ -184,6 +213,28 @@ impl Connection<'_> {
         }
         out.extend(0_i32.to_be_bytes());
         Some(())
+    }
+}
+
+impl Log {
+    /// Writes a batch, unless it is there or isn't the next one. Returns the code of the answer.
+    fn append(&mut self, batch: Batch) -> i16 {
+        if batch.producer >= 0 {
+            let Some(batches) = self.producers.get_mut(&batch.producer) else { return UNKNOWN_PRODUCER_ID };
+            let last = batch.first + i32::try_from(batch.records.len()).unwrap() - 1;
+            if batches.contains(&(batch.first, last)) {
+                return 0;
+            }
+            if batches.back().map_or(0, |(_, last)| last + 1) != batch.first {
+                return OUT_OF_ORDER_SEQUENCE_NUMBER;
+            }
+            batches.push_back((batch.first, last));
+            if batches.len() > BATCHES {
+                batches.pop_front();
+            }
+        }
+        self.written.extend(batch.records);
+        0
     }
 }
 
@@ -218,8 +269,16 @@ fn metadata(from: &mut Reader<'_>, client_id: &str, out: &mut Vec<u8>) -> Option
     Some(())
 }
 
-/// The records of one batch of the second version, not compressed.
-fn records(batch: &[u8]) -> Option<Vec<Stored>> {
+struct Batch {
+    /// The number of the producer, or -1.
+    producer: i64,
+    /// The first record's place in its sequence.
+    first: i32,
+    records: Vec<Stored>,
+}
+
+/// One batch of the second version, not compressed.
+fn batch(batch: &[u8]) -> Option<Batch> {
     let from = &mut Reader(batch);
     let (_base, _length, _epoch, magic) = (from.take(8)?, from.i32()?, from.i32()?, from.take(1)?);
     assert_eq!(magic, [2]);
@@ -227,8 +286,8 @@ fn records(batch: &[u8]) -> Option<Vec<Stored>> {
     assert_eq!(sum, crc32c(from.0), "the checksum of a batch");
     assert_eq!(from.i16()?, 0, "not compressed");
     let last = from.i32()?;
-    // Two times, producer's number and epoch, first sequence.
-    from.take(8 + 8 + 8 + 2 + 4)?;
+    let _times = from.take(8 + 8)?;
+    let (producer, _epoch, first) = (from.i64()?, from.i16()?, from.i32()?);
     let count = from.i32()?;
     assert_eq!(last, count - 1);
     let mut records = Vec::new();
@@ -248,7 +307,7 @@ fn records(batch: &[u8]) -> Option<Vec<Stored>> {
         records.push(Stored { key, value, headers });
     }
     assert_eq!(from.0, b"");
-    Some(records)
+    Some(Batch { producer, first, records })
 }
 
 /// CRC-32C (RFC 3720, appendix B.4), bit by bit.
@@ -280,6 +339,10 @@ impl<'m> Reader<'m> {
 
     fn i32(&mut self) -> Option<i32> {
         Some(i32::from_be_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        Some(i64::from_be_bytes(self.take(8)?.try_into().ok()?))
     }
 
     fn string(&mut self) -> Option<Option<String>> {

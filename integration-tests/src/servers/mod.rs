@@ -3,21 +3,28 @@
 //! `cargo xtask test` installs them; where one is missing the test fails and says so.
 
 mod kafka;
+mod kafka_relay;
 mod nats;
+mod prometheus;
 mod rabbitmq;
 mod redis;
+mod secure;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::kafka::Kafka;
-pub use self::nats::Nats;
+pub use self::kafka_relay::KafkaRelay;
+pub use self::nats::{Nats, Stored};
+pub use self::prometheus::Prometheus;
 pub use self::rabbitmq::RabbitMq;
 pub use self::redis::Redis;
+pub use self::secure::{CLIENT_NAME, Certificates};
 use crate::broker::new_folder;
 
 /// How long a server may take to start: RabbitMQ takes its time.
@@ -34,31 +41,45 @@ pub fn free_port() -> u16 {
 /// A server's process, with its folder. Dropping it ends both.
 #[derive(Debug)]
 pub struct Process {
-    child: Child,
+    child: Mutex<Child>,
     folder: PathBuf,
 }
 
 impl Process {
     /// Starts a program that keeps everything in `folder`, and waits until `is_ready`.
     #[track_caller]
-    pub fn start(command: &mut Command, folder: PathBuf, mut is_ready: impl FnMut() -> bool) -> Self {
-        let log = std::fs::File::create(folder.join("output.log")).unwrap();
-        let child =
-            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap_or_else(
-                |error| panic!("{command:?} can't be started ({error}): run `cargo xtask test`"),
-            );
-        let mut process = Self { child, folder };
+    pub fn start(command: &mut Command, folder: PathBuf, is_ready: impl FnMut() -> bool) -> Self {
+        let process = Self { child: Mutex::new(spawn(command, &folder)), folder };
+        process.wait_until(command, is_ready);
+        process
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Starts a program again in the same folder, after [`Process::kill`].
+    #[track_caller]
+    pub fn start_again(&self, command: &mut Command, is_ready: impl FnMut() -> bool) {
+        *self.child.lock().unwrap() = spawn(command, &self.folder);
+        self.wait_until(command, is_ready);
+    }
+
+    #[track_caller]
+    fn wait_until(&self, command: &Command, mut is_ready: impl FnMut() -> bool) {
         let deadline = Instant::now() + START_PATIENCE;
         while !is_ready() {
-            let ended = process.child.try_wait().unwrap();
+            let ended = self.child.lock().unwrap().try_wait().unwrap();
             if ended.is_some() || Instant::now() > deadline {
-                let output = std::fs::read_to_string(process.folder.join("output.log")).unwrap_or_default();
+                let output = std::fs::read_to_string(self.folder.join("output.log")).unwrap_or_default();
                 panic!("{command:?} didn't start ({ended:?}):\n{output}");
             }
             #[expect(clippy::disallowed_methods, reason = "a foreign server tells nobody when it is ready")]
             thread::sleep(LOOK);
         }
-        process
     }
 
     /// A folder for a server that is to be started.
@@ -72,18 +93,24 @@ impl Process {
     pub fn folder(&self) -> &Path {
         &self.folder
     }
+}
 
-    /// Its process id.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
+#[track_caller]
+fn spawn(command: &mut Command, folder: &Path) -> Child {
+    let log = std::fs::File::create(folder.join("output.log")).unwrap();
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?} can't be started ({error}): run `cargo xtask test`"))
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        let child = self.child.get_mut().unwrap();
+        drop(child.kill());
+        drop(child.wait());
         drop(std::fs::remove_dir_all(&self.folder));
     }
 }

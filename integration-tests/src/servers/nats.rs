@@ -2,19 +2,22 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use serde_json::{Value, json};
 
-use super::{Process, free_port, is_open};
+use super::{Certificates, Process, free_port, is_open};
 use crate::PATIENCE;
 
-/// A NATS server with a password.
+/// A NATS server with a password. Whoever speaks TLS with it must show a certificate; nobody has to.
 #[derive(Debug)]
 pub struct Nats {
     address: SocketAddr,
-    // Ends with it.
-    _process: Process,
+    certificates: Certificates,
+    process: Process,
 }
 
 /// A message of a stream.
@@ -46,14 +49,61 @@ impl Nats {
     #[track_caller]
     #[must_use]
     pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// The same, with lines of its configuration.
+    #[track_caller]
+    #[must_use]
+    pub fn with(lines: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let folder = Process::new_folder();
-        let mut command = Command::new("/usr/sbin/nats-server");
-        command.args(["--addr", "127.0.0.1", "--port", &address.port().to_string()]);
-        command.args(["--user", Self::USER, "--pass", Self::PASSWORD]);
-        command.arg("--jetstream").arg("--store_dir").arg(&folder);
+        let certificates = Certificates::new(&folder);
+        let config = format!(
+            "tls {{\n  cert_file: \"{}\"\n  key_file: \"{}\"\n  ca_file: \"{}\"\n  verify: true\n}}\n\
+             allow_non_tls: true\n{lines}\n",
+            certificates.server.certificate.display(),
+            certificates.server.key.display(),
+            certificates.ca_file().display()
+        );
+        std::fs::write(folder.join("nats.conf"), config).unwrap();
+        let mut command = command(address, &folder);
         let process = Process::start(&mut command, folder, || is_open(address));
-        Self { address, _process: process }
+        Self { address, certificates, process }
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// Starts it again with what it has kept.
+    #[track_caller]
+    pub fn start_again(&self) {
+        let mut command = command(self.address, self.process.folder());
+        self.process.start_again(&mut command, || is_open(self.address));
+    }
+
+    /// What it shows and trusts in TLS.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// Hands on everything that is published to a subject from here on, as long as the server lives.
+    #[track_caller]
+    pub fn listen(&self, subject: &str, mut heard: impl FnMut(Stored) + Send + 'static) {
+        let mut wire = Wire::connect(self.address);
+        wire.say(&format!("SUB {subject} 1"));
+        // Answered once the subscription is there.
+        wire.say("PING");
+        while wire.line() != "PONG\r\n" {}
+        wire.input.get_ref().set_read_timeout(None).unwrap();
+        thread::spawn(move || {
+            while let Some(message) = wire.try_next() {
+                heard(message);
+            }
+        });
     }
 
     /// Where it listens.
@@ -87,11 +137,14 @@ impl Nats {
     #[track_caller]
     #[must_use]
     pub fn stored(&self, stream: &str) -> Vec<Stored> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let count =
             self.ask(&format!("STREAM.INFO.{stream}"), &json!({}))["state"]["messages"].as_u64().unwrap();
         let mut wire = Wire::connect(self.address);
-        wire.say("SUB delivery 1");
-        let config = json!({ "deliver_subject": "delivery", "deliver_policy": "all", "ack_policy": "none" });
+        // Whoever asked before is still delivered to for a while, on a subject of its own.
+        let subject = format!("delivery.{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        wire.say(&format!("SUB {subject} 1"));
+        let config = json!({ "deliver_subject": subject, "deliver_policy": "all", "ack_policy": "none" });
         wire.publish(
             &format!("$JS.API.CONSUMER.CREATE.{stream} answer"),
             &json!({ "stream_name": stream, "config": config }),
@@ -139,8 +192,15 @@ impl Wire {
     /// The next message.
     #[track_caller]
     fn next(&mut self) -> Stored {
+        self.try_next().expect("the server ended it")
+    }
+
+    /// The same; `None` when the server has ended it.
+    #[track_caller]
+    fn try_next(&mut self) -> Option<Stored> {
         loop {
-            let line = self.line();
+            let mut line = String::new();
+            self.input.read_line(&mut line).ok()?;
             let words: Vec<&str> = line.split_whitespace().collect();
             let size = |word: &str| word.parse::<usize>().unwrap();
             let (headers, all) = match words.first().copied() {
@@ -151,15 +211,25 @@ impl Wire {
                     continue;
                 }
                 Some("INFO") => continue,
+                None => return None,
                 _ => panic!("the server said {line:?}"),
             };
             let mut bytes = vec![0; all + 2];
             self.input.read_exact(&mut bytes).unwrap();
-            return Stored {
+            return Some(Stored {
                 subject: words[1].to_owned(),
                 headers: String::from_utf8(bytes[..headers].to_vec()).unwrap(),
                 payload: bytes[headers..all].to_vec(),
-            };
+            });
         }
     }
+}
+
+fn command(address: SocketAddr, folder: &Path) -> Command {
+    let mut command = Command::new("/usr/sbin/nats-server");
+    command.args(["--addr", "127.0.0.1", "--port", &address.port().to_string()]);
+    command.args(["--user", Nats::USER, "--pass", Nats::PASSWORD]);
+    command.arg("--config").arg(folder.join("nats.conf"));
+    command.arg("--jetstream").arg("--store_dir").arg(folder);
+    command
 }

@@ -4,26 +4,45 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Process, free_port, is_open};
+use super::{CLIENT_NAME, Certificates, Process, free_port, is_open};
 use crate::PATIENCE;
 
-/// What a node needs beside what is written here.
-const CONFIG: &str = "default_user = tidegate\ndefault_pass = only for tests\n";
+/// What a node needs beside what is written here. It asks for certificates, and wants none.
+const CONFIG: &str = "default_user = tidegate
+default_pass = only for tests
+auth_mechanisms.1 = PLAIN
+auth_mechanisms.2 = EXTERNAL
+ssl_cert_login_from = common_name
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+";
+const PLUGINS: &str = "[rabbitmq_management, rabbitmq_auth_mechanism_ssl].\n";
 /// The user and the password in base64, as the management interface wants them.
 const BASIC: &str = "dGlkZWdhdGU6b25seSBmb3IgdGVzdHM=";
 
 /// A RabbitMQ node of its own.
 #[derive(Debug)]
 pub struct RabbitMq {
-    address: SocketAddr,
-    management: SocketAddr,
+    ports: Ports,
+    certificates: Certificates,
+    node: Process,
     // Ends with it.
-    _node: Process,
     _epmd: Process,
+}
+
+/// Where everything of a node listens.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    amqp: SocketAddr,
+    secure: SocketAddr,
+    management: SocketAddr,
+    epmd: SocketAddr,
+    distribution: SocketAddr,
 }
 
 impl RabbitMq {
@@ -36,50 +55,55 @@ impl RabbitMq {
     #[track_caller]
     #[must_use]
     pub fn start() -> Self {
-        let [address, management, epmd_address, distribution] =
-            [(); 4].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
-        let mut epmd = Command::new("epmd");
-        epmd.args(["-address", "127.0.0.1", "-port", &epmd_address.port().to_string()]);
-        let epmd = Process::start(&mut epmd, Process::new_folder(), || is_open(epmd_address));
+        let [amqp, secure, management, epmd, distribution] =
+            [(); 5].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let ports = Ports { amqp, secure, management, epmd, distribution };
+        let mut command = Command::new("epmd");
+        command.args(["-address", "127.0.0.1", "-port", &epmd.port().to_string()]);
+        let epmd = Process::start(&mut command, Process::new_folder(), || is_open(epmd));
         let folder = Process::new_folder();
-        let file = |name: &str, text: &str| {
-            let path = folder.join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let config = format!(
-            "{CONFIG}listeners.tcp.1 = {address}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n\
-             distribution.listener.interface = 127.0.0.1\ndistribution.listener.port_range.min = {distribution}\n\
-             distribution.listener.port_range.max = {distribution}\n",
-            management.port(),
-            distribution = distribution.port()
-        );
-        let config = file("rabbitmq.conf", &config);
-        let plugins = file("enabled_plugins", "[rabbitmq_management].\n");
-        let mut command = Command::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
-        command
-            .env("HOME", &folder)
-            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-            .env("RABBITMQ_NODENAME", format!("tidegate-{}@localhost", address.port()))
-            .env("RABBITMQ_CONFIG_FILE", config)
-            .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
-            .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
-            .env("RABBITMQ_LOG_BASE", folder.join("log"))
-            .env("RABBITMQ_PID_FILE", folder.join("pid"))
-            .env("ERL_EPMD_PORT", epmd_address.port().to_string())
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            // The script becomes the node then, instead of staying its parent.
-            .env("RUNNING_UNDER_SYSTEMD", "true");
-        let node = Process::start(&mut command, folder, || is_open(address) && is_open(management));
-        let server = Self { address, management, _node: node, _epmd: epmd };
+        let certificates = Certificates::new(&folder);
+        std::fs::write(folder.join("rabbitmq.conf"), ports.config(&certificates)).unwrap();
+        std::fs::write(folder.join("enabled_plugins"), PLUGINS).unwrap();
+        let mut command = ports.command(&folder);
+        let node = Process::start(&mut command, folder, || ports.are_open());
+        let server = Self { ports, certificates, node, _epmd: epmd };
         server.ask("GET", "/api/overview", &Value::Null);
+        // Known by its certificate alone.
+        server.ask("PUT", &format!("/api/users/{CLIENT_NAME}"), &json!({ "password_hash": "", "tags": "" }));
+        let permissions = json!({ "configure": "", "write": ".*", "read": "" });
+        server.ask("PUT", &format!("/api/permissions/%2F/{CLIENT_NAME}"), &permissions);
         server
+    }
+
+    /// Ends the node as `kill -9` does.
+    pub fn kill(&self) {
+        self.node.kill();
+    }
+
+    /// Starts it again with what it has kept.
+    #[track_caller]
+    pub fn start_again(&self) {
+        let mut command = self.ports.command(self.node.folder());
+        self.node.start_again(&mut command, || self.ports.are_open());
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.ports.amqp
+    }
+
+    /// Where it speaks TLS.
+    #[must_use]
+    pub fn secure_address(&self) -> SocketAddr {
+        self.ports.secure
+    }
+
+    /// What it shows and trusts there.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// Makes a durable queue, empty, that the exchange `amq.direct` sends messages with these routing keys to.
@@ -112,7 +136,7 @@ impl RabbitMq {
     #[track_caller]
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let mut connection = TcpStream::connect(self.management).unwrap();
+        let mut connection = TcpStream::connect(self.ports.management).unwrap();
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = format!(
             "{method} {path} HTTP/1.0\r\nAuthorization: Basic {BASIC}\r\nContent-Length: {}\r\n\r\n",
@@ -125,5 +149,46 @@ impl RabbitMq {
         let status = head.split(' ').nth(1).unwrap_or_default();
         assert!(status.starts_with('2'), "{method} {path}: {answer}");
         serde_json::from_str(body).unwrap_or(Value::Null)
+    }
+}
+
+impl Ports {
+    fn config(&self, certificates: &Certificates) -> String {
+        format!(
+            "{CONFIG}listeners.tcp.1 = {}\nlisteners.ssl.1 = {}\n\
+             ssl_options.cacertfile = {}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n\
+             management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n\
+             distribution.listener.interface = 127.0.0.1\ndistribution.listener.port_range.min = {distribution}\n\
+             distribution.listener.port_range.max = {distribution}\n",
+            self.amqp,
+            self.secure,
+            certificates.ca_file().display(),
+            certificates.server.certificate.display(),
+            certificates.server.key.display(),
+            self.management.port(),
+            distribution = self.distribution.port()
+        )
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
+        command
+            .env("HOME", folder)
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("RABBITMQ_NODENAME", format!("tidegate-{}@localhost", self.amqp.port()))
+            .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
+            .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
+            .env("RABBITMQ_LOG_BASE", folder.join("log"))
+            .env("RABBITMQ_PID_FILE", folder.join("pid"))
+            .env("ERL_EPMD_PORT", self.epmd.port().to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            // The script becomes the node then, instead of staying its parent.
+            .env("RUNNING_UNDER_SYSTEMD", "true");
+        command
+    }
+
+    fn are_open(&self) -> bool {
+        [self.amqp, self.secure, self.management].into_iter().all(is_open)
     }
 }

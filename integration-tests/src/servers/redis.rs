@@ -1,16 +1,18 @@
 //! Debian's Redis, and `redis-cli` to look at it from outside.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
-use super::{Process, free_port, is_open, run};
+use super::{Certificates, Process, free_port, is_open, run};
 
-/// A Redis server with a password.
+/// A Redis server with a password, that keeps everything on disk at once. It asks for certificates, and wants none.
 #[derive(Debug)]
 pub struct Redis {
     address: SocketAddr,
-    // Ends with it.
-    _process: Process,
+    secure_address: SocketAddr,
+    certificates: Certificates,
+    process: Process,
 }
 
 impl Redis {
@@ -21,16 +23,37 @@ impl Redis {
     #[track_caller]
     #[must_use]
     pub fn start() -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let [address, secure_address] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let folder = Process::new_folder();
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
-        command
-            .args(["--save", "", "--appendonly", "no", "--requirepass", Self::PASSWORD])
-            .arg("--dir")
-            .arg(&folder);
-        let process = Process::start(&mut command, folder, || is_open(address));
-        Self { address, _process: process }
+        let certificates = Certificates::new(&folder);
+        let mut command = command(address, secure_address, &folder, &certificates);
+        let process = Process::start(&mut command, folder, || is_ready(address));
+        Self { address, secure_address, certificates, process }
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// Starts it again with what it has kept.
+    #[track_caller]
+    pub fn start_again(&self) {
+        let mut command =
+            command(self.address, self.secure_address, self.process.folder(), &self.certificates);
+        self.process.start_again(&mut command, || is_ready(self.address));
+    }
+
+    /// Where it speaks TLS.
+    #[must_use]
+    pub fn secure_address(&self) -> SocketAddr {
+        self.secure_address
+    }
+
+    /// What it shows and trusts there.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// Where it listens.
@@ -43,9 +66,35 @@ impl Redis {
     #[track_caller]
     #[must_use]
     pub fn ask(&self, words: &[&str]) -> Vec<String> {
-        let mut command = Command::new("redis-cli");
-        command.args(["-p", &self.address.port().to_string(), "--raw"]).args(words);
-        command.env("REDISCLI_AUTH", Self::PASSWORD);
-        run(&mut command).unwrap().lines().map(str::to_owned).collect()
+        run(&mut question(self.address, words)).unwrap().lines().map(str::to_owned).collect()
     }
+}
+
+fn command(
+    address: SocketAddr,
+    secure_address: SocketAddr,
+    folder: &Path,
+    certificates: &Certificates,
+) -> Command {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
+    command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+    command.args(["--requirepass", Redis::PASSWORD]).arg("--dir").arg(folder);
+    command.args(["--tls-port", &secure_address.port().to_string(), "--tls-auth-clients", "optional"]);
+    command.arg("--tls-cert-file").arg(&certificates.server.certificate);
+    command.arg("--tls-key-file").arg(&certificates.server.key);
+    command.arg("--tls-ca-cert-file").arg(certificates.ca_file());
+    command
+}
+
+fn question(address: SocketAddr, words: &[&str]) -> Command {
+    let mut command = Command::new("redis-cli");
+    command.args(["-p", &address.port().to_string(), "--raw"]).args(words);
+    command.env("REDISCLI_AUTH", Redis::PASSWORD);
+    command
+}
+
+/// Whether it answers, which it doesn't while it still reads what it has kept.
+fn is_ready(address: SocketAddr) -> bool {
+    is_open(address) && run(&mut question(address, &["PING"])).is_ok_and(|answer| answer.trim() == "PONG")
 }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use super::FarSide;
 use super::ledger::Arrived;
+use super::{FarSide, Secure};
 use crate::servers::RabbitMq;
 
 const QUEUE: &str = "far";
@@ -51,6 +51,31 @@ impl FarSide for AmqpFarSide {
 
     fn tls_connector(&self, address: SocketAddr) -> String {
         self.connector(address) + "\ntls = {}"
+    }
+
+    fn secure(&self, address: SocketAddr) -> Option<Secure> {
+        let connector = |tls: &str| self.connector(address) + tls;
+        let certificates = self.server.certificates();
+        let by_certificate = format!(
+            "type = \"amqp\"\nservers = [\"{address}\"]\nconnect_timeout = \"1s\"\nauth_mechanism = \"external\"{}",
+            certificates.mutual()
+        );
+        Some(Secure {
+            address: self.server.secure_address(),
+            refused: certificates
+                .refused("received fatal alert: UnknownCA")
+                .map(|(tls, why)| (connector(&tls), why))
+                .into(),
+            taken: vec![connector(&certificates.without_client()), by_certificate],
+        })
+    }
+
+    fn kill(&self) {
+        self.server.kill();
+    }
+
+    fn start_again(&self) {
+        self.server.start_again();
     }
 
     fn action(&self) -> String {

@@ -8,6 +8,7 @@ use crate::servers::Kafka;
 
 impl FarSide for Kafka {
     const KIND: &'static str = "kafka";
+    const WRITES_ONCE: bool = true;
 
     fn start() -> Self {
         assert_eq!(Self::REFUSED_KEY, POISON);

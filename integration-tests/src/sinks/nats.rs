@@ -1,12 +1,13 @@
-//! NATS: a stream that takes no large messages.
+//! NATS: a stream that takes no large messages, and a server without one that takes none either.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use super::FarSide;
 use super::ledger::Arrived;
-use crate::servers::Nats;
+use super::{FarSide, Secure};
+use crate::servers::{Nats, Stored};
 
 /// The stream.
 const STREAM: &str = "FAR";
@@ -52,6 +53,28 @@ impl FarSide for Nats {
         self.connector(address) + "\ntls = {}"
     }
 
+    fn secure(&self, address: SocketAddr) -> Option<Secure> {
+        let connector = |tls: &str| self.connector(address) + tls;
+        let certificates = self.certificates();
+        let mut refused: Vec<_> = certificates
+            .refused("received fatal alert: BadCertificate")
+            .into_iter()
+            .map(|(tls, why)| (connector(&tls), why))
+            .collect();
+        // Behind another cause than its own, so that it is known for new.
+        refused
+            .insert(1, (connector(&certificates.without_client()), "received fatal alert: BadCertificate"));
+        Some(Secure { address: self.address(), refused, taken: vec![connector(&certificates.mutual())] })
+    }
+
+    fn kill(&self) {
+        self.kill();
+    }
+
+    fn start_again(&self) {
+        self.start_again();
+    }
+
     fn action(&self) -> String {
         "type = \"nats\"\nsubject = \"from.${topic(2)}\"\ntimeout = \"1s\"".to_owned()
     }
@@ -65,10 +88,70 @@ impl FarSide for Nats {
     }
 
     fn arrived(&self) -> Vec<Arrived> {
-        let stored = self.stored(STREAM);
-        stored
-            .iter()
-            .map(|message| Arrived::read(&message.payload, message.header("Idempotency-Key")))
-            .collect()
+        self.stored(STREAM).iter().map(arrived).collect()
     }
+}
+
+/// A server without a stream: what was published is what a subscriber has heard.
+#[derive(Debug)]
+pub struct NatsCore {
+    server: Nats,
+    heard: Arc<Mutex<Vec<Arrived>>>,
+}
+
+impl FarSide for NatsCore {
+    const KIND: &'static str = "nats_core";
+
+    fn start() -> Self {
+        let server = Nats::with(&format!("max_payload: {MESSAGE_BYTES_MAX}"));
+        let heard = Arc::<Mutex<Vec<Arrived>>>::default();
+        let hearing = Arc::clone(&heard);
+        server.listen("from.>", move |message| hearing.lock().unwrap().push(arrived(&message)));
+        Self { server, heard }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    fn clear(&self) {
+        self.heard.lock().unwrap().clear();
+    }
+
+    fn connector(&self, address: SocketAddr) -> String {
+        self.server.connector(address)
+    }
+
+    fn wrong_connector(&self, address: SocketAddr) -> String {
+        self.server.wrong_connector(address)
+    }
+
+    fn tls_connector(&self, address: SocketAddr) -> String {
+        self.server.tls_connector(address)
+    }
+
+    fn secure(&self, address: SocketAddr) -> Option<Secure> {
+        self.server.secure(address)
+    }
+
+    fn action(&self) -> String {
+        self.server.action() + "\njetstream = false"
+    }
+
+    fn poison_padding(&self) -> usize {
+        self.server.poison_padding()
+    }
+
+    fn huge_answer(&self) -> Vec<u8> {
+        self.server.huge_answer()
+    }
+
+    fn arrived(&self) -> Vec<Arrived> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+#[track_caller]
+fn arrived(message: &Stored) -> Arrived {
+    Arrived::read(&message.payload, message.header("Idempotency-Key"))
 }

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use super::ledger::Arrived;
-use super::{FarSide, POISON};
+use super::{FarSide, POISON, Secure};
 use crate::servers::Redis;
 
 impl FarSide for Redis {
     const KIND: &'static str = "redis";
+    // Each client has a stream.
+    const TELLS_ORDER: bool = false;
 
     fn start() -> Self {
         let server = Self::start();
@@ -37,6 +39,27 @@ impl FarSide for Redis {
 
     fn tls_connector(&self, address: SocketAddr) -> String {
         self.connector(address) + "\ntls = {}"
+    }
+
+    fn secure(&self, address: SocketAddr) -> Option<Secure> {
+        let connector = |tls: &str| self.connector(address) + tls;
+        let certificates = self.certificates();
+        Some(Secure {
+            address: self.secure_address(),
+            refused: certificates
+                .refused("received fatal alert: UnknownCA")
+                .map(|(tls, why)| (connector(&tls), why))
+                .into(),
+            taken: [certificates.without_client(), certificates.mutual()].map(|tls| connector(&tls)).into(),
+        })
+    }
+
+    fn kill(&self) {
+        self.kill();
+    }
+
+    fn start_again(&self) {
+        self.start_again();
     }
 
     fn action(&self) -> String {

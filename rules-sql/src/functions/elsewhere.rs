@@ -74,7 +74,6 @@ const ELSEWHERE: &[(&str, Elsewhere)] = {
         ("decimal", Instead("write cast(x AS Decimal)")),
         ("deduplicate", Refused(ONE_MESSAGE)),
         ("degrees", Instead("write x * 180 / acos(-1)")),
-        ("div", Instead("write a div b")),
         ("double", Instead("write cast(x AS Decimal)")),
         ("element_at", Instead("write x[n], from 0, or x['key']")),
         ("event_time", Instead("use timestamp()")),

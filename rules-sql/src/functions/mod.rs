@@ -98,6 +98,8 @@ pub(crate) enum Takes {
     Word(&'static [&'static str]),
     /// One of these Strings. AWS gives Undefined for a constant that is another, so it is a warning.
     Name(&'static [&'static str]),
+    /// As `Text`; the name of a time zone, or an offset.
+    Zone,
 }
 
 /// What a function yields, besides Undefined.
@@ -233,6 +235,11 @@ impl Function {
     }
 }
 
+/// Whether a name or an offset is that of a zone that times are written in.
+pub(crate) fn is_zone(name: &str) -> bool {
+    zone::Zone::find(name).is_some()
+}
+
 const fn param(name: &'static str, takes: Takes) -> Param {
     Param { name, takes, need: Need::Once, star: false }
 }
@@ -293,6 +300,7 @@ impl Takes {
             Takes::Indexed => "an Array, Object or String".to_owned(),
             Takes::Index => "an Int or a String".to_owned(),
             Takes::Pattern => "a pattern".to_owned(),
+            Takes::Zone => "a time zone".to_owned(),
             Takes::Word([word]) | Takes::Name([word]) => format!("'{word}'"),
             Takes::Word(words) | Takes::Name(words) => format!("one of {}", list(words)),
         }
@@ -303,7 +311,7 @@ impl Takes {
         match self {
             Takes::Any => Types::ANY,
             Takes::Number | Takes::Whole | Takes::Index => Types::NUMBER.or(Types::STRING),
-            Takes::Text | Takes::Pattern => Types::ANY.without(Types::NULL),
+            Takes::Text | Takes::Pattern | Takes::Zone => Types::ANY.without(Types::NULL),
             Takes::String | Takes::Word(_) | Takes::Name(_) => Types::STRING,
             Takes::Array => Types::ARRAY,
             Takes::Object => Types::OBJECT,

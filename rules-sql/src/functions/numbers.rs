@@ -62,6 +62,15 @@ const FUNCTIONS: &[Function] = &[
         .note(DOUBLE),
     function("cosh", &[number("number")], Gives::Decimal, &[("cosh(0)", "1")], |s, a| real(s, a, f64::cosh))
         .note(DOUBLE),
+    function(
+        "div",
+        &[whole("a"), whole("b")],
+        Gives::Int,
+        &[("div(7, 2)", "3"), ("div(-7, 2)", "-3"), ("div(7, 0)", "undefined")],
+        |s, a| binary(s, a, Num::divide_whole),
+    )
+    .from(Origin::Emqx)
+    .note("As `a div b`: the whole part of the quotient."),
     function("exp", &[number("number")], Gives::Decimal, &[("exp(0)", "1")], |s, a| real(s, a, f64::exp))
         .note(DOUBLE),
     function(
@@ -168,11 +177,11 @@ fn real2<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr], f: impl Fn(f64, f64) -> f6
 }
 
 fn bits<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr], f: impl Fn(i64, i64) -> i64) -> Value<'v> {
-    binary(scope, args, |a, b| Some(Num::Int(f(a.floor_i64(), b.floor_i64()))))
+    binary(scope, args, |a, b| Some(Num::Int(f(a.floor_to_i64()?, b.floor_to_i64()?))))
 }
 
 fn bitnot<'v>(scope: &Scope<'_, 'v>, args: &'v [Expr]) -> Value<'v> {
-    unary(scope, args, |n| Some(Num::Int(!n.floor_i64())))
+    unary(scope, args, |n| n.floor_to_i64().map(|bits| Num::Int(!bits)))
 }
 
 fn sign(number: Num) -> Num {

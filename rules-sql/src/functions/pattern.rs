@@ -4,7 +4,7 @@
 
 use super::time::{SECONDS, civil, days};
 use super::zone::{self, Zone};
-use super::{Function, Gives, function, text, whole};
+use super::{Function, Gives, Takes, function, param, text, whole};
 use crate::eval::Scope;
 use crate::plan::Expr;
 use crate::value::Value;
@@ -18,7 +18,7 @@ const ZONE_BYTES: usize = 512;
 pub(super) const FUNCTIONS: &[Function] = &[
     function(
         "parse_time",
-        &[text("pattern"), whole("milliseconds"), text("zone").optional()],
+        &[text("pattern"), whole("milliseconds"), param("zone", Takes::Zone).optional()],
         Gives::String,
         &[
             ("parse_time('yyyy-MM-dd HH:mm:ss z', 1709188300000)", "\"2024-02-29 06:31:40 UTC\""),

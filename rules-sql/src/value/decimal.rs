@@ -169,10 +169,6 @@ impl Decimal {
         Self::exact(value < 0, u128::from(value.unsigned_abs()), 0).unwrap_or(Self::ZERO)
     }
 
-    pub(crate) fn from_i128(value: i128) -> Option<Decimal> {
-        Self::from_parts(value < 0, value.unsigned_abs(), 0)
-    }
-
     /// The decimal that the shortest text of `value` names; `None` for what is not finite.
     pub(crate) fn from_f64(value: f64) -> Option<Decimal> {
         if !value.is_finite() {

@@ -166,12 +166,13 @@ impl Num {
     /// The whole part of the quotient, towards zero; operands are floored to whole numbers first. By zero: `None`.
     pub(crate) fn divide_whole(self, other: Num) -> Option<Num> {
         let (a, b) = (self.round(0, Rounding::Floor)?, other.round(0, Rounding::Floor)?);
-        let (Num::Int(a), Num::Int(b)) = (a, b) else { return None };
-        match a.checked_div(b) {
-            Some(quotient) => Some(Num::Int(quotient)),
-            None if b == 0 => None,
-            None => Decimal::from_i128(-i128::from(a)).map(Num::from_decimal),
+        if let (Num::Int(a), Num::Int(b)) = (a, b)
+            && let Some(quotient) = a.checked_div(b)
+        {
+            return Some(Num::Int(quotient));
         }
+        // Without what is left over the quotient is whole, so that rounding to 34 digits can't lift it to the next.
+        a.subtract(a.remainder(b)?)?.divide(b)?.round(0, Rounding::Truncate)
     }
 
     /// The remainder with the sign of `self`. By zero: `None`.
@@ -196,6 +197,14 @@ impl Num {
             return Some(self);
         }
         self.decimal()?.round_to(places, rounding).map(Num::from_decimal)
+    }
+
+    /// Floored to a whole number. `None`: it does not fit an i64.
+    pub(crate) fn floor_to_i64(self) -> Option<i64> {
+        match self.round(0, Rounding::Floor)? {
+            Num::Int(value) => Some(value),
+            _ => None,
+        }
     }
 
     /// Floored to a whole number that fits an i64; clamped to its bounds beyond.

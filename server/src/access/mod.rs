@@ -177,6 +177,15 @@ impl Access {
         drop(self.listener.set(Box::new(listener)));
     }
 
+    /// Clients that were kept outside, by the name of the method that decided and why, since the start.
+    pub fn refusals(&self) -> Vec<(String, &'static str, u64)> {
+        let current = self.current.load();
+        // All chains count together.
+        let chain = current.by_listener.values().next().map(|of_listener| &of_listener.chain);
+        let refusals = chain.map(|chain| chain.refusals()).unwrap_or_default();
+        refusals.into_iter().map(|(method, denial, count)| (method, denial.as_str(), count)).collect()
+    }
+
     fn changed(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
         if let Some(listener) = self.listener.get() {

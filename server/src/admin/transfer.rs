@@ -32,6 +32,7 @@ type Body = Channel<Bytes, io::Error>;
 /// [`AdminClientError`], also where `take` fails.
 pub fn download(
     data_dir: &Path,
+    method: &Method,
     path: &str,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<(), AdminClientError> {
@@ -39,7 +40,7 @@ pub fn download(
     runtime.block_on(async {
         // Nothing is sent.
         let (_, body) = Channel::new(1);
-        let answer = sender.send_request(request(path, body)?);
+        let answer = sender.send_request(request(method, path, body)?);
         let answer = within(ANSWER_TIMEOUT, answer).await?.map_err(io::Error::other)?;
         if !answer.status().is_success() {
             return Err(match read(answer).await {
@@ -70,7 +71,7 @@ pub fn upload(
     let (runtime, mut sender) = connect(data_dir)?;
     runtime.block_on(async {
         let (pieces, body) = Channel::new(1);
-        let answer = sender.send_request(request(path, body)?);
+        let answer = sender.send_request(request(&Method::POST, path, body)?);
         // Who refuses early answers early.
         let (answer, fed) = tokio::join!(within(RESTORE_TIMEOUT, answer), feed(pieces, from, sent));
         fed?;
@@ -115,8 +116,8 @@ fn connect(data_dir: &Path) -> Result<(Runtime, SendRequest<Body>), AdminClientE
     Ok((runtime, sender))
 }
 
-fn request(path: &str, body: Body) -> io::Result<Request<Body>> {
-    let request = Request::builder().method(Method::POST).uri(path).header(HOST, "localhost");
+fn request(method: &Method, path: &str, body: Body) -> io::Result<Request<Body>> {
+    let request = Request::builder().method(method).uri(path).header(HOST, "localhost");
     request.header(CONTENT_TYPE, MEDIA_TYPE).body(body).map_err(io::Error::other)
 }
 

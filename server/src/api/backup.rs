@@ -3,6 +3,7 @@
 //! It is made while it is sent, so that it takes no more memory than a page of messages. Rules are those of one moment, and users are; each
 //! Retained Message is whole, but between two of them clients may have published.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -25,7 +26,9 @@ use super::auth::{Caller, Role, Scope, now_ms};
 use super::extract::Query;
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
-use crate::backup::{self, Entry, Header, Part, RetainedRecord, RuleRecord, SuspensionRecord, Writer};
+use crate::backup::{
+    self, CasesRecord, Entry, Header, Part, RetainedRecord, RuleRecord, SuspensionRecord, Writer,
+};
 
 /// Media type of a backup.
 pub(super) const MEDIA_TYPE: &str = "application/octet-stream";
@@ -48,7 +51,7 @@ pub(super) struct BackupQuery {
     users: bool,
 }
 
-/// Sends a backup of what the gateway owns: rules of the store, suspensions, Retained Messages, and if asked for users and
+/// Sends a backup of what the gateway owns: rules of the store, suspensions, cases of rules, Retained Messages, and if asked for users and
 /// tokens. It is restored by `POST /api/v1/restore`; what has no last line is cut off.
 #[utoipa::path(post, path = "/api/v1/backup", operation_id = "makeBackup", tag = "server", params(BackupQuery),
     responses((status = 200, description = "The backup, a JSON object a line", body = String,
@@ -64,7 +67,7 @@ pub(super) async fn make_backup(
     }
     // Given back when all is sent, or nobody listens any more.
     let permit = take_turn(&api)?;
-    let mut parts = vec![Part::Rules, Part::Retained];
+    let mut parts = vec![Part::Rules, Part::Cases, Part::Retained];
     if query.users {
         parts.push(Part::Users);
     }
@@ -137,7 +140,7 @@ impl Lines {
 }
 
 /// Sends all of it; `None`: it broke off, and has no last line.
-async fn send(api: &Api, header: &Header, sender: Sender<Bytes>) -> Option<()> {
+async fn send(api: &Arc<Api>, header: &Header, sender: Sender<Bytes>) -> Option<()> {
     let (writer, waiting) = Writer::begin(header).ok()?;
     let mut lines = Lines { sender, writer, waiting };
     let (rules, suspended) = api.gateway.book.copy();
@@ -154,6 +157,12 @@ async fn send(api: &Api, header: &Header, sender: Sender<Bytes>) -> Option<()> {
     for (rule, suspension) in suspended {
         let record = SuspensionRecord { rule, by: suspension.by, at_ms: suspension.at_ms };
         lines.add(&Entry::Suspended(record)).await?;
+    }
+    for rule in api.blocking(|api| Ok::<_, Problem>(rules_with_cases(api))).await.ok()? {
+        let record = api.blocking(move |api| Ok::<_, Problem>(cases_of(api, rule))).await.ok()?;
+        if let Some(record) = record {
+            lines.add(&Entry::Cases(record)).await?;
+        }
     }
     if header.parts.contains(&Part::Users) {
         let (users, tokens) = api.auth.directory.copy();
@@ -174,6 +183,29 @@ async fn send(api: &Api, header: &Header, sender: Sender<Bytes>) -> Option<()> {
         match next {
             Some(place) => from = Some(place),
             None => return lines.end().await,
+        }
+    }
+}
+
+fn rules_with_cases(api: &Api) -> BTreeSet<String> {
+    api.cases.rules().unwrap_or_else(|error| {
+        tracing::error!(%error, "the cases of rules can't be read: the backup has none");
+        BTreeSet::new()
+    })
+}
+
+/// The cases of a rule that is there. Those that can't be read are left out, and told.
+fn cases_of(api: &Api, rule: String) -> Option<CasesRecord> {
+    api.gateway.book.rule(&rule)?;
+    let cases = match api.cases.get(&rule) {
+        Ok(cases) => serde_json::from_str(&cases?).map_err(|error| error.to_string()),
+        Err(error) => Err(crate::cli::chain(&error)),
+    };
+    match cases {
+        Ok(cases) => Some(CasesRecord { rule, cases }),
+        Err(error) => {
+            tracing::error!(rule, error, "the cases of a rule are left out of a backup");
+            None
         }
     }
 }

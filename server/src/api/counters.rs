@@ -5,7 +5,7 @@ use actions::Snapshot;
 use actions::delivery::CircuitState;
 use serde_json::{Map, Value, json};
 
-use crate::rules::{ActionStats, RuleStats};
+use crate::rules::{ActionStats, ErrorSample, RuleStats};
 
 pub(super) fn of_rule(stats: &RuleStats) -> Value {
     json!({
@@ -21,7 +21,18 @@ pub(super) fn of_rule(stats: &RuleStats) -> Value {
         "looped": stats.looped,
         "error_actions": stats.error_actions,
         "error_actions_failed": stats.error_actions_failed,
+        "last_match_at_ms": stats.last_match_at_ms,
+        "last_error": stats.last_error.as_ref().map(last_error),
         "actions": stats.actions.iter().map(action).collect::<Vec<_>>(),
+    })
+}
+
+fn last_error(sample: &ErrorSample) -> Value {
+    json!({
+        "stage": sample.stage.as_str(),
+        "error": sample.error,
+        "topic": sample.topic,
+        "at_ms": sample.at_ms,
     })
 }
 
@@ -99,7 +110,7 @@ mod tests {
         let expected = json!({
             "name": "cold", "matched": 9, "passed": 5, "no_match": 4, "no_output": 0, "failed_evaluation": 0,
             "failed_steps": 0, "failed_array_steps": 0, "failed_output_bytes": 0, "looped": 0, "error_actions": 0,
-            "error_actions_failed": 0, "actions": [{
+            "error_actions_failed": 0, "last_match_at_ms": null, "last_error": null, "actions": [{
                 "name": "a0", "type": "republish", "requests": 4, "failed_render": 1, "hop_limited": 0, "refused": 0,
                 "backpressure": 0, "delivery": null,
             }],

@@ -44,12 +44,38 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for RulesJson<T> {
     }
 }
 
+/// The same where no body at all has a meaning of its own.
+pub(super) struct OptionalJson<T>(pub(super) Option<T>);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let is_json = is_json(&request);
+        let body = read(request.into_body(), BODY_BYTES_MAX).await?;
+        if body.is_empty() {
+            return Ok(Self(None));
+        }
+        if !is_json {
+            return Err(no_json());
+        }
+        parse(&body).map(Some).map(Self)
+    }
+}
+
+fn no_json() -> Problem {
+    Problem::new(Kind::MediaType, "expected the Content-Type application/json")
+}
+
 async fn read_json<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, Problem> {
     if !is_json(&request) {
-        return Err(Problem::new(Kind::MediaType, "expected the Content-Type application/json"));
+        return Err(no_json());
     }
-    let body = read(request.into_body(), bytes_max).await?;
-    let value: Value = serde_json::from_slice(&body)
+    parse(&read(request.into_body(), bytes_max).await?)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let value: Value = serde_json::from_slice(body)
         .map_err(|error| Problem::new(Kind::Malformed, format!("the body is no JSON: {error}")))?;
     // A list of values in the order of the members is another form of a struct for serde, not for us.
     if !value.is_object() {
@@ -63,6 +89,16 @@ async fn read_json<T: DeserializeOwned>(request: Request, bytes_max: usize) -> R
 pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     let members = Map::deserialize(deserializer)?;
     serde_json::from_value(Value::Object(members)).map_err(D::Error::custom)
+}
+
+/// The same where there may be none.
+pub(super) fn object_or_null<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let members = Option::<Map<String, Value>>::deserialize(deserializer)?;
+    members
+        .map(|members| serde_json::from_value(Value::Object(members)).map_err(D::Error::custom))
+        .transpose()
 }
 
 /// The same for a list of objects.

@@ -1,5 +1,6 @@
 //! What handlers work on: the gateway as it runs.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use broker::{BoundListener, Broker};
@@ -11,6 +12,10 @@ use super::auth::now_ms;
 use super::dead_letters::Letters;
 use super::problem::{Kind, Problem};
 use crate::access::Access;
+use crate::alarms::{self, Alarms};
+use crate::config;
+use crate::metrics::{Observer, Seen, Sources};
+use crate::otlp::Exporter;
 use crate::reload::ReloadSlot;
 use crate::rules::{RuleBook, RulePipeline};
 
@@ -32,6 +37,15 @@ pub struct Gateway {
     pub(super) reload: ReloadSlot,
     /// What clients may do; `None`: everything.
     pub(super) access: Option<Arc<Access>>,
+    store: Option<Arc<DurableStore>>,
+    /// What is measured.
+    metrics: config::Metrics,
+    /// What is worth an alarm.
+    alarms: Arc<Alarms>,
+    /// What is seen from time to time.
+    seen: Arc<Seen>,
+    /// What sends traces to a collector.
+    exporter: Arc<Exporter>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -53,13 +67,81 @@ impl Gateway {
         let store_id = store.map_or(0, |store| store.identity().id);
         let started_at_ms = now_ms();
         let (listeners, reload) = Default::default();
-        Self { broker, book, rule_limits, letters, store_id, started_at_ms, listeners, reload, access: None }
+        Self {
+            broker,
+            book,
+            rule_limits,
+            letters,
+            store_id,
+            started_at_ms,
+            listeners,
+            reload,
+            access: None,
+            store: store.cloned(),
+            metrics: config::Metrics::default(),
+            alarms: Arc::default(),
+            seen: Arc::default(),
+            exporter: Arc::default(),
+        }
     }
 
     /// Adds what decides what clients may do.
     #[must_use]
     pub fn with_access(self, access: Arc<Access>) -> Self {
         Self { access: Some(access), ..self }
+    }
+
+    /// Says what is measured.
+    #[must_use]
+    pub fn with_metrics(self, metrics: config::Metrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Where the counters are.
+    pub(super) fn sources(&self) -> Sources {
+        Sources {
+            broker: self.broker.clone(),
+            book: self.book.clone(),
+            store: self.store.clone(),
+            access: self.access.clone(),
+            alarms: Arc::clone(&self.alarms),
+            exporter: Arc::clone(&self.exporter),
+            started_at_ms: self.started_at_ms,
+            rules_max: usize::try_from(self.metrics.max_rules).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// What is seen from time to time.
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Begins to look at the gateway from time to time, on the current tokio runtime, and keeps the history in `data_dir`.
+    pub(crate) fn observe(&self, data_dir: Option<&Path>) -> Option<Observer> {
+        let data_dir = data_dir.map(Path::to_owned);
+        Observer::start(self.sources(), &self.metrics, Arc::clone(&self.seen), data_dir)
+    }
+
+    /// Adds what sends traces to a collector.
+    #[must_use]
+    pub(crate) fn with_exporter(self, exporter: Arc<Exporter>) -> Self {
+        Self { exporter, ..self }
+    }
+
+    /// Says what is worth an alarm.
+    #[must_use]
+    pub(crate) fn with_alarms(self, alarms: Arc<Alarms>) -> Self {
+        Self { alarms, ..self }
+    }
+
+    /// The alarms.
+    pub(super) fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// Begins to look for what is worth an alarm, on the current tokio runtime.
+    pub(crate) fn watch_alarms(&self) -> alarms::Watch {
+        alarms::Watch::start(self.sources(), Arc::clone(&self.alarms))
     }
 
     /// Where what reads the configuration again is put.

@@ -1,8 +1,9 @@
-//! What goes on right now, as server-sent events: messages as they go by, rules as they work.
+//! What goes on right now, as server-sent events: messages as they go by, rules as they work, the gateway as a whole.
 //!
 //! Nothing is owed to who looks on. Messages beyond the rate, or faster than they are read, are missed and counted.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +26,7 @@ use utoipa::IntoParams;
 use super::Api;
 use super::counters::of_rule;
 use super::extract::Query;
+use super::overview;
 use super::problem::{Kind, Problem};
 use super::shown::Shown;
 use crate::rules::{HIDDEN, RuleStats, is_secret_name};
@@ -84,7 +86,7 @@ struct Events(Sender<Bytes>);
 
 impl Events {
     /// Sends one; `false`: nobody listens any more.
-    async fn send(&mut self, event: &str, data: &Value) -> bool {
+    async fn send(&mut self, event: &str, data: impl Display) -> bool {
         self.0.send_data(format!("event: {event}\ndata: {data}\n\n").into()).await.is_ok()
     }
 
@@ -135,14 +137,14 @@ pub(super) async fn watch_messages(
         loop {
             let is_heard = tokio::select! {
                 message = watch.next() => match message {
-                    Some(message) => { silent = 0; events.send("message", &shown(&message)).await }
+                    Some(message) => { silent = 0; events.send("message", shown(&message)).await }
                     None => return,
                 },
                 _ = ticks.tick() => {
                     let missed = watch.take_missed();
                     silent += 1;
                     if missed > 0 {
-                        events.send("missed", &json!({ "messages": missed })).await
+                        events.send("missed", json!({ "messages": missed })).await
                     } else if silent % SILENT_TICKS == 0 {
                         events.comment().await
                     } else {
@@ -210,12 +212,43 @@ pub(super) async fn watch_rules(
                 }
             }
             for name in before.keys().filter(|name| !now.contains_key(*name)) {
-                if !events.send("rule_gone", &json!({ "name": name })).await {
+                if !events.send("rule_gone", json!({ "name": name })).await {
                     return;
                 }
             }
             before = now;
             if silent > 0 && silent % SILENT_TICKS == 0 && !events.comment().await {
+                return;
+            }
+        }
+    });
+    Ok(response)
+}
+
+/// Shows how the gateway is, as getOverview does: an event `overview` at once, and then one a second.
+#[utoipa::path(get, path = "/api/v1/live/overview", operation_id = "watchOverview", tag = "live",
+    responses((status = 200, description = "Events without end", body = String, content_type = "text/event-stream")))]
+pub(super) async fn watch_overview(
+    State(api): State<Arc<Api>>,
+    Query(NoQuery {}): Query<NoQuery>,
+) -> Result<Response, Problem> {
+    let place = Place::take(&api)?;
+    let mut stopped = api.stop.subscribe();
+    let (mut events, response) = stream();
+    tokio::spawn(async move {
+        let place = place;
+        let mut ticks = ticks();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.changed() => return,
+            }
+            let is_heard = match overview::shared(&place.0).await {
+                Ok(overview) => events.send("overview", &overview).await,
+                // The log has it.
+                Err(_) => events.comment().await,
+            };
+            if !is_heard {
                 return;
             }
         }

@@ -4,8 +4,9 @@
 //! (who is addressed, from which page) and puts the headers on every answer. `routes` is the one table of what there is: from it
 //! come the router, the OpenAPI document and docs/api-routes.md, so that a path without a description can't be. `problem` is
 //! the form of every error, `extract` what is taken from a request, `paging` how lists are cut. `gateway` is what handlers work on,
-//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `action_queues`, `connectors`,
-//! `dead_letters`, `acl`, `config`, `server_info`, `backup` and `restore`. `counters` and `shown` are parts of several answers. `audit` keeps
+//! and each of them stands with those of its kind: `clients`, `messages`, `rules`, `rule_changes`, `rule_cases`, `rule_tests`, `language`, `action_queues`, `connectors`,
+//! `dead_letters`, `acl`, `config`, `server_info`, `overview`, `metrics`, `measures`, `backup` and `restore`. `console` sends the pages of who looks with a browser,
+//! `mqtt` lets its MQTT client in. `counters` and `shown` are parts of several answers. `audit` keeps
 //! who changed what.
 //!
 //! It must never hold up messages: nothing here takes a lock of the broker for longer than a step, and a gateway whose
@@ -13,12 +14,14 @@
 
 mod acl;
 mod action_queues;
+mod alarms;
 mod audit;
 mod auth;
 mod backup;
 mod clients;
 mod config;
 mod connectors;
+mod console;
 mod counters;
 mod dead_letters;
 mod document;
@@ -27,12 +30,18 @@ mod extract;
 mod gateway;
 mod guard;
 mod health;
+mod language;
 mod live;
+mod measures;
 mod messages;
+mod metrics;
+mod mqtt;
+mod overview;
 mod paging;
 mod problem;
 mod restore;
 mod routes;
+mod rule_cases;
 mod rule_changes;
 mod rule_tests;
 mod rules;
@@ -41,6 +50,7 @@ mod server_info;
 mod shown;
 #[cfg(test)]
 pub(crate) mod tests;
+mod traces;
 
 use std::io;
 use std::net::SocketAddr;
@@ -69,11 +79,13 @@ pub use gateway::Gateway;
 pub use live::{
     RATE_DEFAULT as LIVE_RATE_DEFAULT, RATE_MAX as LIVE_RATE_MAX, STREAMS_MAX as LIVE_STREAMS_MAX,
 };
+pub use mqtt::MQTT_MAX;
 pub use paging::{PAGE_DEFAULT, PAGE_MAX};
 pub(crate) use paging::{cursor, place};
 pub use problem::ERRORS_MAX;
 pub(crate) use problem::{Kind, Problem};
 pub use routes::route_page;
+pub use rule_cases::{RULE_CASES_BYTES_MAX, RULE_CASES_MAX, RULES_WITH_CASES_MAX};
 pub use rule_tests::TESTED_MAX;
 pub use rules::{EXPLAINED_MAX, RULES_PAGE_BYTES_MAX};
 pub use serve::{
@@ -96,6 +108,12 @@ pub(crate) struct Api {
     is_ready: AtomicBool,
     /// Streams of events that are open.
     streams: AtomicUsize,
+    /// Where clients of whoever is signed in come in.
+    mqtt: mqtt::MqttDoor,
+    /// How the gateway was at the last look.
+    overview: overview::Kept,
+    /// Cases of rules.
+    cases: rule_cases::KeptCases,
     /// Turns at making and restoring backups.
     backups: Arc<Semaphore>,
     /// Where what is uploaded lies until it is known to be whole; `None`: where the system keeps such things.
@@ -105,6 +123,11 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// Whether nobody can sign in or send a token yet, and a setup token would change that.
+    fn needs_setup(&self) -> bool {
+        !self.is_read_only && self.auth.directory.is_empty()
+    }
+
     /// Runs what waits for the disk where that is allowed.
     async fn blocking<T: Send + 'static, E: Into<Problem> + Send + 'static>(
         self: &Arc<Self>,
@@ -148,7 +171,7 @@ pub struct OwnersDoor {
 impl OwnersDoor {
     /// Answers one connection's requests until it ends. The caller has made sure that the user at the other end owns the
     /// gateway, or the machine: it may do everything.
-    pub async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin, uid: u32) {
+    pub async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, uid: u32) {
         serve::serve(stream, serve::Peer::Owner(uid), self.router, self.stop).await;
     }
 
@@ -178,11 +201,14 @@ impl ApiServer {
             guard: Guard::new(config),
             auth,
             audit: Audit::open(data_dir),
+            mqtt: mqtt::MqttDoor::new(&gateway.broker),
             gateway,
             is_read_only: config.read_only,
             has_tls: config.tls.is_some(),
             is_ready: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
+            overview: overview::Kept::default(),
+            cases: rule_cases::KeptCases::new(data_dir),
             backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
             data_dir: data_dir.map(Path::to_owned),
             stop: watch::Sender::new(()),
@@ -231,7 +257,7 @@ impl ApiServer {
     /// Whether nobody can sign in or send a token yet, and a setup token would change that.
     #[must_use]
     pub fn needs_setup(&self) -> bool {
-        !self.api.is_read_only && self.api.auth.directory.is_empty()
+        self.api.needs_setup()
     }
 
     /// Clients are let in from here on, by these listeners: `/readyz` says so.

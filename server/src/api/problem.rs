@@ -146,6 +146,11 @@ impl Problem {
         self
     }
 
+    /// What is wrong, in words.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     #[cfg(test)]
     pub(super) fn kind(&self) -> Kind {
         self.kind

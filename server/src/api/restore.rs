@@ -4,9 +4,12 @@
 //! could be taken up here, and together they fit. Only then is anything changed, by the same doors as ever: the rule book, the
 //! directory of users, the broker's own for Retained Messages. Rules are put in place at once, and users are. Retained Messages come
 //! first and one after the other, since they may be more than fits into memory: should the disk fail among them, those
-//! before are there, the answer says how many, and the same restore can be asked for again.
+//! before are there, the answer says how many, and the same restore can be asked for again. Cases of rules come last, one rule after
+//! the other, for the same reason: by then all rules are there.
 //!
 //! What was begun is brought to its end though nobody waits for the answer any more.
+
+mod cases;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -82,7 +85,7 @@ pub(super) struct Restored {
 /// What differs about one kind of thing.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct PartChanges {
-    /// `rules`, `users`, `tokens` or `retained`.
+    /// `rules`, `cases`, `users`, `tokens` or `retained`.
     part: &'static str,
     added: u64,
     changed: u64,
@@ -94,7 +97,7 @@ pub(super) struct PartChanges {
 /// One thing that differs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct NamedChange {
-    /// Name of the rule, user or token, or the topic.
+    /// Name of the rule, user or token, or the topic. Of cases, the name of their rule.
     name: String,
     /// `added`, `changed`, `removed`, or of a rule of a file `suspended`.
     change: &'static str,
@@ -123,7 +126,7 @@ impl PartChanges {
     }
 }
 
-/// Takes up a backup: rules, users and Retained Messages that it has are put in place of those of the same names.
+/// Takes up a backup: rules, their cases, users and Retained Messages that it has are put in place of those of the same names.
 #[utoipa::path(post, path = "/api/v1/restore", operation_id = "restoreBackup", tag = "server", params(RestoreQuery),
     request_body(content = String, content_type = "application/octet-stream", description = "What `POST /api/v1/backup` sent"),
     responses((status = 200, description = "What it comes to", body = Restored)))]
@@ -190,6 +193,7 @@ struct Plan {
     header: Header,
     rules: BTreeMap<String, Value>,
     suspended: Vec<String>,
+    cases: cases::Differences,
     accounts: Accounts,
     retained: PartChanges,
     topics: HashSet<String>,
@@ -230,6 +234,7 @@ fn plan(api: &Api, file: &File, prune: bool) -> Result<Plan, Problem> {
         header: reader.header().clone(),
         rules: BTreeMap::new(),
         suspended: Vec::new(),
+        cases: cases::Differences::new(),
         accounts: Accounts { prune, ..Accounts::default() },
         retained: PartChanges::of("retained"),
         topics: HashSet::new(),
@@ -246,6 +251,7 @@ fn plan(api: &Api, file: &File, prune: bool) -> Result<Plan, Problem> {
         let (kind, name, bytes) = match &entry {
             Entry::Rule(rule) => ("rule", &rule.name, rule.definition.to_string().len()),
             Entry::Suspended(suspended) => ("suspended rule", &suspended.rule, 0),
+            Entry::Cases(cases) => ("cases of rule", &cases.rule, 0),
             Entry::User(user) => ("user", &user.name, user.password_hash.len()),
             Entry::Token(token) => ("token", &token.name, token.sha256.len()),
             Entry::Retained(message) => ("topic", &message.topic, 0),
@@ -274,13 +280,17 @@ fn plan(api: &Api, file: &File, prune: bool) -> Result<Plan, Problem> {
             checked.map_err(|error| refused(error.to_string()))?;
             plan.look_at(api, &copy, now_ms);
         }
+        if let Entry::Cases(record) = &entry {
+            let difference = cases::difference(api, record).map_err(refused)?;
+            plan.cases.insert(record.rule.clone(), difference);
+        }
         match entry {
             Entry::Rule(rule) => drop(plan.rules.insert(rule.name, rule.definition)),
             Entry::Suspended(suspended) => plan.suspended.push(suspended.rule),
             Entry::User(user) => plan.accounts.users.push(user),
             Entry::Token(token) => plan.accounts.tokens.push(token),
             // They stay where they are.
-            Entry::Retained(_) | Entry::File(_) => {}
+            Entry::Cases(_) | Entry::Retained(_) | Entry::File(_) => {}
         }
     }
     Ok(plan)
@@ -393,17 +403,19 @@ async fn take_up(
     let (changes, accounts) = (Arc::new(changes), Arc::new(std::mem::take(&mut plan.accounts)));
     let (trying, whose, by) = (Arc::clone(&changes), Arc::clone(&accounts), author.clone());
     let has_users = plan.has(Part::Users);
-    let (mut rules, mut users) = api
+    let (plan, mut rules, mut users, mut cases) = api
         .blocking(move |api| {
             let rules = api.gateway.book.try_change(&trying, &by)?;
             let users =
                 if has_users { api.auth.directory.try_take_up(&whose)? } else { AccountChanges::default() };
-            Ok::<_, Problem>((rules, users))
+            let cases = cases::changes(api, &plan, &rules, query.prune)?;
+            Ok::<_, Problem>((plan, rules, users, cases))
         })
         .await?;
+    warnings.append(&mut cases.warnings);
     if !query.dry_run {
         let is_same = plan.retained.changes.is_empty();
-        if !is_same && let Err((done, reason)) = replace_retained(api, file, &gone).await {
+        if !is_same && let Err((done, reason)) = replace_retained(api, Arc::clone(&file), &gone).await {
             let problem = Problem::new(
                 Kind::Unavailable,
                 format!(
@@ -436,13 +448,22 @@ async fn take_up(
                 return Ok((change, problem).into_response());
             }
         };
+        let kept = api.blocking(move |api| cases::take_up(api, &file, &cases).map(|()| cases)).await;
+        cases = match kept {
+            Ok(kept) => kept,
+            Err(problem) => {
+                let change = Change::of("backup").after(json!({ "broke_off": true, "cases": "not all" }));
+                return Ok((change, problem).into_response());
+            }
+        };
     }
-    Ok(answer(plan, rules, users, warnings, query, caller))
+    Ok(answer(plan, rules, cases.changes, users, warnings, query, caller))
 }
 
 fn answer(
     plan: Plan,
     rules: Changed,
+    cases: PartChanges,
     users: AccountChanges,
     mut warnings: Vec<String>,
     query: RestoreQuery,
@@ -453,6 +474,9 @@ fn answer(
         let changes = rules.rules.into_iter().map(|delta| (delta.rule, delta.change)).collect();
         parts.push(PartChanges::all("rules", changes));
         warnings.extend(rules.warnings);
+    }
+    if plan.has(Part::Cases) {
+        parts.push(cases);
     }
     if plan.has(Part::Users) {
         parts.push(PartChanges::all("users", users.users));

@@ -20,8 +20,9 @@ use super::auth::{self, Role, Scope, account};
 use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use super::{
-    Api, acl, action_queues, backup, clients, config, connectors, dead_letters, document, examples, guard,
-    health, live, messages, restore, rule_changes, rule_tests, rules, server_info,
+    Api, acl, action_queues, alarms, backup, clients, config, connectors, console, dead_letters, document,
+    examples, guard, health, language, live, measures, messages, metrics, mqtt, overview, restore,
+    rule_cases, rule_changes, rule_tests, rules, server_info, traces,
 };
 
 /// Who may ask.
@@ -75,11 +76,11 @@ struct Door {
 impl Door {
     /// Whether requests by this route may change something.
     fn changes(&self, request: &Request) -> bool {
-        !request.method().is_safe()
-            && match self.access {
-                Access::Open | Access::SignedIn => true,
-                Access::Needs(_, scope) => scope.writes,
-            }
+        match self.access {
+            Access::Open | Access::SignedIn => !request.method().is_safe(),
+            // One of them begins with GET: what comes through it may change something.
+            Access::Needs(_, scope) => scope.writes,
+        }
     }
 }
 
@@ -211,9 +212,12 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
     use Role::{Admin, Operator, Viewer};
     let router = OpenApiRouter::with_openapi(document::frame());
     Table { router, api: api.cloned(), lines: Vec::new() }
+        .add(Access::Open, routes!(console::page))
+        .add(Access::Open, routes!(console::file))
         .add(Access::Open, routes!(health::health))
         .add(Access::Open, routes!(health::readiness))
         .add(Access::Open, routes!(document::openapi))
+        .add(Access::Open, routes!(account::needs_set_up))
         .add(Access::Open, routes!(account::set_up))
         .add(writes(Admin, "users"), routes!(account::make_setup_token))
         .add(Access::Open, routes!(account::sign_in))
@@ -228,6 +232,14 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(reads(Admin, "audit"), routes!(audit::list_audit))
         .add(reads(Viewer, "server"), routes!(server_info::get_server))
         .add(reads(Viewer, "server"), routes!(server_info::get_stats))
+        .add(reads(Viewer, "server"), routes!(overview::get_overview))
+        .add(reads(Viewer, "metrics"), routes!(metrics::get_metrics))
+        .add(reads(Viewer, "metrics"), routes!(measures::history))
+        .add(reads(Viewer, "messages"), routes!(measures::list_topics))
+        .add(writes(Operator, "messages"), routes!(measures::add_topic))
+        .add(writes(Operator, "messages"), routes!(measures::remove_topic))
+        .add(reads(Viewer, "messages"), routes!(measures::heavy_hitters))
+        .add(reads(Viewer, "clients"), routes!(measures::slow_subscribers))
         .add(reads(Admin, "backup"), routes!(backup::make_backup))
         .add(writes(Admin, "backup"), routes!(restore::restore))
         .add(reads(Admin, "config"), routes!(config::get_config))
@@ -240,6 +252,7 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(reads(Operator, "acl"), routes!(acl::list_acl))
         .add(reads(Operator, "acl"), routes!(acl::explain_access))
         .add(writes(Operator, "messages"), routes!(messages::publish))
+        .add(writes(Operator, "messages"), routes!(mqtt::open_mqtt))
         .add(reads(Viewer, "messages"), routes!(messages::list_retained))
         .add(reads(Operator, "messages"), routes!(messages::get_retained))
         .add(writes(Operator, "messages"), routes!(messages::clear_retained))
@@ -260,11 +273,21 @@ pub(super) fn table(api: Option<&Arc<Api>>) -> Table {
         .add(writes(Operator, "connectors"), routes!(connectors::test_connector))
         .add(reads(Operator, "messages"), routes!(live::watch_messages))
         .add(reads(Viewer, "rules"), routes!(live::watch_rules))
+        .add(reads(Viewer, "server"), routes!(live::watch_overview))
+        .add(reads(Viewer, "server"), routes!(alarms::list_alarms))
+        .add(reads(Operator, "messages"), routes!(traces::list_traces))
+        .add(reads(Operator, "messages"), routes!(traces::get_trace))
+        .add(reads(Viewer, "messages"), routes!(traces::list_captures))
+        .add(writes(Operator, "messages"), routes!(traces::start_capture))
+        .add(writes(Operator, "messages"), routes!(traces::end_capture))
         .add(reads(Viewer, "rules"), routes!(rules::list_rules))
         .add(reads(Viewer, "rules"), routes!(rules::get_rule))
+        .add(reads(Viewer, "rules"), routes!(language::get_language))
         .add(reads(Operator, "rules"), routes!(rules::validate))
         .add(reads(Operator, "rules"), routes!(rules::explain))
         .add(reads(Operator, "rules"), routes!(rule_tests::test_rules))
+        .add(reads(Operator, "rules"), routes!(rule_cases::get_cases))
+        .add(writes(Operator, "rules"), routes!(rule_cases::put_cases, rule_cases::delete_cases))
         .add(writes(Operator, "rules"), routes!(rule_changes::put_rule, rule_changes::remove_rule))
         .add(writes(Operator, "rules"), routes!(rule_changes::suspend_rule))
         .add(writes(Operator, "rules"), routes!(rule_changes::resume_rule))

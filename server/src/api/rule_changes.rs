@@ -183,8 +183,14 @@ async fn change(
     dry_run: bool,
     work: impl FnOnce(&RuleBook, &str) -> Result<Changed, BookError> + Send + 'static,
 ) -> Result<Response, Problem> {
-    let changed = api.blocking(move |api| work(&api.gateway.book, &author)).await?;
-    let changed = RulesChanged::from(changed);
+    let changed = api
+        .blocking(move |api| {
+            let changed = RulesChanged::from(work(&api.gateway.book, &author)?);
+            let removed = changed.rules.iter().filter(|rule| !dry_run && rule.change == "removed");
+            removed.for_each(|rule| api.cases.rule_is_gone(&rule.name));
+            Ok::<_, BookError>(changed)
+        })
+        .await?;
     let tag = etag(changed.rules.first().and_then(|rule| rule.version).filter(|_| changed.rules.len() == 1));
     let on_record = if dry_run {
         json!({ "dry_run": true })

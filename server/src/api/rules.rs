@@ -46,7 +46,7 @@ const LOOKED_AT_ONCE: usize = 5_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RulesQuery {
-    /// Part of the name.
+    /// Part of the name, of the description or of a tag; upper and lower case are the same.
     search: Option<String>,
     /// Those with this tag.
     tag: Option<String>,
@@ -68,6 +68,8 @@ pub(super) struct RulePage {
     rules: Vec<RuleSummary>,
     /// Where the next page begins; null: there is none.
     next: Option<String>,
+    /// Rules that there are, whichever were wanted.
+    total: usize,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -102,6 +104,8 @@ pub(super) struct RuleSummary {
 /// What is long about a rule, but for its definition.
 #[derive(Serialize, ToSchema)]
 pub(super) struct RuleDetails {
+    /// Its statement.
+    sql: String,
     warnings: Vec<String>,
     /// As those of the rule alone; null: the rule doesn't run.
     #[schema(value_type = Option<Object>)]
@@ -244,13 +248,14 @@ impl From<&RuleEntry> for RuleSummary {
 
 impl RuleDetails {
     fn of(rule: &RuleEntry, gateway: &Gateway) -> Self {
-        Self { warnings: rule.warnings.clone(), counters: counters(gateway, &rule.name) }
+        let sql = rule.definition.get("sql").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Self { sql, warnings: rule.warnings.clone(), counters: counters(gateway, &rule.name) }
     }
 
     /// How long they are, written down.
     fn bytes(&self) -> usize {
         let warnings: usize = self.warnings.iter().map(String::len).sum();
-        warnings + self.counters.as_ref().map_or(0, |counters| counters.to_string().len())
+        self.sql.len() + warnings + self.counters.as_ref().map_or(0, |counters| counters.to_string().len())
     }
 }
 
@@ -260,9 +265,18 @@ fn counters(gateway: &Gateway, rule: &str) -> Option<Value> {
 }
 
 impl RulesQuery {
+    /// The query with its search in lower case, as [`RulesQuery::fits`] takes it.
+    fn folded(self) -> Self {
+        Self { search: self.search.map(|part| part.to_lowercase()), ..self }
+    }
+
     fn fits(&self, rule: &RuleEntry) -> bool {
-        self.search.as_ref().is_none_or(|part| rule.name.contains(part))
-            && self.tag.as_ref().is_none_or(|tag| rule.tags.contains(tag))
+        let has = |text: &str, part: &str| text.to_lowercase().contains(part);
+        self.search.as_ref().is_none_or(|part| {
+            has(&rule.name, part)
+                || has(&rule.description, part)
+                || rule.tags.iter().any(|tag| has(tag, part))
+        }) && self.tag.as_ref().is_none_or(|tag| rule.tags.contains(tag))
             && self.runs.is_none_or(|runs| rule.runs == runs)
     }
 }
@@ -307,6 +321,7 @@ pub(super) async fn list_rules(
 ) -> Result<Json<RulePage>, Problem> {
     let limit = limit(query.limit)?;
     let after: Option<String> = place(query.after.as_deref())?;
+    let query = query.folded();
     api.blocking(move |api| {
         let mut rules: Vec<RuleSummary> = Vec::new();
         let mut bytes = 0;
@@ -329,7 +344,7 @@ pub(super) async fn list_rules(
             }
         }
         let next = rules.last().filter(|_| has_more).map(|last| cursor(&last.name));
-        Ok::<_, Problem>(Json(RulePage { rules, next }))
+        Ok::<_, Problem>(Json(RulePage { rules, next, total: api.gateway.book.count() }))
     })
     .await
 }

@@ -136,9 +136,9 @@ async fn accept(
     }
 }
 
-/// Answers one connection's requests until it ends.
+/// Answers one connection's requests until it ends, or becomes something else, which is counted apart.
 pub(super) async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     router: Router,
     mut stop: watch::Receiver<()>,
@@ -150,7 +150,7 @@ pub(super) async fn serve(
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         _ = async { tokio::select! { _ = stop.changed() => (), () = sleep(CONNECTION_AGE_MAX) => () } } => {

@@ -14,8 +14,14 @@ mod action_queues;
 mod backup;
 mod config;
 mod connectors;
+mod console;
 mod doors;
 mod live;
+mod mended_letters;
+mod metrics;
+mod mqtt;
+mod overview;
+mod rule_cases;
 mod rule_changes;
 mod running;
 mod security;
@@ -145,9 +151,20 @@ async fn every_answer_has_the_headers_that_protect_its_reader() {
 #[tokio::test]
 async fn paths_and_methods_that_there_are_not_are_problems() {
     let api = open().await;
-    for path in
-        ["/", "/api", "/api/v1", "/api/v1/", "/healthz/", "/HEALTHZ", "/api/v1/%2e%2e/healthz", "//healthz"]
-    {
+    for path in [
+        "/api",
+        "/api/v1",
+        "/console",
+        "/console/",
+        "/console/none.js",
+        "/console/%2e%2e",
+        "/index.html",
+        "/api/v1/",
+        "/healthz/",
+        "/HEALTHZ",
+        "/api/v1/%2e%2e/healthz",
+        "//healthz",
+    ] {
         assert_eq!(get(api.address().unwrap(), path).await.problem(), (404, "no_path".to_owned()), "{path}");
     }
     let post = "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";

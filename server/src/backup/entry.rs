@@ -12,6 +12,8 @@ use crate::api::Role;
 pub enum Part {
     /// Rules that the store owns, and which rules of files are suspended.
     Rules,
+    /// Cases that are kept of rules.
+    Cases,
     /// Users and tokens of the administration.
     Users,
     /// Retained Messages.
@@ -45,6 +47,8 @@ pub enum Entry {
     Rule(RuleRecord),
     /// A rule of a file that doesn't run though its file says so.
     Suspended(SuspensionRecord),
+    /// Cases of a rule.
+    Cases(CasesRecord),
     /// A user of the administration.
     User(UserRecord),
     /// A token of the administration.
@@ -91,6 +95,16 @@ pub struct SuspensionRecord {
     pub by: String,
     /// When, in milliseconds since 1970.
     pub at_ms: i64,
+}
+
+/// The cases that are kept of a rule, whoever owns it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CasesRecord {
+    /// Name of the rule.
+    pub rule: String,
+    /// As a case file has them.
+    pub cases: Vec<Value>,
 }
 
 /// A user of the administration.

@@ -1,11 +1,12 @@
 //! Backups: what a gateway owns, in one file that another gateway, or the same one later, takes up again.
 //!
 //! ```text
-//! {"tidegate_backup":1,"product":"0.1.0","store":"9f3a…","made_at_ms":1764250000000,"parts":["rules","retained"]}
+//! {"tidegate_backup":1,"product":"0.1.0","store":"9f3a…","made_at_ms":1764250000000,"parts":["rules","cases","retained"]}
 //! {"rule":{"name":"overheat","definition":{…},"version":3,"author":"ada","changed_at_ms":…}}
 //! {"suspended":{"rule":"comfort","by":"ada","at_ms":…}}
+//! {"cases":{"rule":"overheat","cases":[{"id":"warm",…}]}}
 //! {"retained":{"topic":"hall/1","payload":"b24=","qos":1,…}}
-//! {"end":{"entries":3,"sha256":"5d2c…"}}
+//! {"end":{"entries":4,"sha256":"5d2c…"}}
 //! ```
 //!
 //! One JSON object a line, so that a backup of any size is written and read with one entry in memory, and read by people. The
@@ -24,7 +25,8 @@ mod tests;
 mod write;
 
 pub use entry::{
-    Entry, FileRecord, Header, Part, RetainedRecord, RuleRecord, SuspensionRecord, TokenRecord, UserRecord,
+    CasesRecord, Entry, FileRecord, Header, Part, RetainedRecord, RuleRecord, SuspensionRecord, TokenRecord,
+    UserRecord,
 };
 pub use files::{FILE_BYTES_MAX, FILES_MAX, FilesInto, collect, is_file_name};
 pub use read::{BackupError, Reader};

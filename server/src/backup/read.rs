@@ -224,6 +224,7 @@ const HEADER_BYTES_MAX: usize = 4 << 10;
 fn part_of(entry: &Entry) -> Part {
     match entry {
         Entry::Rule(_) | Entry::Suspended(_) => Part::Rules,
+        Entry::Cases(_) => Part::Cases,
         Entry::User(_) | Entry::Token(_) => Part::Users,
         Entry::Retained(_) => Part::Retained,
         Entry::File(_) => Part::Files,

@@ -14,7 +14,7 @@ fn header() -> Header {
         product: "0.1.0".into(),
         store: "00000000000000ff".into(),
         made_at_ms: 1_764_250_000_000,
-        parts: vec![Part::Rules, Part::Retained, Part::Users, Part::Files],
+        parts: vec![Part::Rules, Part::Cases, Part::Retained, Part::Users, Part::Files],
     }
 }
 
@@ -61,6 +61,7 @@ fn entries() -> Vec<Entry> {
     vec![
         Entry::Rule(rule),
         Entry::Suspended(suspended),
+        Entry::Cases(CasesRecord { rule: "warm".into(), cases: vec![json!({ "id": "a", "rule": "warm" })] }),
         Entry::User(user),
         Entry::Token(token),
         Entry::Retained(bare),
@@ -107,12 +108,15 @@ fn what_is_written_is_read_again() {
     assert_eq!(Reader::open(&bytes[..], LINE).unwrap().header(), &header());
 }
 
-/// A backup of this version stays readable: its bytes are kept here.
+/// Backups of this format stay readable, those too that were made before cases were in them: their bytes are kept here.
 #[test]
-fn a_backup_of_format_1_is_read() {
-    let kept = include_bytes!("testdata/format-1.jsonl");
+fn backups_of_format_1_are_read() {
+    let kept = include_bytes!("testdata/format-1-with-cases.jsonl");
     assert_eq!(read(kept).unwrap(), entries());
     assert_eq!(written(&header(), &entries()), kept);
+    let mut before = entries();
+    before.retain(|entry| !matches!(entry, Entry::Cases(_)));
+    assert_eq!(read(include_bytes!("testdata/format-1.jsonl")).unwrap(), before);
 }
 
 #[test]
@@ -203,7 +207,7 @@ fn an_entry_of_a_part_that_is_not_named_is_refused() {
 
 #[test]
 fn a_line_may_have_its_limit_and_no_more() {
-    let bytes = written(&Header { parts: vec![Part::Retained], ..header() }, &entries()[4..5]);
+    let bytes = written(&Header { parts: vec![Part::Retained], ..header() }, &entries()[5..6]);
     let longest = bytes.split_inclusive(|byte| *byte == b'\n').skip(1).map(<[u8]>::len).max().unwrap();
     // Without its newline.
     assert_eq!(read_within(&bytes, longest - 1).unwrap().len(), 1);

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use hyper::Method;
 use serde_json::json;
 
 use super::gateway::GatewayArgs;
@@ -109,7 +110,7 @@ fn to_output(data_dir: &Path, path: &str) -> Result<(), Failure> {
     let mut progress = Progress::new("backup");
     let mut done = 0;
     let mut out = io::stdout().lock();
-    download(data_dir, path, |piece| {
+    download(data_dir, &Method::POST, path, |piece| {
         out.write_all(piece)?;
         done += piece.len() as u64;
         last.extend_from_slice(piece);
@@ -197,7 +198,7 @@ fn write(data_dir: &Path, path: &str, beside: &Path) -> Result<(u64, u64), Failu
     let mut out = new_file(beside).map_err(failed)?;
     let mut progress = Progress::new("backup");
     let mut size = 0;
-    download(data_dir, path, |piece| {
+    download(data_dir, &Method::POST, path, |piece| {
         out.write_all(piece)?;
         size += piece.len() as u64;
         progress.show(|| bytes(size, None));

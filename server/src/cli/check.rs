@@ -9,6 +9,7 @@ use super::output::{Output, notice};
 use super::{ConfigArgs, Exit, Failure, serve};
 use crate::access::Access;
 use crate::config::{Environment, Inputs, Loaded, MissingSecrets, Setting};
+use crate::otlp::Exporter;
 use crate::reload::Fault;
 use crate::rules::RuleFileError;
 use crate::server::{self, RulesError};
@@ -77,6 +78,12 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
             return Err(Failure::rendered(Exit::Refused, text));
         }
     };
+    if let Err(error) = Exporter::default().prepare(&loaded.config.trace.otlp) {
+        if args.json {
+            return refused(vec![json!({ "message": error.to_string() })], Vec::new());
+        }
+        return Err(Failure::new(Exit::Refused, error.to_string()));
+    }
     if let Err(error) = Access::new(&loaded.config) {
         let text = chain(&error);
         if args.json {

@@ -178,7 +178,7 @@ fn since_epoch(now: SystemTime) -> Duration {
 
 /// `2026-02-03T04:05:06.123456Z`. Civil date from a day number after Howard Hinnant, "chrono-compatible low-level date
 /// algorithms".
-pub(super) fn iso_8601(now: SystemTime) -> String {
+pub(crate) fn iso_8601(now: SystemTime) -> String {
     let since = since_epoch(now);
     let seconds = since.as_secs();
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);

@@ -5,6 +5,7 @@
 
 mod acl;
 mod actions;
+mod alarms;
 mod backup;
 mod certs;
 mod check;
@@ -12,9 +13,11 @@ mod clients;
 mod completions;
 mod connectors;
 mod dead_letters;
+mod diag;
 mod exit;
 mod format;
 mod gateway;
+mod health;
 mod message;
 mod mqtt_flags;
 mod output;
@@ -33,7 +36,10 @@ mod signals;
 mod sql;
 mod subscribe;
 mod table;
+mod tail;
 mod target;
+mod top;
+mod trace;
 mod users;
 
 use std::ffi::OsString;
@@ -45,6 +51,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::exit::chain;
 pub use self::exit::{Exit, Failure};
+pub(crate) use self::format::iso_8601;
 pub(crate) use self::output::Output;
 pub(crate) use self::serve::cannot_start;
 pub(crate) use self::signals::stop_signal;
@@ -106,14 +113,26 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Have a running gateway read its configuration and its rules again.
     Reload(reload::ReloadArgs),
+    /// Say whether a running gateway lets clients in.
+    Health(health::HealthArgs),
     /// Look at what a running gateway could not deliver, send it again, drop it.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// See how the actions of a running gateway do; stop them, empty their queues.
     Actions(actions::ActionsArgs),
     /// See where the connectors of a running gateway lead; try the way there.
     Connectors(connectors::ConnectorsArgs),
+    /// See what somebody should look at on a running gateway; the exit code is 1 while there is something.
+    Alarms(alarms::AlarmsArgs),
+    /// Watch messages go through a running gateway.
+    Tail(tail::TailArgs),
+    /// Put what is needed to find a fault of a running gateway into a file, without secrets and payloads.
+    Diag(diag::DiagArgs),
+    /// Follow single messages through a running gateway.
+    Trace(trace::TraceArgs),
     /// See who is connected to a running gateway, and whose sessions it keeps.
     Clients(clients::ClientsArgs),
+    /// See what a running gateway is busy with.
+    Top(top::TopArgs),
     /// See what a running gateway retains.
     Retained(retained::RetainedArgs),
     /// Users who may administer a running gateway.
@@ -162,10 +181,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Some(Command::Check(args)) => check::run(&args.or(&cli.config), environment),
         Some(Command::Rules(args)) => rules::run(args, &cli.config, environment),
         Some(Command::Reload(args)) => reload::run(&args, &cli.config, environment),
+        Some(Command::Health(args)) => health::run(&args, &cli.config, environment),
         Some(Command::DeadLetters(args)) => dead_letters::run(&args, &cli.config, environment),
         Some(Command::Actions(args)) => actions::run(&args, &cli.config, environment),
+        Some(Command::Alarms(args)) => alarms::run(&args, &cli.config, environment),
+        Some(Command::Tail(args)) => tail::run(&args, &cli.config, environment),
+        Some(Command::Diag(args)) => diag::run(&args, &cli.config, environment),
+        Some(Command::Trace(args)) => trace::run(&args, &cli.config, environment),
         Some(Command::Connectors(args)) => connectors::run(&args, &cli.config, environment),
         Some(Command::Clients(args)) => clients::run(&args, &cli.config, environment),
+        Some(Command::Top(args)) => top::run(&args, &cli.config, environment),
         Some(Command::Retained(args)) => retained::run(&args, &cli.config, environment),
         Some(Command::Users(args)) => users::run(&args, &cli.config, environment),
         Some(Command::Tokens(args)) => users::run_tokens(&args, &cli.config, environment),

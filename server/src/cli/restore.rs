@@ -174,6 +174,7 @@ fn page(told: &Value) -> String {
     for part in parts(told) {
         let kind = match part.get("part").and_then(Value::as_str) {
             Some("rules") => "rule",
+            Some("cases") => "cases of rule",
             Some("users") => "user",
             Some("tokens") => "token",
             Some("retained") => "retained",

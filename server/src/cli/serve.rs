@@ -18,6 +18,7 @@ use crate::confine::confine;
 use crate::reload::Reloader;
 use crate::rules::{RuleFileError, RuleSet};
 use crate::server::{self, RulesError, Server, StartError};
+use crate::service::{ServiceManager, Watchdog};
 use crate::storage::{Storage, StorageError};
 
 /// Time that clients have to go when the server stops.
@@ -88,6 +89,7 @@ async fn serve(loaded: &Loaded, flags: &[Assignment], environment: &Environment)
         config = loaded.path.as_ref().map(|path| tracing::field::display(path.display())),
         "starting"
     );
+    let manager = ServiceManager::of(environment);
     confine();
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -96,6 +98,7 @@ async fn serve(loaded: &Loaded, flags: &[Assignment], environment: &Environment)
     for warning in rules.warnings() {
         warn!("{warning}");
     }
+    manager.status("reading what the store has kept");
     let storage = Storage::open(config, environment).map_err(cannot_open)?;
     let server = Server::start(config, &rules, &storage).await.map_err(cannot_start)?;
     let reloader = Arc::new(Reloader::new(&server, loaded, flags, environment));
@@ -118,9 +121,12 @@ async fn serve(loaded: &Loaded, flags: &[Assignment], environment: &Environment)
         notice(&try_it(address));
     }
     info!("ready");
+    manager.ready(&format!("clients are let in on {}", places(&server)));
+    let mut watchdog = Watchdog::new(environment, &server, &storage);
     let signal = loop {
         tokio::select! {
             signal = stop.received() => break signal,
+            () = watchdog.earned() => manager.alive(),
             // It reads files, which may take a while. What it comes to is told in the log.
             _ = reload.recv() => {
                 let reloader = Arc::clone(&reloader);
@@ -129,6 +135,7 @@ async fn serve(loaded: &Loaded, flags: &[Assignment], environment: &Environment)
         }
     };
     info!(signal, "stopping");
+    manager.stopping();
     let stopped = async {
         server.stop(GRACE).await;
         storage.settle().await;
@@ -138,6 +145,12 @@ async fn serve(loaded: &Loaded, flags: &[Assignment], environment: &Environment)
         signal = stop.received() => warn!(signal, "stopped at once: a second signal came"),
     }
     Ok(Exit::Success)
+}
+
+/// Where clients connect.
+fn places(server: &Server) -> String {
+    let places = server.listeners().bound().into_iter().map(|bound| bound.endpoint.to_string());
+    places.collect::<Vec<_>>().join(", ")
 }
 
 /// Says why the store doesn't open. A newer format is refused like a configuration that isn't understood.
@@ -152,7 +165,7 @@ fn cannot_open(error: StorageError) -> Failure {
 /// How the first administrator is made.
 fn set_it_up(address: SocketAddr, token: &str) -> String {
     format!(
-        "nobody can administer the gateway over HTTP yet; within an hour this makes an administrator:\n\
+        "nobody can administer the gateway over HTTP yet; within an hour the setup token {token} makes an administrator, at http://{address}/ or by\n\
          \x20 curl http://{address}/api/v1/setup --json '{{\"setup_token\":\"{token}\",\"name\":\"admin\",\"password\":\"…\"}}'"
     )
 }

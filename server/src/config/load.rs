@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::effective::Effective;
 use super::layers::{self, Layer};
+use super::otel;
 use super::overrides::{self, Assignment, Override};
 use super::secrets::{self, Secret};
 use super::source::{Origin, Place, Sources};
@@ -119,7 +120,7 @@ fn of_layers(layers: &[Layer], inputs: &Inputs<'_>) -> Result<Loaded, ConfigErro
                 let span = error.span().map(|span| span.start + range.start..span.end + range.start);
                 let mut place = span.and_then(|span| sources.place(&span));
                 // Where the fault lies isn't known, and a connector's lines may hold secrets.
-                if text.contains("connectors") || text.contains("authentication") {
+                if ["connectors", "authentication", "otlp"].iter().any(|word| text.contains(word)) {
                     hide_text(&mut place);
                 }
                 broken.push(ConfigError {
@@ -134,6 +135,7 @@ fn of_layers(layers: &[Layer], inputs: &Inputs<'_>) -> Result<Loaded, ConfigErro
         broken.truncate(MAX_ERRORS);
         return Err(ConfigErrors::Faults { faults: broken });
     }
+    let mut warnings = otel::lay_under(&mut parsed, environment, &mut sources);
     let overrides = overrides::collect(environment, flags, &mut sources);
     let mut reader = Reader { overrides, sources, environment, missing: inputs.missing_secrets };
     let defaults = reader.sources.add(Origin::Defaults, DEFAULT_LISTENERS);
@@ -143,7 +145,6 @@ fn of_layers(layers: &[Layer], inputs: &Inputs<'_>) -> Result<Loaded, ConfigErro
     if let Some(config) = config.as_mut().filter(|_| is_default) {
         reader.shut_what_was_opened(config);
     }
-    let mut warnings = Vec::new();
     if let Some(config) = &config {
         for finding in validate::findings(config) {
             match finding {
@@ -373,7 +374,9 @@ fn redacted(place: Option<Box<Place>>, path: &Path, secret: &Secret) -> ConfigEr
 
 /// Whether lines of this part of the configuration may hold secrets, so that none is quoted.
 fn may_hold_secrets(path: &Path) -> bool {
-    ["connectors", "authentication"].iter().any(|section| path.starts_with(&Path::keys(&[section])))
+    [&["connectors"][..], &["authentication"], &["trace", "otlp"]]
+        .iter()
+        .any(|section| path.starts_with(&Path::keys(section)))
 }
 
 fn hide_text(place: &mut Option<Box<Place>>) {
@@ -419,7 +422,7 @@ fn make_paths_relative_to(config: &mut Config, folder: Option<&FsPath>) {
     let authentication = config.authentication.values_mut().flat_map(|method| method.paths_mut());
     let admin = config.admin.tls.iter_mut().flat_map(|tls| tls.files_mut());
     let others = [&mut config.data_dir, &mut config.rules_dir].into_iter().flatten();
-    let others = others.chain(config.acl.paths_mut());
+    let others = others.chain(config.acl.paths_mut()).chain(&mut config.trace.otlp.ca);
     let listeners = config.listeners.iter_mut().flat_map(Listener::paths_mut);
     for path in others.chain(certificates).chain(authentication).chain(listeners).chain(admin) {
         *path = folder.join(&*path);

@@ -2,11 +2,12 @@
 //!
 //! How a value comes about:
 //! 1. the file and those of `conf.d` beside it are parsed, with the place of every key and value, and laid one over the other;
-//! 2. `TIDEGATE_SECTION__KEY` variables replace or add values; entries of a list are matched by their name, as in
+//! 2. variables of OpenTelemetry (`OTEL_…`) add values where the files say nothing;
+//! 3. `TIDEGATE_SECTION__KEY` variables replace or add values; entries of a list are matched by their name, as in
 //!    `TIDEGATE_LISTENERS__TCP__ADDRESS`;
-//! 3. flags, `--set section.key=value`, do the same;
-//! 4. a value that is exactly `${env:NAME}`, `${file:path}` or `${credential:NAME}` is replaced by what it names;
-//! 5. the result is read into [`Config`], where an unknown key is an error, and its ranges are checked.
+//! 4. flags, `--set section.key=value`, do the same;
+//! 5. a value that is exactly `${env:NAME}`, `${file:path}` or `${credential:NAME}` is replaced by what it names;
+//! 6. the result is read into [`Config`], where an unknown key is an error, and its ranges are checked.
 //!
 //! Every fault is reported with its place (file, line and column, or the variable), what was expected and, for a
 //! misspelt name, the nearest right one; all faults in one go, up to [`MAX_ERRORS`]. A configuration with any fault
@@ -14,17 +15,22 @@
 
 mod acl;
 mod admin;
+mod alarms;
 mod authentication;
 mod effective;
 mod error;
 mod layers;
 mod listeners;
 mod load;
+mod metrics;
 mod model;
+mod otel;
+mod otlp;
 mod overrides;
 mod schema;
 mod secrets;
 mod source;
+mod trace;
 mod tree;
 mod units;
 mod validate;
@@ -39,6 +45,7 @@ use std::path::PathBuf;
 
 pub use self::acl::{AclConfig, AclHttpConfig};
 pub use self::admin::{Admin, AdminToken, AdminUser, HiddenText};
+pub use self::alarms::Alarms;
 pub use self::authentication::{
     AuthenticationLimits, AuthenticatorConfig, AuthenticatorKind, CertificateUsername, JwtAlgorithm,
     JwtPlace, LockoutConfig,
@@ -52,13 +59,16 @@ pub use self::listeners::{
 };
 pub(crate) use self::load::suggest;
 pub use self::load::{Inputs, Loaded, MissingSecrets, load, load_text};
+pub use self::metrics::{METERED_TOPICS_MAX, Metrics};
 pub use self::model::{
     Actions, Config, Durability, Limits, Listener, ListenerKind, Log, LogFormat, QueuePolicy, Reload,
     RuleLimits, Store, Sys,
 };
+pub use self::otlp::{Otlp, OtlpProtocol};
 pub use self::overrides::{Assignment, AssignmentError};
 pub(crate) use self::schema::root as schema_of;
 pub use self::schema::schema;
+pub use self::trace::Trace;
 pub use self::units::{ByteSize, Period, UnitError};
 
 /// The environment variables that a configuration may use, taken once.

@@ -16,9 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::acl::AclConfig;
 use super::admin::Admin;
+use super::alarms::Alarms;
 use super::authentication::{AuthenticationLimits, AuthenticatorConfig, LockoutConfig};
 use super::listeners::{ClientIdRule, ListenerTls, ListenerWebSocket, SessionTakeover};
+use super::metrics::Metrics;
 use super::schema;
+use super::trace::Trace;
 use super::units::{ByteSize, Period};
 
 /// The whole configuration.
@@ -55,8 +58,14 @@ pub struct Config {
     pub connectors: BTreeMap<String, ConnectorConfig>,
     /// What is logged, and how.
     pub log: Log,
+    /// What is measured beside what is always counted.
+    pub metrics: Metrics,
     /// The `$SYS` topics.
     pub sys: Sys,
+    /// Which messages are traced.
+    pub trace: Trace,
+    /// What is worth an alarm.
+    pub alarms: Alarms,
     /// When the configuration is read again by itself.
     pub reload: Reload,
 }
@@ -75,7 +84,10 @@ impl Default for Config {
             actions: Actions::default(),
             connectors: BTreeMap::new(),
             log: Log::default(),
+            metrics: Metrics::default(),
             sys: Sys::default(),
+            trace: Trace::default(),
+            alarms: Alarms::default(),
             reload: Reload::default(),
         }
     }

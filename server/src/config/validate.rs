@@ -10,7 +10,9 @@ use actions::config::ConnectorConfig;
 use super::acl::{AclConfig, AclHttpConfig};
 use super::authentication::AuthenticatorConfig;
 use super::listeners::{self, ClientIdRule};
+use super::metrics::{METERED_TOPICS_MAX, Metrics};
 use super::model::{Config, Limits, Listener, ListenerKind, ListenerLimits, RuleLimits, Store};
+use super::otlp::{self, OtlpProtocol};
 use super::overrides::canonical;
 use super::tree::Path;
 use super::units::{ByteSize, Period};
@@ -129,6 +131,26 @@ fn check(config: &Config) -> Check {
             " (or 0s: off)",
         );
     }
+    check.metrics(&config.metrics);
+    check.range("trace", "max_traces", config.trace.max_traces, 10, 100_000, "");
+    check.range("trace", "max_memory", config.trace.max_memory, ByteSize::kib(64), ByteSize::gib(1), "");
+    if let Err(error) = config.trace.settings().sampling.check() {
+        check.error(Path::keys(&["trace"]), format!("trace: {error}"), None);
+    }
+    let alarms = &config.alarms;
+    check.range("alarms", "interval", alarms.interval, Period::secs(1), Period::secs(3_600), "");
+    for (key, value) in [
+        ("queue_age", alarms.queue_age),
+        ("queue_full_within", alarms.queue_full_within),
+        ("sink_down", alarms.sink_down),
+        ("certificate_expiry", alarms.certificate_expiry),
+    ] {
+        check.range("alarms", key, value, Period::ZERO, Period::days(365), "");
+    }
+    check.range("alarms", "disk_free", alarms.disk_free, ByteSize::bytes(0), ByteSize::gib(1024), "");
+    check.range("alarms", "rule_errors", alarms.rule_errors, 0, 1_000_000, "");
+    check.range("alarms", "rule_silent", alarms.rule_silent, 0, 1_000_000_000, "");
+    check.otlp(&config.trace.otlp);
     check.range("reload", "interval", config.reload.interval, Period::millis(100), Period::secs(3_600), "");
     check
 }
@@ -140,6 +162,41 @@ struct Check {
 }
 
 impl Check {
+    fn otlp(&mut self, otlp: &otlp::Otlp) {
+        let section = "trace.otlp";
+        let (min, max) = otlp::TIMEOUT;
+        self.range(section, "timeout", otlp.timeout, min, max, "");
+        let (min, max) = otlp::EXPORT_TIMEOUT;
+        self.range(section, "export_timeout", otlp.export_timeout, min, max, "");
+        let (min, max) = otlp::SCHEDULE_DELAY;
+        self.range(section, "schedule_delay", otlp.schedule_delay, min, max, "");
+        let (min, max) = otlp::QUEUED_SPANS;
+        self.range(section, "max_queued_spans", otlp.max_queued_spans, min, max, "");
+        let memory = (ByteSize::kib(64), ByteSize::gib(1));
+        self.range(section, "max_queued_memory", otlp.max_queued_memory, memory.0, memory.1, "");
+        let (min, max) = otlp::BATCH_SPANS;
+        self.range(section, "max_batch_spans", otlp.max_batch_spans, min, max, "");
+        let at = |key: &str| Path::keys(&["trace", "otlp", key]);
+        let attributes = otlp.resource_attributes.len();
+        if attributes > otlp::RESOURCE_ATTRIBUTES_MAX {
+            let most = otlp::RESOURCE_ATTRIBUTES_MAX;
+            let message =
+                format!("trace.otlp.resource_attributes: {attributes} given, at most {most} are taken");
+            self.error(at("resource_attributes"), message, None);
+        }
+        if otlp.protocol == OtlpProtocol::Grpc {
+            let message = "trace.otlp.protocol: gRPC is not spoken here".to_owned();
+            let help = "collectors take http/protobuf too, on port 4318 where nothing else is said";
+            self.error(at("protocol"), message, Some(help));
+        }
+        if let Err((key, fault)) = crate::otlp::check(otlp) {
+            self.error(at(key), format!("trace.otlp.{key}: {fault}"), None);
+        }
+        if let Some(warning) = crate::otlp::warning(otlp) {
+            self.findings.push(Finding::Warning(warning));
+        }
+    }
+
     fn error(&mut self, at: Path, message: String, help: Option<&str>) {
         self.findings.push(Finding::Error { at, message, help: help.map(str::to_owned) });
     }
@@ -484,6 +541,33 @@ impl Check {
         self.range(section, "output_bytes", l.output_bytes, ByteSize::kib(1), ByteSize::mib(256), "");
         self.range(section, "regex_bytes", l.regex_bytes, ByteSize::kib(1), ByteSize::mib(64), "");
         self.range(section, "template_bytes", l.template_bytes, ByteSize::bytes(64), ByteSize::mib(1), "");
+    }
+
+    fn metrics(&mut self, metrics: &Metrics) {
+        let section = "metrics";
+        self.range(section, "rule_sample", metrics.rule_sample, 0, 1_000_000, "");
+        self.range(section, "max_rules", metrics.max_rules, 1, 100_000, "");
+        self.range(section, "heavy_hitters", metrics.heavy_hitters, 0, 1_000, "");
+        self.range(section, "heavy_hitters_sample", metrics.heavy_hitters_sample, 1, 1_000_000, "");
+        self.range(section, "slow_subscribers", metrics.slow_subscribers, 0, 1_000, "");
+        self.range(section, "slow_after", metrics.slow_after, Period::millis(100), Period::days(1), "");
+        let at = || Path::keys(&[section, "topics"]);
+        let count = metrics.topics.len();
+        if count > METERED_TOPICS_MAX {
+            let text =
+                format!("metrics.topics: {count} filters, more than the limit of {METERED_TOPICS_MAX}");
+            self.error(at(), text, None);
+        }
+        for (place, filter) in metrics.topics.iter().enumerate() {
+            if let Err(error) = mqtt_protocol::topic::validate_topic_filter(filter) {
+                let text = format!("metrics.topics: \"{}\": {error}", filter.escape_debug());
+                self.error(at(), text, None);
+            }
+            if metrics.topics.iter().take(place).any(|other| other == filter) {
+                let text = format!("metrics.topics: \"{}\" stands there twice", filter.escape_debug());
+                self.error(at(), text, None);
+            }
+        }
     }
 
     fn store(&mut self, store: &Store) {

@@ -9,7 +9,7 @@ mod devices;
 mod receiver;
 mod screen;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use self::receiver::{Receiver, Request};
 use self::screen::Screen;
 use crate::cli::{Exit, Failure, Threads, block_on, cannot_start, chain, stop_signal};
 use crate::client::{Client, ClientError, Endpoint, Event, Options, Received};
-use crate::config::{Actions, Config, Environment, Listener, default_data_dir};
+use crate::config::{Actions, Admin, Config, Environment, Listener, default_data_dir};
 use crate::rules::{RuleSet, RuleStats};
 use crate::server::{Server, StartError, rule_limits};
 use crate::storage::Storage;
@@ -103,6 +103,10 @@ impl Demo {
         let moved = args.port.is_none() && address.port() != PORT;
         let remark = if moved { " (1883, the usual port, is in use)" } else { "" };
         introduce(&screen, &rules, address, remark, receiver.address())?;
+        if let Some((console, token)) = server.setup_token() {
+            screen.note(&format!("console on http://{console}/, setup token {token}"))?;
+            screen.note("")?;
+        }
         keep_files(&screen, &default_data_dir(environment).join("demo"))?;
         let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
         let options = Options { endpoint, ..Options::default() };
@@ -209,9 +213,18 @@ fn config_for(port: u16) -> Config {
     let allow_private = vec![AddressRange::from(IpAddr::V4(Ipv4Addr::LOCALHOST))];
     Config {
         listeners: vec![Listener { address: Some(address), ..Listener::local_default() }],
+        admin: admin(),
         actions: Actions { allow_private },
         ..Config::default()
     }
+}
+
+/// Where the console is: at its usual address, or on any free port when that is taken.
+fn admin() -> Admin {
+    let usual = Admin::default();
+    let is_free = TcpListener::bind(usual.address).is_ok();
+    let address = if is_free { usual.address } else { SocketAddr::new(usual.address.ip(), 0) };
+    Admin { address, ..usual }
 }
 
 fn introduce(

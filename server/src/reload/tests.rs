@@ -450,8 +450,52 @@ allow_private = ['10.0.0.0/8']
 [log]
 level = 'warn'
 format = 'json'
+[metrics]
+rule_sample = 1
+max_rules = 2
+topics = ['a']
+heavy_hitters = 3
+heavy_hitters_sample = 4
+slow_subscribers = 5
+slow_after = '6s'
+history = false
 [sys]
 interval = '2s'
+[alarms]
+enabled = false
+interval = '6s'
+queue_age = '6m'
+queue_full_within = '16m'
+sink_down = '31s'
+certificate_expiry = '15d'
+disk_free = '1MiB'
+rule_errors = 11
+rule_silent = 11
+[trace]
+ratio = 0.5
+clients = ['c']
+topics = ['t/#']
+rules = ['r']
+errors = false
+trust_context = true
+max_traces = 50
+max_memory = '1MiB'
+[trace.otlp]
+enabled = false
+endpoint = 'http://127.0.0.1:4318/v1/traces'
+protocol = 'http/json'
+headers = { a = 'b' }
+ca = '/ca.pem'
+insecure_http = true
+timeout = '1s'
+export_timeout = '2s'
+schedule_delay = '1s'
+max_queued_spans = 100
+max_queued_memory = '1MiB'
+max_batch_spans = 10
+explanations = true
+service_name = 'edge'
+resource_attributes = { plant = 'a' }
 [reload]
 watch = true
 interval = '3s'

@@ -251,7 +251,7 @@ async fn run_one(shared: &Arc<Shared>, job: &Job) -> Result<(), String> {
         None => Ok(()),
         Some(Request::Republish(request)) => {
             let Some(running) = job.rule.running_error_action() else { return Ok(()) };
-            let properties = running.check_republish(shared, &job.message.trail, &request)?;
+            let properties = running.check_republish(shared, &job.message.trail, &request, None)?;
             let publisher = shared.error_jobs.publisher.lock().clone().ok_or("no broker to publish to")?;
             let published = publisher.publish(InternalPublish {
                 topic: request.topic,

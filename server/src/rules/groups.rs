@@ -138,6 +138,11 @@ impl Candidates {
         line.candidates.sort_unstable_by_key(|candidate| candidate.place);
     }
 
+    /// Every rule of the topic with its place, group by group.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Arc<Rule>)> {
+        self.groups.iter().flat_map(|group| group.rules.iter().map(|(place, rule)| (*place, rule)))
+    }
+
     /// The rules of a line, each with its place.
     pub(super) fn rules<'c>(&'c self, line: &'c Line) -> impl Iterator<Item = (u32, &'c Arc<Rule>)> {
         line.candidates.iter().filter_map(|candidate| {

@@ -9,6 +9,7 @@ use broker::{Identity, Publication, Publisher, Trail};
 use mqtt_protocol::{PublishProperties, QoS};
 use rules_sql::{Event, EventProperties};
 use store::{MessageId, MessageRecord, StoredMessage};
+use trace::Context;
 
 use super::origin::{Origin, OriginClient};
 
@@ -62,6 +63,8 @@ pub(super) struct Facts<'a> {
     pub(super) trail: &'a Trail,
     /// The trace identifier that it had in another run; `None`: it is made from its identity.
     trace_id: Option<u128>,
+    /// What is told of it is told beneath this, if it is traced.
+    pub(super) trace: Option<Context>,
 }
 
 impl<'a> Facts<'a> {
@@ -77,11 +80,18 @@ impl<'a> Facts<'a> {
             publisher: message.publisher,
             trail: message.trail,
             trace_id: None,
+            trace: message.trace.copied(),
         }
     }
 
+    /// The same, told of beneath this.
+    pub(super) fn beneath(self, context: Context) -> Self {
+        Self { trace: Some(context), ..self }
+    }
+
     pub(super) fn trace_id(&self, secret: &Secret) -> u128 {
-        self.trace_id.unwrap_or_else(|| secret.trace_id(self.id))
+        let traced = self.trace.map(|context| context.trace_id);
+        self.trace_id.or(traced).unwrap_or_else(|| secret.trace_id(self.id))
     }
 
     /// What an outbox is to keep of it. `trail` are names of rules.
@@ -133,6 +143,7 @@ impl<'a> Facts<'a> {
             publisher: self.publisher.cloned(),
             trail: self.trail.clone(),
             trace_id: self.trace_id,
+            trace: self.trace,
         }
     }
 }
@@ -150,6 +161,7 @@ pub(super) struct KeptMessage {
     publisher: Option<Arc<Publisher>>,
     pub(super) trail: Trail,
     trace_id: Option<u128>,
+    trace: Option<Context>,
 }
 
 impl KeptMessage {
@@ -180,6 +192,7 @@ impl KeptMessage {
             publisher,
             trail,
             trace_id: origin.map(|origin| origin.trace_id),
+            trace: None,
         }
     }
 
@@ -195,6 +208,7 @@ impl KeptMessage {
             publisher: self.publisher.as_ref(),
             trail: &self.trail,
             trace_id: self.trace_id,
+            trace: self.trace,
         }
     }
 

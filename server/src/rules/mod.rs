@@ -23,6 +23,7 @@
 //! A change of rules swaps one pointer: no client notices, and a message in flight ends on the version it began with.
 //! Queues live on through a change of their action's settings.
 
+mod again;
 pub(crate) mod cases;
 mod counters;
 mod difference;
@@ -30,6 +31,7 @@ mod error;
 mod error_action;
 mod explain;
 mod explain_json;
+mod explain_text;
 mod file;
 mod groups;
 mod message;
@@ -46,14 +48,18 @@ mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
+mod told;
 mod topic_index;
 
-pub use counters::{ActionStats, RuleStats};
+pub use counters::{
+    ActionStats, ERROR_TEXT_BYTES_MAX, ERROR_TOPIC_BYTES_MAX, ErrorSample, RuleStats, RuleTotals, Stage,
+};
 pub use difference::RuleDifference;
 pub use error::RuleFileError;
 pub use error_action::Publisher;
-pub(crate) use explain::{ActionExplanation, HIDDEN, RuleExplanation, is_secret_name};
+pub(crate) use explain::{HIDDEN, RuleExplanation, is_secret_name};
 pub(crate) use explain_json::explanation_line;
+pub(crate) use explain_text::explanation_page;
 pub(crate) use file::files_in;
 pub use file::{ERROR_ACTION, LoadedRule, RuleSet, load_rules};
 pub(crate) use parameters::parameters;

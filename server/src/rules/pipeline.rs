@@ -26,8 +26,9 @@ use parking_lot::{Mutex, RwLock};
 use rules_sql::Evaluation;
 use store::{DurableStore, Position};
 use tokio::task::JoinSet;
+use trace::Tracer;
 
-use super::counters::{Counter, RuleCounters, RuleStats};
+use super::counters::{Counter, RuleCounters, RuleStats, RuleTotals};
 use super::difference::RuleDifference;
 use super::error_action::{self, ErrorJobs, Hearing, Publisher};
 use super::file::{LoadedAction, LoadedRule, RuleSet};
@@ -35,6 +36,7 @@ use super::groups::{self, Candidates, Group, Line};
 use super::message::{Facts, Secret};
 use super::outboxes::{Retired, start_action};
 use super::rule::Rule;
+use super::told;
 use super::topic_index::TopicIndex;
 
 /// How long rules may work on one message before other connections have their turn.
@@ -53,11 +55,22 @@ pub struct PipelineSettings {
     pub hops: u8,
     /// The store that the broker keeps its debts in, where queues are kept too; `None`: they are in memory.
     pub store: Option<Arc<DurableStore>>,
+    /// One evaluation in so many is timed; 0: none. Default 64.
+    pub timed_every: u32,
+    /// Who is told the way of single messages; the broker's own is to be the same.
+    pub tracer: Arc<Tracer>,
 }
 
 impl Default for PipelineSettings {
     fn default() -> Self {
-        Self { targets: TargetPolicy::default(), connectors: Connectors::default(), hops: 8, store: None }
+        Self {
+            targets: TargetPolicy::default(),
+            connectors: Connectors::default(),
+            hops: 8,
+            store: None,
+            timed_every: 64,
+            tracer: Arc::default(),
+        }
     }
 }
 
@@ -106,7 +119,9 @@ pub(super) struct Shared {
     names: RwLock<Vec<Arc<str>>>,
     pub(super) store: Option<Arc<DurableStore>>,
     pub(super) hops_max: usize,
+    pub(super) timed_every: u32,
     pub(super) secret: Secret,
+    pub(super) tracer: Arc<Tracer>,
     pub(super) error_jobs: ErrorJobs,
 }
 
@@ -127,7 +142,7 @@ pub(super) struct Registry {
 #[derive(Debug, Default)]
 pub(super) struct Active {
     generation: u64,
-    rules: Vec<Arc<Rule>>,
+    pub(super) rules: Vec<Arc<Rule>>,
     /// Places of the rules by name.
     by_name: HashMap<String, usize>,
     groups: Vec<Arc<Group>>,
@@ -156,6 +171,7 @@ impl RulePipeline {
                     hasher: secret.hasher(),
                     endings: Some(Arc::new(Hearing(Weak::clone(shared)))),
                     paused: Arc::default(),
+                    tracer: Arc::clone(&settings.tracer),
                 },
                 by_name: HashMap::new(),
                 groups: HashMap::new(),
@@ -165,7 +181,9 @@ impl RulePipeline {
             names: RwLock::default(),
             store: settings.store.clone(),
             hops_max: usize::from(settings.hops),
+            timed_every: settings.timed_every,
             secret,
+            tracer: Arc::clone(&settings.tracer),
             error_jobs,
         });
         let pipeline = Self { shared };
@@ -397,6 +415,15 @@ impl RulePipeline {
         None
     }
 
+    /// The counters of every rule that runs, added up.
+    #[must_use]
+    pub fn totals(&self) -> RuleTotals {
+        let active = self.shared.active.load();
+        let mut totals = RuleTotals::default();
+        active.rules.iter().for_each(|rule| totals.add(&rule.stats()));
+        totals
+    }
+
     /// Returns the counters of every rule that runs, in order.
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
@@ -558,7 +585,13 @@ thread_local! {
 
 impl MessageHandler for RuleHandler {
     fn handle(&self, message: &Publication<'_>, cursor: &mut usize, effects: &mut HookEffects) -> Progress {
-        let facts = Facts::of(message);
+        let mut facts = Facts::of(message);
+        if facts.trace.is_none() {
+            if effects.trace.is_none() && *cursor == 0 {
+                effects.trace = told::begin_for_rules(&self.shared, &self.candidates);
+            }
+            facts.trace = effects.trace;
+        }
         let event = facts.event(&self.shared.secret);
         let mut evaluation = Evaluation::new(&event, self.shared.secret.seed(facts.id));
         if *cursor == 0 {
@@ -582,12 +615,20 @@ impl RuleHandler {
         cursor: &mut usize,
         effects: &mut HookEffects,
     ) -> Progress {
-        let started = Instant::now();
+        let mut started = None;
         let mut since_clock = 0;
         loop {
             let Ok(from) = u32::try_from(*cursor) else { return Progress::Done };
             self.candidates.line_up(from, evaluation, line);
+            if *cursor == 0 && facts.trace.is_some() && !line.is_cut() {
+                let places: Vec<u32> = self.candidates.rules(line).map(|(place, _)| place).collect();
+                told::kept_out(&self.shared, &self.candidates, facts, &places);
+            }
             let mut left = line.len();
+            // The clock is for many rules: reading it costs as much as a small one.
+            if left > 1 || line.is_cut() {
+                started.get_or_insert_with(Instant::now);
+            }
             for (place, rule) in self.candidates.rules(line) {
                 *cursor = usize::try_from(place).map_or(usize::MAX, |place| place + 1);
                 let acted = rule.handle(&self.shared, facts, evaluation, effects);
@@ -595,7 +636,8 @@ impl RuleHandler {
                 since_clock += 1;
                 if acted || since_clock == RULES_PER_CLOCK_READING {
                     since_clock = 0;
-                    if started.elapsed() >= STEP_BUDGET && (left > 0 || line.is_cut()) {
+                    let is_more = left > 0 || line.is_cut();
+                    if is_more && started.is_some_and(|started| started.elapsed() >= STEP_BUDGET) {
                         return Progress::Yield;
                     }
                 }

@@ -3,8 +3,10 @@
 //! Evaluate, render every action, hand republishes to the broker and to the outboxes what they are owed, and keep the rest
 //! ready, to be queued once the message is admitted. What a message that is refused would have set off leaves no trace.
 
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use actions::config::OrderBy;
 use actions::{
@@ -14,12 +16,14 @@ use broker::{ActionQueue, HookEffects, OwedToAction, Republish, Trail};
 use mqtt_protocol::{PublishProperties, UserPropertiesBuf};
 use rules_sql::{CompiledRule, Evaluation, Outcome, Output};
 use store::Position;
+use trace::Context;
 
-use super::counters::{ActionCounters, ActionStats, RuleCounters, RuleStats};
+use super::counters::{ActionCounters, ActionStats, RuleCounters, RuleStats, Stage, is_timed};
 use super::error_action::{self, FailedAction};
 use super::file::{LoadedAction, LoadedRule};
 use super::message::{Facts, KeptMessage};
 use super::pipeline::Shared;
+use super::told::{self, Made};
 
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -106,11 +110,38 @@ impl Rule {
         evaluation: &mut Evaluation<'_>,
         effects: &mut HookEffects,
     ) -> bool {
+        let made = match facts.trace {
+            None => {
+                let made = self.decide(shared, facts, evaluation, effects);
+                if matches!(made, Made::Failed(_)) && effects.trace.is_none() {
+                    effects.trace = told::failed(shared, self, facts, &made);
+                }
+                made
+            }
+            Some(parent) => {
+                let span = told::begin(parent, self);
+                let facts = facts.beneath(span.context);
+                let made = self.decide(shared, &facts, evaluation, effects);
+                told::end(shared, span, self, &facts, &made);
+                made
+            }
+        };
+        made.is_work()
+    }
+
+    fn decide(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        facts: &Facts<'_>,
+        evaluation: &mut Evaluation<'_>,
+        effects: &mut HookEffects,
+    ) -> Made {
         if facts.trail.rules().contains(&self.id) {
             self.counters.looped.raise();
-            return false;
+            return Made::Looped;
         }
         evaluation.begin_rule(self.id);
+        let started = is_timed(shared.timed_every).then(Instant::now);
         // A fault in the evaluator costs this rule this message, and nobody else anything. What it left half done in the
         // evaluation is begun anew by the next rule.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -118,33 +149,44 @@ impl Rule {
             crate::fault::point("rule", facts.payload);
             self.loaded.compiled.evaluate(evaluation)
         }));
+        if let Some(started) = started {
+            self.counters.times.observe(started.elapsed());
+        }
         let Ok(outcome) = outcome else {
             self.counters.failed.raise_for_panic();
+            self.failed(Stage::Evaluation, &"the evaluation panicked", facts);
             tracing::error!(rule = self.name(), "evaluating a rule panicked; the message goes on without it");
-            return true;
+            return Made::Failed("the evaluation panicked".to_owned());
         };
         let output = match outcome {
-            Outcome::NoMatch => return false,
+            Outcome::NoMatch => return Made::NoMatch,
             Outcome::NoOutput => {
                 self.counters.no_output.raise();
-                return false;
+                return Made::NoOutput;
             }
             Outcome::Failed(error) => {
                 self.counters.failed.raise(&error);
+                self.failed(Stage::Evaluation, &error, facts);
                 if self.counters.log.opens(facts.received_at_ms) {
                     tracing::warn!(rule = self.name(), %error, "rule could not be evaluated for a message");
                 }
-                return true;
+                return Made::Failed(error.to_string());
             }
             Outcome::Output(output) if self.loaded.skip_empty && output.is_empty_object() => {
                 self.counters.no_output.raise();
-                return false;
+                return Made::NoOutput;
             }
             Outcome::Output(output) => output,
         };
         self.counters.passed.raise();
+        self.counters.last.matched(facts.received_at_ms);
         self.act(shared, facts, evaluation, &output, effects);
-        true
+        Made::Output
+    }
+
+    /// Keeps what went wrong as the last error.
+    fn failed(&self, stage: Stage, error: &dyn Display, facts: &Facts<'_>) {
+        self.counters.last.failed(stage, error, facts.topic, facts.received_at_ms);
     }
 
     fn act(
@@ -159,13 +201,18 @@ impl Rule {
         let mut failures = Vec::new();
         for (place, (loaded, running)) in self.loaded.actions.iter().zip(&self.actions).enumerate() {
             let failure = match loaded.render(evaluation, output) {
-                Ok(Request::Republish(request)) => {
-                    self.republish(shared, facts.trail, running, request, effects)
-                }
-                Ok(request) => self.owe_or_queue(shared, facts, place, &mut message, request, effects),
+                Ok(Request::Republish(request)) => self
+                    .republish(shared, facts, running, request, effects)
+                    .inspect(|error| self.failed(Stage::Action, error, facts)),
+                Ok(request) => self
+                    .owe_or_queue(shared, facts, place, &mut message, request, effects)
+                    .inspect(|error| self.failed(Stage::Action, error, facts)),
                 Err(error) => {
                     running.counters.failed_render.raise();
-                    Some(error.to_string())
+                    let error = error.to_string();
+                    self.failed(Stage::Template, &error, facts);
+                    told::action(shared, self, facts, loaded, Some(&error));
+                    Some(error)
                 }
             };
             let Some(error_message) = failure else { continue };
@@ -204,12 +251,13 @@ impl Rule {
         let (loaded, running) = self.loaded.actions.get(place).zip(self.actions.get(place))?;
         let key = order_key(shared, facts, loaded);
         let (rule, id) = (Arc::clone(self), facts.id);
-        match running.owe(shared, facts, loaded, &request) {
+        let trace = told::action(shared, self, facts, loaded, None);
+        match running.owe(shared, facts, loaded, &request, trace) {
             Owing::Outbox { name, body } => {
                 let placed = move |position| {
                     if let Some(running) = rule.actions.get(place) {
                         // What becomes of it is heard of through the outbox.
-                        let item = OutletItem { id, key, request, on_failure: None, extra_bytes: 0 };
+                        let item = OutletItem { id, key, request, on_failure: None, extra_bytes: 0, trace };
                         running.placed(position, item);
                     }
                 };
@@ -228,6 +276,7 @@ impl Rule {
             }
             Owing::Refused { error } => {
                 running.counters.backpressure.raise();
+                self.failed(Stage::Action, &error, facts);
                 if self.counters.log.opens(facts.received_at_ms) {
                     let action = loaded.config.name();
                     tracing::warn!(rule = self.name(), action, error, "message refused");
@@ -241,7 +290,8 @@ impl Rule {
                     .error_action
                     .as_ref()
                     .map(|_| Arc::clone(message.get_or_insert_with(|| Arc::new(facts.to_kept()))));
-                let (shared, rendered) = (Arc::clone(shared), Rendered { place, key, message, request });
+                let (shared, rendered) =
+                    (Arc::clone(shared), Rendered { place, key, message, request, trace });
                 effects.admitted.push(Box::new(move || {
                     if let Some((running, item)) = rule.item(&shared, id, rendered) {
                         // A drop is told through the item; a request of another kind is counted.
@@ -260,13 +310,13 @@ impl Rule {
         id: ItemId,
         rendered: Rendered,
     ) -> Option<(&RunningAction, OutletItem)> {
-        let Rendered { place, key, message, request } = rendered;
+        let Rendered { place, key, message, request, trace } = rendered;
         let (loaded, running) = self.loaded.actions.get(place).zip(self.actions.get(place))?;
         let extra_bytes = message.as_ref().map_or(0, |message| message.bytes());
         let on_failure = message.map(|message| {
             error_action::teller(shared, self, &message, loaded.config.name(), loaded.config.resource())
         });
-        Some((running, OutletItem { id, key, request, on_failure, extra_bytes }))
+        Some((running, OutletItem { id, key, request, on_failure, extra_bytes, trace }))
     }
 
     /// Runs the error action within the source message's admission: should the message be refused, it never ran.
@@ -283,15 +333,17 @@ impl Rule {
         };
         let outcome = match error_action::request(shared, self, facts, failures) {
             Ok(Some(Request::Republish(request))) => {
-                self.republish(shared, facts.trail, running, request, effects).map_or(Ok(None), Err)
+                self.republish(shared, facts, running, request, effects).map_or(Ok(None), Err)
             }
             other => other,
         };
         let (rule, id, now_ms) = (Arc::clone(self), facts.id, facts.received_at_ms);
         let key = order_key(shared, facts, loaded);
-        let item = move |request| OutletItem { id, key, request, on_failure: None, extra_bytes: 0 };
+        let is_handed = matches!(outcome, Ok(Some(_)));
+        let trace = is_handed.then(|| told::action(shared, self, facts, loaded, None)).flatten();
+        let item = move |request| OutletItem { id, key, request, on_failure: None, extra_bytes: 0, trace };
         let outcome = match outcome {
-            Ok(Some(request)) => match running.owe(shared, facts, loaded, &request) {
+            Ok(Some(request)) => match running.owe(shared, facts, loaded, &request, trace) {
                 Owing::Outbox { name, body } => {
                     let rule = Arc::clone(self);
                     let placed = move |position| rule.error_placed(position, Some(item(request)));
@@ -333,6 +385,7 @@ impl Rule {
     /// Counts an error action that failed, and logs it now and then.
     pub(super) fn error_action_failed(&self, error: &str, now_ms: i64) {
         self.counters.error_actions_failed.raise();
+        self.counters.last.failed(Stage::ErrorAction, &error, "", now_ms);
         if self.counters.log.opens(now_ms) {
             tracing::warn!(rule = self.name(), error, "error action failed");
         }
@@ -342,12 +395,21 @@ impl Rule {
     fn republish(
         &self,
         shared: &Shared,
-        trail: &Trail,
+        facts: &Facts<'_>,
         running: &RunningAction,
         request: RepublishRequest,
         effects: &mut HookEffects,
     ) -> Option<String> {
-        let properties = match running.check_republish(shared, trail, &request) {
+        let span = told::republish(self, facts, &request.topic);
+        let trace = span.as_ref().map(|span| span.context);
+        let checked = running.check_republish(shared, facts.trail, &request, trace);
+        if let Some(mut span) = span {
+            if let Err(error) = &checked {
+                span.fail(error);
+            }
+            shared.tracer.finish(span);
+        }
+        let properties = match checked {
             Ok(properties) => properties,
             Err(error) => return Some(error),
         };
@@ -361,6 +423,7 @@ impl Rule {
             properties,
             message_expiry_interval_s: request.message_expiry_interval_s,
             run_as: self.run_as(),
+            trace,
         });
         None
     }
@@ -405,7 +468,8 @@ impl Rule {
         };
         let facts = message.facts();
         let key = order_key(shared, &facts, loaded);
-        let item = OutletItem { id: facts.id, key, request, on_failure: None, extra_bytes: 0 };
+        let trace = told::action(shared, self, &facts, loaded, None);
+        let item = OutletItem { id: facts.id, key, request, on_failure: None, extra_bytes: 0, trace };
         match &running.outlet {
             Some(outlet) if outlet.is_durable() => {
                 running.counters.requests.raise();
@@ -429,10 +493,11 @@ impl Rule {
             return Err("the rule has no error action any more".to_owned());
         };
         let facts = message.facts();
-        match running.owe(shared, &facts, loaded, &request) {
+        let trace = told::action(shared, self, &facts, loaded, None);
+        match running.owe(shared, &facts, loaded, &request, trace) {
             Owing::Outbox { name, body } => {
                 let key = order_key(shared, &facts, loaded);
-                let item = OutletItem { id: facts.id, key, request, on_failure: None, extra_bytes: 0 };
+                let item = OutletItem { id: facts.id, key, request, on_failure: None, extra_bytes: 0, trace };
                 Ok(((name, body), item))
             }
             Owing::Nowhere { error, .. } | Owing::Refused { error } => Err(error),
@@ -480,6 +545,7 @@ impl Rule {
         let running = self.actions.iter().chain(&self.error_action);
         RuleStats {
             name: self.name().to_owned(),
+            number: self.id,
             matched,
             passed,
             no_match: matched - decided,
@@ -491,6 +557,9 @@ impl Rule {
             failed_output_bytes: counters.failed.output_bytes.value(),
             error_actions: counters.error_actions.value(),
             error_actions_failed: counters.error_actions_failed.value(),
+            last_match_at_ms: counters.last.match_ms(),
+            last_error: counters.last.error(),
+            evaluation: counters.times.snapshot(),
             actions: loaded.zip(running).map(|(loaded, running)| running.stats(loaded)).collect(),
         }
     }
@@ -498,11 +567,19 @@ impl Rule {
 
 impl RunningAction {
     /// Where a request of the action is to go.
-    fn owe(&self, shared: &Shared, facts: &Facts<'_>, loaded: &LoadedAction, request: &Request) -> Owing {
+    fn owe(
+        &self,
+        shared: &Shared,
+        facts: &Facts<'_>,
+        loaded: &LoadedAction,
+        request: &Request,
+        trace: Option<Context>,
+    ) -> Owing {
         match &self.outlet {
             Some(outlet) if outlet.is_durable() => {
                 let origin = shared.origin(facts);
-                outlet.owe(facts.id, facts.received_at_ms, loaded.plan.order_by(), &origin, request)
+                let order = loaded.plan.order_by();
+                outlet.owe(facts.id, facts.received_at_ms, order, &origin, request, trace)
             }
             _ => Owing::InMemory,
         }
@@ -543,13 +620,14 @@ impl RunningAction {
         shared: &Shared,
         trail: &Trail,
         request: &RepublishRequest,
+        trace: Option<Context>,
     ) -> Result<Vec<u8>, String> {
         let hops_max = shared.hops_max;
         if trail.rules().len() >= hops_max {
             self.counters.hop_limited.raise();
             return Err(format!("the message has been through {hops_max} rules, which is the limit"));
         }
-        encoded_properties(request).inspect_err(|_| self.counters.failed_render.raise())
+        encoded_properties(request, trace).inspect_err(|_| self.counters.failed_render.raise())
     }
 
     fn stats(&self, loaded: &LoadedAction) -> ActionStats {
@@ -574,6 +652,8 @@ struct Rendered {
     /// For the error action, if there is one.
     message: Option<Arc<KeptMessage>>,
     request: Request,
+    /// What its attempts are told beneath.
+    trace: Option<Context>,
 }
 
 /// What the requests that an action makes of a message keep their order with.
@@ -586,11 +666,12 @@ fn order_key(shared: &Shared, facts: &Facts<'_>, loaded: &LoadedAction) -> Optio
 }
 
 /// Encodes the properties that a republish asks for.
-fn encoded_properties(request: &RepublishRequest) -> Result<Vec<u8>, String> {
+fn encoded_properties(request: &RepublishRequest, trace: Option<Context>) -> Result<Vec<u8>, String> {
     let mut user_properties = UserPropertiesBuf::default();
     for (name, value) in &request.user_properties {
         user_properties.push(name, value).map_err(|error| format!("user property: {error}"))?;
     }
+    told::mark(&mut user_properties, trace);
     let properties = PublishProperties {
         payload_format_indicator: request.payload_format_indicator,
         response_topic: request.response_topic.as_deref(),

@@ -50,30 +50,66 @@ impl Source<'_> {
         (before.matches('\n').count() + 1, column + 1)
     }
 
-    /// Line and column in the file of a byte offset into the string value at `span`; exact where [`Self::inside`] is.
+    /// Line and column in the file of a byte offset into the string value at `span`.
     pub(super) fn inside_at(&self, span: &Range<usize>, value: &str, offset: usize) -> (usize, usize) {
         let (line, column) = Source { file: self.file, text: value }.place(offset);
         self.inside(span, line, column)
     }
 
-    /// Line and column in the file of a line and column inside the string value at `span`.
-    ///
-    /// Exact for literal strings and for those without escapes. Escapes shorten what they stand for, so that the column
-    /// can be too small by some characters on their line.
+    /// Line and column in the file of a line and column inside the string value at `span`, whatever its quotes and escapes.
     fn inside(&self, span: &Range<usize>, line: usize, column: usize) -> (usize, usize) {
         let raw = self.text.get(span.clone()).unwrap_or_default();
-        let (first_line, first_column) = self.place(span.start);
         let quotes = if raw.starts_with("'''") || raw.starts_with("\"\"\"") { 3 } else { 1 };
-        let body = raw.get(quotes..).unwrap_or_default();
+        let has_escapes = raw.starts_with('"');
+        let mut rest = raw.get(quotes..).unwrap_or_default();
         // A line break right behind the opening quotes isn't part of the value.
-        if quotes == 3 && (body.starts_with('\n') || body.starts_with("\r\n")) {
-            return (first_line + line, column);
+        if quotes == 3 {
+            rest = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix('\n')).unwrap_or(rest);
         }
-        match line {
-            0 | 1 => (first_line, first_column + quotes + column.saturating_sub(1)),
-            _ => (first_line + line - 1, column),
+        let mut at = (1, 1);
+        while at < (line, column) {
+            let (written, char) = match if has_escapes { escape(rest) } else { None } {
+                Some(escape) => escape,
+                None => match rest.chars().next() {
+                    Some(char) => (char.len_utf8(), Some(char)),
+                    None => break,
+                },
+            };
+            // The place may be a line's end that the fault counts and the value doesn't have.
+            if char == Some('\n') && at.0 == line {
+                break;
+            }
+            at = match char {
+                Some('\n') => (at.0 + 1, 1),
+                Some(_) => (at.0, at.1 + 1),
+                None => at,
+            };
+            rest = rest.get(written..).unwrap_or_default();
         }
+        // What is escaped to nothing stands before the place, not behind it.
+        while let Some((written, None)) = if has_escapes { escape(rest) } else { None } {
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        self.place(span.start + raw.len() - rest.len())
     }
+}
+
+/// An escape of a basic string that `text` begins with: its bytes and the character it stands for, none for a line break
+/// that is escaped away with the white space behind it.
+fn escape(text: &str) -> Option<(usize, Option<char>)> {
+    let after = text.strip_prefix('\\')?;
+    let kind = after.chars().next()?;
+    let digits = match kind {
+        'x' => 2,
+        'u' => 4,
+        'U' => 8,
+        'n' => return Some((2, Some('\n'))),
+        kind if kind.is_ascii_whitespace() => return Some((text.len() - after.trim_start().len(), None)),
+        // Which character it is makes no difference to the places behind it.
+        kind => return Some((1 + kind.len_utf8(), Some(kind))),
+    };
+    let code = after.get(1..1 + digits).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    Some((2 + digits, Some(code.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER))))
 }
 
 fn compile_message(error: &CompileError) -> String {

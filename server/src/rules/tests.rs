@@ -110,6 +110,7 @@ impl<'a> Message<'a> {
             received_at_ms: 1_700_000_000_000,
             publisher: self.publisher.as_ref(),
             trail: &self.trail,
+            trace: None,
         }
     }
 

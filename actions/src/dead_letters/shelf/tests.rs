@@ -15,7 +15,14 @@ fn open(disk: &FaultDisk) -> Arc<DurableStore> {
 }
 
 fn body() -> Body<'static> {
-    Body { order: OrderBy::Topic, identity: None, redriven_at_ms: None, origin: b"o", request: b"r" }
+    Body {
+        order: OrderBy::Topic,
+        identity: None,
+        redriven_at_ms: None,
+        trace: None,
+        origin: b"o",
+        request: b"r",
+    }
 }
 
 fn letter(number: u64, cause: DropReason) -> DeadLetter {
@@ -354,4 +361,55 @@ fn a_full_store_sends_nothing_keeps_the_letters_and_lets_them_be_dropped() {
         }
     }
     assert_eq!((done, letters.counts()), (count, Vec::new()));
+}
+
+#[test]
+fn what_is_sent_instead_of_a_letter_is_there_when_the_letter_is_not_whenever_the_power_goes() {
+    for seed in 0..20 {
+        let disk = FaultDisk::default();
+        let store = open(&disk);
+        let letters = DeadLetters::new(Arc::clone(&store));
+        let name = keep_letter(&store, "a/x", &letter(1, DropReason::Refused));
+        assert!(store.wait_for_all());
+        let id = MessageId { store: 5, epoch: 7, sequence: 9 };
+        let running = actions(&["a/x"]);
+        let mended = |found: &FoundLetter| {
+            let old = found.message.clone().unwrap();
+            let message = StoredMessage { id, payload: b"mended".to_vec(), ..old };
+            Ok(Replacement { message, body: body().encode() })
+        };
+        letters.replace(&name, &running, mended).unwrap();
+        assert_eq!(letters.find(&name).unwrap(), None);
+        let owed = outbox(&store, "a/x");
+        assert_eq!(*running.arrived.lock(), [("a/x".to_owned(), owed[0].position)]);
+        assert_eq!((owed.len(), &owed[0].body), (1, &body().encode()));
+        assert_eq!(
+            owed[0].message.as_ref().map(|message| (message.id, &*message.payload)),
+            Some((id, &b"mended"[..]))
+        );
+        let again = letters.replace(&name, &running, mended);
+        assert!(matches!(again, Err(RedriveError::Missing { .. })), "once alone");
+        let after = disk.power_cut(seed);
+        drop((letters, store));
+        let store = open(&after);
+        let there = DeadLetters::new(Arc::clone(&store)).find(&name).unwrap().is_some();
+        let owed = outbox(&store, "a/x");
+        assert_eq!(usize::from(there) + owed.len(), 1, "seed {seed}: one of the two");
+        assert!(owed.iter().all(|debt| debt.message.as_ref().unwrap().payload == b"mended"), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_letter_for_which_nothing_else_can_be_sent_stays() {
+    let store = open(&FaultDisk::default());
+    let letters = DeadLetters::new(Arc::clone(&store));
+    let running = actions(&["a/x"]);
+    let name = keep_letter(&store, "a/x", &letter(1, DropReason::Refused));
+    let orphan = keep_letter(&store, "a/gone", &letter(2, DropReason::Refused));
+    let refused = letters.replace(&name, &running, |_| Err("the rule doesn't match".to_owned()));
+    assert_eq!(refused.unwrap_err().to_string(), "\"a/x:1\" can't be sent again so: the rule doesn't match");
+    let made = |_: &FoundLetter| panic!("nobody would send it");
+    assert!(matches!(letters.replace(&orphan, &running, made), Err(RedriveError::NoAction { .. })));
+    assert_eq!(names(&letters, &Filter::default(), 9), ["a/gone:1", "a/x:1"]);
+    assert!(outbox(&store, "a/x").is_empty() && running.arrived.lock().is_empty());
 }

@@ -18,6 +18,9 @@ mod control;
 
 const NAME: &str = "rule/action";
 
+/// Requests that are under way at a time.
+const CONCURRENCY: usize = 4;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Note {
     publisher: u64,
@@ -138,7 +141,7 @@ fn start_draining(
             max_backoff: Duration::from_millis(2),
             ..RetryConfig::default()
         },
-        concurrency: 4,
+        concurrency: CONCURRENCY,
         max_per_second: None,
     };
     let outbox = Outbox::new(Arc::clone(store), NAME, hasher.clone());
@@ -176,7 +179,8 @@ fn publish(
     number: u64,
 ) -> store::CommitToken {
     let note = Note { publisher, number };
-    let (position, token) = append(store, publisher, number, &encode(OrderBy::Publisher, b"origin", &note));
+    let (position, token) =
+        append(store, publisher, number, &encode(OrderBy::Publisher, b"origin", &note, None));
     let id = ItemId { store: 0, epoch: 0, sequence: 0 };
     let key = hasher.hash_one(publisher.to_string().as_str());
     delivery.placed(position, Outgoing::new(id, Some(key), note));
@@ -258,6 +262,40 @@ async fn what_comes_now_goes_first_if_it_is_to() {
 }
 
 #[tokio::test]
+async fn what_comes_at_the_end_of_an_outage_goes_before_what_came_in_it() {
+    let (disk, far) = (FaultDisk::default(), FarSide::new(false));
+    let store = open(&disk);
+    let running = start_draining(&store, &far, Drain::LiveFirst);
+    let old: Vec<(u64, u64)> = (0..6_000).map(|number| (number % 7, number)).collect();
+    let live: Vec<(u64, u64)> = (0..500).map(|number| (100 + number % 5, number)).collect();
+    for (publisher, number) in old.iter().chain(&live) {
+        publish(&store, &running, *publisher, *number);
+        let snapshot = running.0.snapshot();
+        assert!(snapshot.is_conserved(), "{snapshot:?}");
+        if number % 64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    far.appear();
+    let snapshot = settle(&running.0).await;
+    assert_eq!((snapshot.received, snapshot.delivered), (6_500, 6_500));
+    let seen: Vec<(u64, u64)> =
+        far.seen.lock().iter().map(|(_, note)| (note.publisher, note.number)).collect();
+    let each: BTreeSet<_> = seen.iter().copied().collect();
+    assert_eq!((seen.len(), each.len()), (6_500, 6_500), "each once");
+    let last = seen.iter().rposition(|(publisher, _)| *publisher >= 100).unwrap();
+    // What was being tried when it came can't give way.
+    assert!(last < 2 * super::HEAD_ITEMS_MAX + CONCURRENCY, "{last}: behind what came in the outage");
+    // Each publisher's notes come in order: first those that stayed in memory, then those from the disk.
+    for publisher in (0..7).chain(100..105) {
+        let numbers: Vec<u64> =
+            seen.iter().filter(|(of, _)| *of == publisher).map(|(_, number)| *number).collect();
+        let starts_over = numbers.windows(2).filter(|pair| pair[0] > pair[1]).count();
+        assert_eq!(starts_over, usize::from(publisher < 100), "{publisher}: {numbers:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_outlives_a_power_cut_with_its_identity() {
     for seed in 0..20 {
         let (disk, far) = (FaultDisk::default(), FarSide::new(seed % 2 == 0));
@@ -309,7 +347,7 @@ async fn new_items_stand_in_line_behind_those_of_the_last_run() {
     {
         let store = open(&disk);
         for number in 0..2_000 {
-            append(&store, 1, number, &encode(OrderBy::Publisher, &[], &Note { publisher: 1, number }));
+            append(&store, 1, number, &encode(OrderBy::Publisher, &[], &Note { publisher: 1, number }, None));
         }
     }
     let (store, far) = (open(&disk), FarSide::new(true));
@@ -399,7 +437,7 @@ async fn a_body_that_is_no_request_ends_alone() {
     let disk = FaultDisk::default();
     {
         let store = open(&disk);
-        let good = encode(OrderBy::Publisher, &[], &Note { publisher: 1, number: 1 });
+        let good = encode(OrderBy::Publisher, &[], &Note { publisher: 1, number: 1 }, None);
         for body in
             [&[][..], &[VERSION], &[VERSION, 9], &[VERSION + 1, 1], &[VERSION, 1, 0, 0, 0, 0, 7], &good]
         {
@@ -424,10 +462,10 @@ async fn a_key_that_is_held_up_does_not_starve_the_others() {
     *far.stuck.lock() = Some(0);
     let store = open(&disk);
     for number in 0..3_000 {
-        append(&store, 0, number, &encode(OrderBy::Publisher, &[], &Note { publisher: 0, number }));
+        append(&store, 0, number, &encode(OrderBy::Publisher, &[], &Note { publisher: 0, number }, None));
     }
     for number in 0..10 {
-        append(&store, 1, number, &encode(OrderBy::Publisher, &[], &Note { publisher: 1, number }));
+        append(&store, 1, number, &encode(OrderBy::Publisher, &[], &Note { publisher: 1, number }, None));
     }
     let hasher = RandomState::new();
     let mut config = bounded(QueueConfig::default());
@@ -514,7 +552,7 @@ async fn what_an_end_sets_off_comes_before_it_and_once() {
     let outbox = Outbox::new(Arc::clone(&store), NAME, RandomState::new())
         .heard_by(Some(Arc::<Listener>::clone(&listener)));
     let (position, token) =
-        append(&store, 1, 1, &encode(OrderBy::None, b"origin", &Note { publisher: 1, number: 1 }));
+        append(&store, 1, 1, &encode(OrderBy::None, b"origin", &Note { publisher: 1, number: 1 }, None));
     committed(&store, token).await;
     let ending = Ending {
         position: position.0,
@@ -776,7 +814,7 @@ async fn an_item_that_is_sent_again_keeps_its_identity_and_is_as_old_as_the_wish
     let running = start(&store, &far);
     let id = ItemId { store: 7, epoch: 8, sequence: 9 };
     let note = Note { publisher: 1, number: 5 };
-    let first = encode(OrderBy::Publisher, &[], &note);
+    let first = encode(OrderBy::Publisher, &[], &note, None);
     let received_long_ago = MessageRecord { received_at_ms: 1, topic: "t", ..MessageRecord::default() };
     let queue = QueueKey::Outbox { namespace: 0, name: NAME };
     for redriven_at_ms in [None, Some(wall_clock_ms())] {
@@ -809,11 +847,11 @@ proptest! {
 }
 
 proptest! {
-    /// However late an item is told of, and whatever is read meanwhile: each comes into memory once, and nothing is left
-    /// out. `early` are items that reach the store before they are told of.
+    /// However late an item is told of, and whatever is read or put out of memory meanwhile: each comes into memory once more
+    /// than it is put out, and nothing is left out. `early` are items that reach the store before they are told of.
     #[test]
     fn every_item_comes_into_memory_once(
-        steps in prop::collection::vec((any::<bool>(), any::<bool>(), 0..4_usize), 1..200),
+        steps in prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>(), 0..4_usize), 1..200),
         drain in prop::sample::select(vec![Drain::OldestFirst, Drain::LiveFirst]),
     ) {
         let now = Instant::now();
@@ -822,7 +860,7 @@ proptest! {
         let mut taken = BTreeSet::new();
         let mut reading = None;
         let mut received = 0;
-        for (has_room, is_told, which) in steps {
+        for (has_room, is_told, gives_way, which) in steps {
             let position = stored.len() as u64 + 1;
             stored.push(position);
             untold.push(position);
@@ -832,6 +870,11 @@ proptest! {
                 if backlog.told(position, has_room, drain) {
                     prop_assert!(taken.insert(position), "{} twice", position);
                 }
+            }
+            let place = taken.iter().nth(which).copied();
+            if gives_way && let Some(place) = place && backlog.can_forget() {
+                taken.remove(&place);
+                backlog.forget(place);
             }
             if let Some((after, count)) = reading.take() {
                 read(&mut backlog, &stored, after, count, &mut taken)?;
@@ -862,11 +905,13 @@ proptest! {
         order in prop::sample::select(vec![OrderBy::None, OrderBy::Publisher, OrderBy::Topic]),
         id in prop::option::of(any::<(u64, u32, u64)>()),
         redriven_at_ms: Option<i64>,
+        trace in prop::option::of((1..=u128::MAX, 1..=u64::MAX)),
         origin in prop::collection::vec(any::<u8>(), 0..20),
         request in prop::collection::vec(any::<u8>(), 0..20),
     ) {
         let identity = id.map(|(store, epoch, sequence)| ItemId { store, epoch, sequence });
-        let body = Body { order, identity, redriven_at_ms, origin: &origin, request: &request };
+        let trace = trace.map(|(trace_id, span_id)| Context { trace_id, span_id });
+        let body = Body { order, identity, redriven_at_ms, trace, origin: &origin, request: &request };
         let bytes = body.encode();
         prop_assert_eq!(Body::decode(&bytes), Some(body));
     }
@@ -877,7 +922,7 @@ proptest! {
         let Some(read) = Body::decode(&body) else { return Ok(()) };
         prop_assert_eq!(read.encode(), body.clone());
         if let Some(request) = crate::HttpRequest::decode(read.request) {
-            let again = encode(read.order, read.origin, &request);
+            let again = encode(read.order, read.origin, &request, None);
             prop_assert_eq!(Body::decode(&again).and_then(|body| QueuedRequest::decode(body.request)), Some(request));
         }
     }

@@ -7,10 +7,18 @@ use crate::config::{Drain, Kept, Overflow};
 use crate::delivery::Outgoing;
 use crate::delivery::burial::{Buried, Ending, Fate};
 use crate::delivery::counters::DropReason;
-use crate::delivery::item::{Key, Settled};
+use crate::delivery::item::{Item, Key, Settled};
 use crate::delivery::lines::LATER;
 use crate::delivery::outbox::{Backlog, HEAD_BYTES_MAX, HEAD_ITEMS_MAX, READ_PAUSE, Read};
 use crate::outlet::QueuedRequest;
+
+/// What is left to the disk.
+pub(in crate::delivery) struct Left<R> {
+    /// What came now.
+    outgoing: Option<Outgoing<R>>,
+    /// What gave way to it.
+    items: Vec<Item<R>>,
+}
 
 impl<R: QueuedRequest> Queue<R> {
     /// A queue that begins with `backlog` on disk.
@@ -21,19 +29,25 @@ impl<R: QueuedRequest> Queue<R> {
         self
     }
 
-    /// Takes an item that has this place in the outbox, or leaves it there. Returns it if it was left, to be dropped where
-    /// no lock is held.
+    /// Takes an item that has this place in the outbox, or leaves it there. Returns what is in memory no more, to be dropped
+    /// where no lock is held.
     pub(in crate::delivery) fn placed(
         &mut self,
         position: u64,
         outgoing: Outgoing<R>,
         now: Instant,
-    ) -> Option<Outgoing<R>> {
+    ) -> Left<R> {
         self.counters.received += 1;
-        let has_room = self.has_room_in_head() && self.closes_at.is_none() && !self.is_finished;
+        let mut left = Left { outgoing: None, items: Vec::new() };
+        let is_open = self.closes_at.is_none() && !self.is_finished;
         let drain = self.config.queue.drain;
+        if is_open && drain == Drain::LiveFirst {
+            self.make_room_in_head(&mut left.items);
+        }
+        let has_room = is_open && self.has_room_in_head();
         if self.backlog.as_mut().is_some_and(|backlog| !backlog.told(position, has_room, drain)) {
-            return Some(outgoing);
+            left.outgoing = Some(outgoing);
+            return left;
         }
         let item = self.item(outgoing, now, Some(position), None);
         self.bytes += item.bytes;
@@ -43,7 +57,23 @@ impl<R: QueuedRequest> Queue<R> {
         } else {
             self.lines.push_back(item);
         }
-        None
+        left
+    }
+
+    /// Puts items out of memory that are older than one that comes now: first what was read from the disk, the last of it first,
+    /// so that the order of the rest stands, then what has waited longest.
+    fn make_room_in_head(&mut self, left: &mut Vec<Item<R>>) {
+        while !self.has_room_in_head()
+            && let Some(backlog) = &mut self.backlog
+            && backlog.can_forget()
+            && let Some(item) = self.lines.pop_for_newer()
+        {
+            self.bytes = self.bytes.saturating_sub(item.bytes);
+            if let Some(position) = item.position {
+                backlog.forget(position);
+            }
+            left.push(item);
+        }
     }
 
     /// Hears of an item that is to be read from the outbox.
@@ -58,7 +88,7 @@ impl<R: QueuedRequest> Queue<R> {
     /// Takes what was read from the outbox.
     pub(in crate::delivery) fn loaded(&mut self, read: Vec<Read<R>>, now: Instant) {
         let found_any = !read.is_empty();
-        for Read { position, id, age, replayed, decoded } in read {
+        for Read { position, id, age, replayed, trace, decoded } in read {
             if self.backlog.as_mut().is_some_and(|backlog| !backlog.found(position)) {
                 continue;
             }
@@ -76,7 +106,8 @@ impl<R: QueuedRequest> Queue<R> {
                 continue;
             };
             let arrived_at = now.checked_sub(age).unwrap_or(now);
-            let mut item = self.item(Outgoing::new(id, key, request), arrived_at, Some(position), replayed);
+            let outgoing = Outgoing { trace, ..Outgoing::new(id, key, request) };
+            let mut item = self.item(outgoing, arrived_at, Some(position), replayed);
             if self.config.queue.drain == Drain::LiveFirst {
                 item.number += LATER;
                 item.key = key.map_or(Key::Own(item.number), Key::Later);

@@ -2,6 +2,8 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_rs::Runtime;
 use lapin::auth::AuthProvider;
@@ -9,7 +11,8 @@ use lapin::types::{LongString, ShortString};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{AsyncTcpStream, ConnectionProperties};
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connector::{AmqpConnector, AmqpConnectorConfig, AuthMechanism};
 use super::guard::{FRAME_BYTES_MAX, Guard, Violation};
@@ -20,14 +23,36 @@ use crate::text::{chain, excerpt};
 /// Characters of an error that are quoted.
 const ERROR_CHARS: usize = 200;
 
-/// A connection as actions share it. It ends with the last who holds it.
+/// How long the server may take to say goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection as actions share it. It ends with the last who holds it: the library then takes leave of the server
+/// (`connection.close`), which gets a moment to answer. One that was given up ends at once.
 #[derive(Clone)]
 pub(super) struct Connection(Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) lapin: lapin::Connection,
     pub(super) gate: Arc<Gate>,
-    _end: ShutWhenDropped,
+    end: Option<ShutWhenDropped>,
+    runtime: Handle,
+    is_given_up: AtomicBool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.is_alive() || self.is_given_up.load(Ordering::Relaxed) {
+            return;
+        }
+        let end = self.end.take();
+        let gate = Arc::clone(&self.gate);
+        // What of it is dropped with the runtime shuts the gate all the same.
+        self.runtime.spawn(async move {
+            let _end = end;
+            // Whether it answered in time makes no difference.
+            drop(timeout(CLOSE_TIMEOUT, gate.gone()).await);
+        });
+    }
 }
 
 impl Deref for Connection {
@@ -42,6 +67,11 @@ impl Inner {
     /// Whether it can still be used.
     pub(super) fn is_alive(&self) -> bool {
         self.lapin.status().connected() && self.gate.state() != State::Gone
+    }
+
+    /// Says that nothing of what is on its way may reach the server any more once nobody holds it.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
     }
 
     /// Most bytes of the payload of a frame.
@@ -80,7 +110,7 @@ impl AmqpConnector {
     async fn connect(&self) -> Result<Connection, DeliveryError> {
         let config = self.config();
         let deadline = Instant::now() + config.connect_timeout;
-        let link = self.dialer.connect(&config.servers).await?;
+        let link = self.links.dialer.connect(&config.servers).await?;
         let gate = Arc::new(Gate::default());
         let end = ShutWhenDropped(Arc::clone(&gate));
         let auth = Auth::of(config);
@@ -100,7 +130,11 @@ impl AmqpConnector {
         let failure = tokio::select! {
             biased;
             hello = timeout_at(deadline, hello) => match hello {
-                Ok(Ok(lapin)) => return Ok(Connection(Arc::new(Inner { lapin, gate, _end: end }))),
+                Ok(Ok(lapin)) => {
+                    let (runtime, is_given_up) = (Handle::current(), AtomicBool::new(false));
+                    let inner = Inner { lapin, gate, end: Some(end), runtime, is_given_up };
+                    return Ok(Connection(Arc::new(inner)));
+                }
                 Ok(Err(error)) => shown(&error),
                 Err(_) => format!("no answer to the sign-in within {:?}", config.connect_timeout),
             },

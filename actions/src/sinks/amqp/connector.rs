@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::config::SHORT_BYTES_MAX;
-use crate::connectors::tls::{TlsConfig, TlsFiles};
-use crate::connectors::{AddressList, Dialer, Fault};
+use crate::connectors::links::{self, LinkSettings, Links};
+use crate::connectors::{AddressList, Fault, TlsConfig};
 use crate::secret::Secret;
 use crate::targets::{AddressRange, TargetPolicy};
 use crate::units;
@@ -39,7 +39,7 @@ pub struct AmqpConnectorConfig {
     pub heartbeat: Duration,
     /// Longest time to make a connection, TLS and sign-in included. Default `"5s"`; `"10ms"` to `"10m"`.
     #[schemars(with = "units::Period")]
-    #[serde(default = "default_connect_timeout", with = "units::duration")]
+    #[serde(default = "links::default_connect_timeout", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Speaks TLS, and says what is trusted and shown in it. Default: no TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,7 +65,7 @@ impl AmqpConnectorConfig {
     /// Checks it without reading a file.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         self.servers.check()?;
-        crate::connectors::check_connect_timeout(self.connect_timeout)?;
+        links::check_connect_timeout(self.connect_timeout)?;
         if self.vhost.len() > SHORT_BYTES_MAX {
             let given = self.vhost.len();
             return Err(Fault::new(
@@ -122,8 +122,7 @@ impl AmqpConnectorConfig {
 /// An AMQP server that actions share a connection to.
 pub struct AmqpConnector {
     config: AmqpConnectorConfig,
-    files: TlsFiles,
-    pub(super) dialer: Dialer,
+    pub(super) links: Links,
     #[cfg(feature = "amqp")]
     pub(super) shared: crate::connectors::Shared<super::connection::Connection>,
 }
@@ -142,28 +141,27 @@ impl AmqpConnector {
         before: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, Fault> {
         config.check()?;
-        let mut targets = targets.clone();
-        targets.allow_private.extend_from_slice(&config.allow_private);
-        let files = TlsFiles::read(config.tls.as_ref())?;
-        if let Some(before) = before
-            && before.config == *config
-            && *before.dialer.targets == targets
-            && before.files == files
-        {
-            return Ok(Arc::clone(before));
-        }
-        let dialer = Dialer {
-            targets: Arc::new(targets),
-            tls: files.for_links(config.tls.as_ref())?,
-            timeout: config.connect_timeout,
+        let settings = LinkSettings {
+            allow_private: &config.allow_private,
+            tls: config.tls.as_ref(),
+            secret_file: None,
+            connect_timeout: config.connect_timeout,
         };
-        Ok(Arc::new(Self {
-            config: config.clone(),
-            files,
-            dialer,
-            #[cfg(feature = "amqp")]
-            shared: crate::connectors::Shared::default(),
-        }))
+        let before = before.filter(|before| before.config == *config);
+        Links::load(
+            &settings,
+            targets,
+            before,
+            |before| &before.links,
+            |links| {
+                Ok(Self {
+                    config: config.clone(),
+                    links,
+                    #[cfg(feature = "amqp")]
+                    shared: crate::connectors::Shared::default(),
+                })
+            },
+        )
     }
 
     pub(super) fn servers(&self) -> impl Iterator<Item = &crate::connectors::Endpoint> {
@@ -182,8 +180,4 @@ fn default_vhost() -> String {
 
 const fn default_heartbeat() -> Duration {
     Duration::from_secs(30)
-}
-
-const fn default_connect_timeout() -> Duration {
-    Duration::from_secs(5)
 }

@@ -1,8 +1,8 @@
 //! What the library runs on: a connection of ours with the [`Guard`] in it, and the tasks that it starts.
 //!
 //! The library drives a connection from a thread of its own, which ends when the connection does, and asks the far side
-//! for leave before it closes. So that nothing of it stays when we are done, the [`Gate`] shuts the connection from our
-//! side at once and ends its tasks.
+//! for leave before it closes, which may never come. So that nothing of it stays when we are done, the [`Gate`] shuts the
+//! connection from our side and ends its tasks: at once, or a moment after the library has asked for leave.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -11,7 +11,7 @@ impl AmqpConnector {
 
     pub(crate) async fn probe(&self, probe: &mut Probe) -> bool {
         for server in self.servers() {
-            if self.dialer.probe(server, probe).await {
+            if self.links.dialer.probe(server, probe).await {
                 return self.probe_sign_in(&server.to_string(), probe).await;
             }
         }

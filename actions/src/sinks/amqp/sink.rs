@@ -14,6 +14,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, PublisherConfirm};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use trace::Span;
 
 use super::config::{AmqpConfig, Unroutable};
 use super::connection::{Connection, shown};
@@ -132,10 +133,7 @@ impl AmqpSink {
                 format!("{header_bytes} bytes of headers, more than the {payload_bytes_max} of a frame");
             return Err(rejected(cause));
         }
-        let mut properties = self.properties.clone().with_headers(table).with_message_id(short(&key)?);
-        if let Some(received_at_ms) = item.replayed {
-            properties = properties.with_timestamp(u64::try_from(received_at_ms / 1_000).unwrap_or_default());
-        }
+        let properties = self.properties.clone().with_headers(table).with_message_id(short(&key)?);
         Ok(Message {
             exchange: short(record.part(0))?,
             routing_key: short(record.part(1))?,
@@ -210,6 +208,7 @@ impl AmqpSink {
                 Ok(channel) => channel,
                 Err(error) => {
                     if error.is_attempt() {
+                        connection.give_up();
                         self.connector.shared.discard(generation).await;
                     }
                     return Err(error);
@@ -250,6 +249,7 @@ impl AmqpSink {
                 }
                 Ended::Blocked(reason) => return Err(blocked(&reason)),
                 Ended::Broken(error) => {
+                    connection.give_up();
                     self.connector.shared.discard(generation).await;
                     return Err(error);
                 }
@@ -365,6 +365,10 @@ impl Sink for AmqpSink {
 
     fn batch_policy(&self) -> BatchPolicy {
         self.batch
+    }
+
+    fn describe(&self, request: &Record, span: &mut Span) {
+        request.describe(span);
     }
 
     async fn deliver(&self, batch: &[Arc<Envelope<Record>>]) -> Vec<Result<(), DeliveryError>> {

@@ -47,7 +47,7 @@ fn sink(text: &str, connectors: &Connectors) -> AmqpSink {
 
 fn batch(records: Vec<Record>) -> Vec<Arc<Envelope<Record>>> {
     let envelope = |(n, request): (u64, Record)| {
-        Arc::new(Envelope { id: ItemId { store: 1, epoch: 2, sequence: n }, request, replayed: None })
+        Arc::new(Envelope::new(ItemId { store: 1, epoch: 2, sequence: n }, request, None))
     };
     (0..).zip(records).map(envelope).collect()
 }
@@ -130,12 +130,12 @@ async fn what_comes_late_says_so() {
     let server = Server::start(acked).await;
     let request = record("routing_key = 'k'", &[]);
     let id = ItemId { store: 1, epoch: 2, sequence: 3 };
-    let late = [Arc::new(Envelope { id, request, replayed: Some(1_700_000_000_123) })];
+    let late = [Arc::new(Envelope::new(id, request, Some(1_700_000_000_123)))];
     assert_eq!(sink("routing_key = 'k'", &server.connectors).deliver(&late).await, [Ok(())]);
     let [message] = server.published().try_into().unwrap();
     assert_eq!(message.headers["Tidegate-Replayed"], "true");
     assert_eq!(message.headers["Tidegate-Received-At"], "1700000000123");
-    assert_eq!(message.timestamp, Some(1_700_000_000));
+    assert_eq!(message.timestamp, None);
 }
 
 #[tokio::test]
@@ -395,5 +395,21 @@ async fn nothing_outlives_a_connector() {
     // Everything that held the gate has gone with it.
     while Arc::strong_count(&gate) > 1 {
         tokio::task::yield_now().await;
+    }
+    // The first was cut: what had timed out was not to arrive later.
+    assert_eq!(server.goodbyes(), [200]);
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_wants_takes_leave() {
+    for is_sullen in [false, true] {
+        let mut server = Server::with(Manner { is_sullen, ..Manner::default() }, acked).await;
+        let sink = sink(KEYED, &server.connectors);
+        assert_eq!(sink.deliver(&bodies(&["1"])).await, [Ok(())]);
+        assert!(server.goodbyes().is_empty());
+        drop(sink);
+        server.connectors = Connectors::default();
+        server.ended.recv().await.unwrap();
+        assert_eq!(server.goodbyes(), [200]);
     }
 }

@@ -10,6 +10,7 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use ring::digest;
 use tokio::time::{Instant, timeout_at};
+use trace::{Span, TRACEPARENT};
 use url::Url;
 
 use super::auth::Auth;
@@ -21,7 +22,7 @@ use super::plan::allows;
 use super::request::{HttpRequest, RequestUrl};
 use super::token::{Token, tls_text};
 use crate::connectors::{Connector, Connectors, tls};
-use crate::delivery::{BatchPolicy, DeliveryError, Envelope, Sink};
+use crate::delivery::{BatchPolicy, DeliveryError, Envelope, Sink, traceparent};
 use crate::error::ActionConfigError;
 use crate::secret::{HIDDEN_ANSWER, repeats};
 use crate::targets::TargetPolicy;
@@ -213,6 +214,11 @@ impl HttpSink {
             headers.entry(REPLAYED).or_insert(HeaderValue::from_static("true"));
             headers.entry(RECEIVED_AT).or_insert(HeaderValue::from(received_at_ms));
         }
+        if !headers.contains_key(TRACEPARENT)
+            && let Some(value) = traceparent(items).and_then(|text| HeaderValue::from_str(&text).ok())
+        {
+            headers.insert(TRACEPARENT, value);
+        }
         let deadline = Instant::now() + self.timeout;
         let mut token = None;
         match self.maker.connector.as_ref().map(|connector| &connector.auth) {
@@ -365,6 +371,19 @@ impl Sink for HttpSink {
                 linger: batch.linger,
                 is_whole: true,
             },
+        }
+    }
+
+    fn describe(&self, request: &HttpRequest, span: &mut Span) {
+        span.set("http.request.method", request.method.as_str());
+        if let Ok((mut url, origin)) = self.destination(&request.url) {
+            span.set("server.address", origin.host.to_string());
+            span.set("server.port", u32::from(origin.port));
+            // The path tells one endpoint from another; what stands behind it may be a secret.
+            url.set_query(None);
+            url.set_fragment(None);
+            let _has_none = (url.set_username(""), url.set_password(None));
+            span.set("url.full", url.as_str());
         }
     }
 

@@ -222,7 +222,7 @@ async fn attempt(text: &str, targets: TargetPolicy) -> Result<(), DeliveryError>
 
 async fn one(sink: &HttpSink, request: HttpRequest) -> Result<(), DeliveryError> {
     let id = ItemId { store: 0xab, epoch: 3, sequence: 7 };
-    let results = sink.deliver(&[Arc::new(Envelope { id, request, replayed: None })]).await;
+    let results = sink.deliver(&[Arc::new(Envelope::new(id, request, None))]).await;
     assert_eq!(results.len(), 1);
     results.into_iter().next().unwrap()
 }
@@ -237,7 +237,7 @@ async fn a_request_of_an_earlier_run_says_so_and_when_its_message_came() {
         ("headers = { Tidegate-Received-At = 'mine' }", Some(5), [Some("true"), Some("mine")]),
     ] {
         let (sink, request) = sink_with(&to(&server, more), neighbours());
-        assert_eq!(sink.deliver(&[Arc::new(Envelope { id, request, replayed })]).await, [Ok(())]);
+        assert_eq!(sink.deliver(&[Arc::new(Envelope::new(id, request, replayed))]).await, [Ok(())]);
         let seen = server.seen().pop().unwrap();
         assert_eq!(["tidegate-replayed", "tidegate-received-at"].map(|name| seen.header(name)), expected);
     }

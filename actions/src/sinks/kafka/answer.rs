@@ -11,7 +11,8 @@ pub(super) enum Verdict {
     One(DeliveryError),
     /// All of them share it.
     All(DeliveryError),
-    /// Nothing was written, and who leads the partition must be asked anew.
+    /// Who leads the partition must be asked anew. A leader that lost its post in the middle of a request says so too, and
+    /// what it wrote may stay.
     Moved(DeliveryError),
 }
 
@@ -57,7 +58,8 @@ pub(super) fn of_topic(error: Error) -> DeliveryError {
     }
 }
 
-fn cause(error: Error) -> String {
+/// What is told of a code.
+pub(super) fn cause(error: Error) -> String {
     format!("the broker answered {}", name(error))
 }
 

@@ -54,7 +54,7 @@ impl Broker {
         let config = connector.config();
         let after = config.connect_timeout;
         let hello = async {
-            let link = connector.dialer.connect(servers).await?;
+            let link = connector.links.dialer.connect(servers).await?;
             let allowance = Allowance::new(ANSWER_BYTES_MAX);
             let cut = Cut::default();
             let stream = BufStream::new(Severable::new(Bounded::new(link, allowance.clone()), cut.clone()));

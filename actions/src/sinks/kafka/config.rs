@@ -44,6 +44,9 @@ pub struct KafkaConfig {
     /// How records are compressed. Default `"none"`.
     #[serde(default)]
     pub compression: KafkaCompression,
+    /// Whether a record that is sent again, because an answer was lost, is written once. Default `true`.
+    #[serde(default = "default_idempotence")]
+    pub idempotence: bool,
     /// Longest time from a batch's begin to the last of its answers. Default `"30s"`; `"10ms"` to `"10m"`.
     #[schemars(with = "units::Period")]
     #[serde(default = "default_timeout", with = "units::duration")]
@@ -133,6 +136,10 @@ const TOPIC: PartRule = PartRule {
         Ok(())
     },
 };
+
+const fn default_idempotence() -> bool {
+    true
+}
 
 const fn default_timeout() -> Duration {
     Duration::from_secs(30)

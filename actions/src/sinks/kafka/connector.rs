@@ -7,8 +7,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::connectors::tls::{TlsConfig, TlsFiles};
-use crate::connectors::{AddressList, Dialer, Endpoint, Fault};
+use crate::connectors::links::{self, LinkSettings, Links};
+use crate::connectors::{AddressList, Endpoint, Fault, TlsConfig};
 use crate::secret::Secret;
 use crate::targets::{AddressRange, TargetPolicy};
 use crate::units;
@@ -31,7 +31,7 @@ pub struct KafkaConnectorConfig {
     pub sasl: Option<SaslConfig>,
     /// Longest time to make a connection, TLS and sign-in included. Default `"5s"`; `"10ms"` to `"10m"`.
     #[schemars(with = "units::Period")]
-    #[serde(default = "default_connect_timeout", with = "units::duration")]
+    #[serde(default = "links::default_connect_timeout", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Speaks TLS, and says what is trusted and shown in it. Default: no TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +74,7 @@ impl KafkaConnectorConfig {
     /// Checks it without reading a file.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         self.servers.check()?;
-        crate::connectors::check_connect_timeout(self.connect_timeout)?;
+        links::check_connect_timeout(self.connect_timeout)?;
         check_text("client_id", &self.client_id)?;
         if let Some(sasl) = &self.sasl {
             check_text("sasl.username", &sasl.username)?;
@@ -103,8 +103,7 @@ fn check_text(field: &str, text: &str) -> Result<(), Fault> {
 /// A Kafka cluster that actions share connections to, one per broker.
 pub struct KafkaConnector {
     config: KafkaConnectorConfig,
-    files: TlsFiles,
-    pub(super) dialer: Dialer,
+    pub(super) links: Links,
     #[cfg(feature = "kafka")]
     pub(super) cluster: super::cluster::Cluster,
 }
@@ -123,28 +122,27 @@ impl KafkaConnector {
         before: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, Fault> {
         config.check()?;
-        let mut targets = targets.clone();
-        targets.allow_private.extend_from_slice(&config.allow_private);
-        let files = TlsFiles::read(config.tls.as_ref())?;
-        if let Some(before) = before
-            && before.config == *config
-            && *before.dialer.targets == targets
-            && before.files == files
-        {
-            return Ok(Arc::clone(before));
-        }
-        let dialer = Dialer {
-            targets: Arc::new(targets),
-            tls: files.for_links(config.tls.as_ref())?,
-            timeout: config.connect_timeout,
+        let settings = LinkSettings {
+            allow_private: &config.allow_private,
+            tls: config.tls.as_ref(),
+            secret_file: None,
+            connect_timeout: config.connect_timeout,
         };
-        Ok(Arc::new(Self {
-            config: config.clone(),
-            files,
-            dialer,
-            #[cfg(feature = "kafka")]
-            cluster: super::cluster::Cluster::default(),
-        }))
+        let before = before.filter(|before| before.config == *config);
+        Links::load(
+            &settings,
+            targets,
+            before,
+            |before| &before.links,
+            |links| {
+                Ok(Self {
+                    config: config.clone(),
+                    links,
+                    #[cfg(feature = "kafka")]
+                    cluster: super::cluster::Cluster::default(),
+                })
+            },
+        )
     }
 
     pub(super) fn servers(&self) -> impl Iterator<Item = &Endpoint> {
@@ -159,8 +157,4 @@ impl KafkaConnector {
 
 fn default_client_id() -> String {
     "tidegate".to_owned()
-}
-
-const fn default_connect_timeout() -> Duration {
-    Duration::from_secs(5)
 }

@@ -1,7 +1,5 @@
 //! From records to requests, and from answers to the fate of each record.
 
-use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,17 +13,13 @@ use rskafka::protocol::record::{
 };
 use tokio::time::Instant;
 
-use super::answer::{Verdict, verdict};
 use super::config::KafkaCompression;
 use super::connector::KafkaConnector;
+use super::pending::{Answer, Item, Next, Pending};
+use super::producer::{Producer, Sequence};
 use crate::delivery::{DeliveryError, Envelope};
 use crate::record::{Marks, Record};
 
-/// Most bytes of one partition's records in one request, before compression: a broker takes 1,048,588 unless it is told
-/// otherwise. A larger record goes alone.
-pub(super) const CHUNK_BYTES_MAX: usize = 900 << 10;
-/// What a record takes on the wire beside its key, value and headers, at most.
-const RECORD_BYTES: usize = 64;
 /// All replicas that are in step have it, before the broker says so.
 const ACKS_ALL: i16 = -1;
 
@@ -46,102 +40,12 @@ pub(super) struct Settings {
     pub(super) compression: KafkaCompression,
     pub(super) timeout: Duration,
     pub(super) marks: Marks,
+    /// Where a record that is sent again is to be written once.
+    pub(super) producer: Option<Producer>,
 }
 
-/// A lot under way: what of it is still to be sent, in order.
-struct Pending {
-    lot: Lot,
-    chunks: VecDeque<Range<usize>>,
-}
-
-impl Pending {
-    fn new(lot: Lot) -> Self {
-        let mut chunks = VecDeque::new();
-        let (mut start, mut bytes) = (0, 0);
-        for (place, (_, item)) in lot.items.iter().enumerate() {
-            let size = wire_bytes(&item.request);
-            if place > start && bytes + size > CHUNK_BYTES_MAX {
-                chunks.push_back(start..place);
-                (start, bytes) = (place, 0);
-            }
-            bytes += size;
-        }
-        chunks.push_back(start..lot.items.len());
-        Self { lot, chunks }
-    }
-
-    fn items(&self, chunk: &Range<usize>) -> &[(usize, Arc<Envelope<Record>>)] {
-        self.lot.items.get(chunk.clone()).unwrap_or_default()
-    }
-
-    /// Ends the records of a chunk.
-    fn end(&self, chunk: &Range<usize>, result: &Result<(), DeliveryError>, outcomes: &mut Vec<Outcome>) {
-        outcomes.extend(self.items(chunk).iter().map(|(place, _)| (*place, result.clone())));
-    }
-
-    /// Ends all that is left: the first chunk with this, and what is behind it untried, as it would overtake.
-    fn end_all(&mut self, error: DeliveryError, outcomes: &mut Vec<Outcome>) {
-        let mut result = Err(error);
-        while let Some(chunk) = self.chunks.pop_front() {
-            self.end(&chunk, &result, outcomes);
-            result = Err(DeliveryError::NotAttempted);
-        }
-    }
-
-    /// Takes the answer to the first chunk. Returns whether the topic's partitions must be asked for anew.
-    fn answered(&mut self, answer: Answer, outcomes: &mut Vec<Outcome>) -> bool {
-        let Some(chunk) = self.chunks.pop_front() else { return false };
-        let error = match answer {
-            Answer::Written => {
-                self.end(&chunk, &Ok(()), outcomes);
-                return false;
-            }
-            Answer::Missing => {
-                let cause = "the broker's answer leaves out a partition".to_owned();
-                Verdict::All(DeliveryError::Interrupted { cause })
-            }
-            Answer::Refused(verdict) => verdict,
-        };
-        match error {
-            Verdict::One(_) if chunk.len() > 1 => {
-                let middle = chunk.start + chunk.len() / 2;
-                self.chunks.push_front(middle..chunk.end);
-                self.chunks.push_front(chunk.start..middle);
-                false
-            }
-            Verdict::One(error) => {
-                self.end(&chunk, &Err(error), outcomes);
-                false
-            }
-            Verdict::All(error) if !error.is_retriable() => {
-                // What is behind fares no better, and has nothing to wait for.
-                self.chunks.push_front(chunk);
-                while let Some(chunk) = self.chunks.pop_front() {
-                    self.end(&chunk, &Err(error.clone()), outcomes);
-                }
-                false
-            }
-            Verdict::All(error) => {
-                self.chunks.push_front(chunk);
-                self.end_all(error, outcomes);
-                false
-            }
-            Verdict::Moved(error) => {
-                self.chunks.push_front(chunk);
-                self.end_all(error, outcomes);
-                true
-            }
-        }
-    }
-}
-
-enum Answer {
-    Written,
-    Refused(Verdict),
-    Missing,
-}
-
-/// Sends lots to the broker that leads all of them, request by request, until each record has its fate.
+/// Sends lots to the broker that leads all of them, request by request, until each record has its fate. Lots come sorted by
+/// topic and partition.
 pub(super) async fn produce(
     settings: Arc<Settings>,
     leader: i32,
@@ -149,26 +53,44 @@ pub(super) async fn produce(
     deadline: Instant,
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    let mut pending: Vec<Pending> = lots.into_iter().map(Pending::new).collect();
+    let mut pending: Vec<Pending<'_>> = Vec::new();
+    for lot in lots {
+        match &settings.producer {
+            None => pending.push(Pending::new(lot)),
+            Some(producer) => match producer.line(&lot.topic, lot.partition, deadline).await {
+                Ok(line) => pending.push(Pending::in_line(lot, producer, line, &mut outcomes)),
+                Err(error) => {
+                    outcomes.extend(lot.items.into_iter().map(|(place, _)| (place, Err(error.clone()))));
+                }
+            },
+        }
+    }
+    pending.retain(|lot| !lot.is_done());
     while !pending.is_empty() {
-        match exchange(&settings, leader, &pending, deadline).await {
+        match exchange(&settings, leader, &mut pending, deadline).await {
             Ok(answer) => {
                 for lot in &mut pending {
-                    let answer = answer_of(&answer, &lot.lot);
-                    if lot.answered(answer, &mut outcomes) {
-                        settings.connector.cluster.forget(&lot.lot.topic);
+                    let answer = answer_of(&answer, &lot.topic, lot.partition);
+                    match lot.answered(answer, &mut outcomes) {
+                        Next::Nothing => {}
+                        Next::Ask => settings.connector.cluster.forget(&lot.topic),
+                        Next::Renew(old) => {
+                            if let Some(producer) = &settings.producer {
+                                producer.renew(old).await;
+                            }
+                        }
                     }
                 }
             }
             Err(error) => {
                 if !error.is_attempt() {
                     // Perhaps another broker leads by now.
-                    pending.iter().for_each(|lot| settings.connector.cluster.forget(&lot.lot.topic));
+                    pending.iter().for_each(|lot| settings.connector.cluster.forget(&lot.topic));
                 }
                 pending.iter_mut().for_each(|lot| lot.end_all(error.clone(), &mut outcomes));
             }
         }
-        pending.retain(|lot| !lot.chunks.is_empty());
+        pending.retain(|lot| !lot.is_done());
     }
     outcomes
 }
@@ -177,11 +99,15 @@ pub(super) async fn produce(
 async fn exchange(
     settings: &Settings,
     leader: i32,
-    pending: &[Pending],
+    pending: &mut [Pending<'_>],
     deadline: Instant,
 ) -> Result<ProduceResponse, DeliveryError> {
     let broker = settings.connector.broker(leader, deadline, settings.timeout).await?;
     broker.quiet(deadline).await?;
+    if let Some(producer) = &settings.producer {
+        let identity = producer.identity(&broker, deadline, settings.timeout).await?;
+        pending.iter_mut().for_each(|lot| lot.set_sequence(identity));
+    }
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(DeliveryError::NotAttempted);
@@ -193,25 +119,26 @@ async fn exchange(
         timeout_ms: Int32(i32::try_from(left.as_millis() * 3 / 4).unwrap_or(i32::MAX).max(1)),
         topic_data: topics(settings, pending),
     };
+    // From here on nobody knows, until the answer says it.
+    pending.iter_mut().for_each(Pending::mark_sent);
     let answer = broker.ask(request, deadline, settings.timeout).await?;
     broker.keep_quiet(answer.throttle_time_ms.map(|ms| ms.0));
     Ok(answer)
 }
 
-fn topics(settings: &Settings, pending: &[Pending]) -> Vec<ProduceRequestTopicData> {
+fn topics(settings: &Settings, pending: &[Pending<'_>]) -> Vec<ProduceRequestTopicData> {
     let mut topics: Vec<ProduceRequestTopicData> = Vec::new();
     let now_ms = wall_clock_ms();
     for lot in pending {
-        let Some(chunk) = lot.chunks.front() else { continue };
         let partition = ProduceRequestPartitionData {
-            index: Int32(lot.lot.partition),
-            records: Records(vec![record_batch(settings, lot.items(chunk), now_ms)]),
+            index: Int32(lot.partition),
+            records: Records(vec![record_batch(settings, lot.front(), lot.sequence(), now_ms)]),
         };
         // Lots come sorted by topic.
         match topics.last_mut() {
-            Some(topic) if topic.name.0 == lot.lot.topic => topic.partition_data.push(partition),
+            Some(topic) if topic.name.0 == lot.topic => topic.partition_data.push(partition),
             _ => topics.push(ProduceRequestTopicData {
-                name: String_(lot.lot.topic.clone()),
+                name: String_(lot.topic.clone()),
                 partition_data: vec![partition],
             }),
         }
@@ -219,7 +146,7 @@ fn topics(settings: &Settings, pending: &[Pending]) -> Vec<ProduceRequestTopicDa
     topics
 }
 
-fn record_batch(settings: &Settings, items: &[(usize, Arc<Envelope<Record>>)], now_ms: i64) -> RecordBatch {
+fn record_batch(settings: &Settings, items: &[Item], sequence: Option<Sequence>, now_ms: i64) -> RecordBatch {
     let records: Vec<WireRecord> =
         (0..).zip(items).map(|(offset, (_, item))| wire_record(&settings.marks, item, offset)).collect();
     RecordBatch {
@@ -228,10 +155,10 @@ fn record_batch(settings: &Settings, items: &[(usize, Arc<Envelope<Record>>)], n
         last_offset_delta: i32::try_from(records.len()).unwrap_or(i32::MAX) - 1,
         first_timestamp: now_ms,
         max_timestamp: now_ms,
-        // Neither a number of the producer's nor one of the batch: the brokers take it as it comes.
-        producer_id: -1,
-        producer_epoch: -1,
-        base_sequence: -1,
+        // Without the producer's number and the batch's the brokers take it as it comes.
+        producer_id: sequence.map_or(-1, |sequence| sequence.identity.id),
+        producer_epoch: sequence.map_or(-1, |sequence| sequence.identity.epoch),
+        base_sequence: sequence.map_or(-1, |sequence| sequence.first),
         records: ControlBatchOrRecords::Records(records),
         compression: match settings.compression {
             KafkaCompression::None => RecordBatchCompression::NoCompression,
@@ -261,22 +188,13 @@ fn wire_record(marks: &Marks, item: &Envelope<Record>, offset_delta: i32) -> Wir
     }
 }
 
-/// About how many bytes a record takes on the wire, and no fewer than it does.
-fn wire_bytes(record: &Record) -> usize {
-    let key = record.key.as_ref().map_or(0, bytes::Bytes::len);
-    let fields: usize = record.fields.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
-    // Marks have three names and values of bounded size.
-    let marks = 512;
-    record.payload.len() + key + fields + marks + RECORD_BYTES
-}
-
-fn answer_of(answer: &ProduceResponse, lot: &Lot) -> Answer {
-    let topics = answer.responses.iter().filter(|topic| topic.name.0 == lot.topic);
+fn answer_of(answer: &ProduceResponse, topic: &str, number: i32) -> Answer {
+    let topics = answer.responses.iter().filter(|answer| answer.name.0 == topic);
     let mut partitions = topics.flat_map(|topic| &topic.partition_responses);
-    let partition = partitions.find(|partition| partition.index.0 == lot.partition);
+    let partition = partitions.find(|partition| partition.index.0 == number);
     match partition.map(|partition| partition.error) {
         Some(None) => Answer::Written,
-        Some(Some(error)) => Answer::Refused(verdict(error)),
+        Some(Some(error)) => Answer::Refused(error),
         None => Answer::Missing,
     }
 }

@@ -1,19 +1,21 @@
 //! Driver of the Kafka action.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use trace::Span;
 
 use super::broker::unreachable;
 use super::cluster::Topic;
 use super::config::KafkaConfig;
 use super::partition::of_key;
 use super::produce::{Lot, Outcome, Settings, produce};
+use super::producer::Producer;
 use crate::connectors::{Connector, Connectors};
-use crate::delivery::{AnswerClass, BatchPolicy, DeliveryError, Envelope, Sink};
+use crate::delivery::{AnswerClass, BatchPolicy, DeliveryError, Envelope, ItemId, Sink};
 use crate::error::ActionConfigError;
 use crate::record::{Marks, Record, RecordKind};
 
@@ -42,6 +44,7 @@ impl KafkaSink {
             compression: config.compression,
             timeout: config.timeout,
             marks: Marks::new(rule, &config.name),
+            producer: config.idempotence.then(Producer::default),
         };
         let partition = config.partition.map(|partition| usize::try_from(partition).unwrap_or(usize::MAX));
         Ok(Self { settings: Arc::new(settings), batch: config.batch.policy(), partition })
@@ -70,6 +73,10 @@ impl Sink for KafkaSink {
         self.batch
     }
 
+    fn describe(&self, request: &Record, span: &mut Span) {
+        request.describe(span);
+    }
+
     async fn deliver(&self, batch: &[Arc<Envelope<Record>>]) -> Vec<Result<(), DeliveryError>> {
         let timeout = self.settings.timeout;
         let deadline = Instant::now() + timeout;
@@ -92,6 +99,7 @@ impl Sink for KafkaSink {
 
         let spread = fastrand::u32(..);
         let mut lots: BTreeMap<(i32, &str, i32), Lot> = BTreeMap::new();
+        let mut numbers = vec![-1; batch.len()];
         for (place, item) in batch.iter().enumerate() {
             let record = &item.request;
             if record.kind != RecordKind::Kafka {
@@ -107,9 +115,14 @@ impl Sink for KafkaSink {
                 }
                 None => continue,
             };
-            let partition = self.partition(record, topic, spread);
+            // What may have been written somewhere already stays there.
+            let before = self.settings.producer.as_ref().and_then(|producer| producer.partition_of(item.id));
+            let before = before.and_then(|number| usize::try_from(number).ok());
+            let before = before.filter(|number| *number < topic.count());
+            let partition = before.unwrap_or_else(|| self.partition(record, topic, spread));
             match place_of(name, topic, partition) {
                 Ok((leader, number)) => {
+                    numbers.get_mut(place).into_iter().for_each(|slot| *slot = number);
                     let lot = lots.entry((leader, name, number));
                     let new = || Lot { topic: name.to_owned(), partition: number, items: Vec::new() };
                     lot.or_insert_with(new).items.push((place, Arc::clone(item)));
@@ -133,8 +146,32 @@ impl Sink for KafkaSink {
         while let Some(outcomes) = requests.join_next().await {
             outcomes.into_iter().flatten().for_each(&mut set);
         }
+        if let Some(producer) = &self.settings.producer {
+            producer.keep_written(sent_again(batch, &results, &numbers));
+        }
         results
     }
+}
+
+/// What was written behind a record of the same line that is to be sent again, and will come again with it.
+fn sent_again<'b>(
+    batch: &'b [Arc<Envelope<Record>>],
+    results: &'b [Result<(), DeliveryError>],
+    numbers: &'b [i32],
+) -> impl Iterator<Item = (ItemId, i32)> + use<'b> {
+    let mut again: HashSet<&str> = HashSet::new();
+    batch.iter().zip(results).zip(numbers).filter_map(move |((item, result), number)| {
+        let line = item.request.part(1);
+        match result {
+            Ok(()) => again.contains(line).then_some((item.id, *number)),
+            Err(error) => {
+                if !line.is_empty() && error.is_retriable() && *error != DeliveryError::NotAttempted {
+                    again.insert(line);
+                }
+                None
+            }
+        }
+    })
 }
 
 /// Leader and number of a partition.

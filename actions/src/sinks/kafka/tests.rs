@@ -1,6 +1,7 @@
 //! Settings, the records that are sent, and what answers mean, against a broker that answers what a test tells it to.
 
 mod fake;
+mod idempotence;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ fn sink(text: &str, connectors: &Connectors) -> KafkaSink {
 
 fn batch(records: Vec<Record>) -> Vec<Arc<Envelope<Record>>> {
     let envelope = |(n, request): (u64, Record)| {
-        Arc::new(Envelope { id: ItemId { store: 1, epoch: 2, sequence: n }, request, replayed: None })
+        Arc::new(Envelope::new(ItemId { store: 1, epoch: 2, sequence: n }, request, None))
     };
     (0..).zip(records).map(envelope).collect()
 }
@@ -96,7 +97,7 @@ async fn what_comes_late_says_so() {
     let fake = Fake::start(Like::default()).await;
     let request = record("topic = 't'", &[]);
     let id = ItemId { store: 1, epoch: 2, sequence: 3 };
-    let late = [Arc::new(Envelope { id, request, replayed: Some(1_700_000_000_000) })];
+    let late = [Arc::new(Envelope::new(id, request, Some(1_700_000_000_000)))];
     assert_eq!(sink("topic = 't'", &fake.connectors("")).deliver(&late).await, [Ok(())]);
     let got = fake.seen.got.lock().clone();
     assert_eq!(got[0].headers["Tidegate-Replayed"], "true");

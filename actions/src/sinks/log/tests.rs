@@ -49,7 +49,7 @@ async fn writes_at_most_so_many_lines_per_second() {
     let batch: Vec<_> = (0..5_u64)
         .map(|n| {
             let id = ItemId { store: 0, epoch: 0, sequence: n };
-            Arc::new(Envelope { id, request: line(&plan, n.to_string().as_bytes()), replayed: None })
+            Arc::new(Envelope::new(id, line(&plan, n.to_string().as_bytes()), None))
         })
         .collect();
     let limited = Err(DeliveryError::RateLimited { per_second: 3 });

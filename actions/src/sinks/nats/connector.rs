@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::Credentials;
 use super::config::check_subject;
-use crate::connectors::tls::{self, TlsConfig, TlsFiles};
-use crate::connectors::{AddressList, Dialer, Fault};
+use crate::connectors::links::{self, LinkSettings, Links};
+use crate::connectors::{AddressList, Fault, TlsConfig};
 use crate::secret::Secret;
 use crate::targets::{AddressRange, TargetPolicy};
 use crate::units;
@@ -45,7 +45,7 @@ pub struct NatsConnectorConfig {
     pub inbox_prefix: String,
     /// Longest time to make a connection, TLS and sign-in included. Default `"5s"`; `"10ms"` to `"10m"`.
     #[schemars(with = "units::Period")]
-    #[serde(default = "default_connect_timeout", with = "units::duration")]
+    #[serde(default = "links::default_connect_timeout", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Speaks TLS, and says what is trusted and shown in it. Default: no TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ impl NatsConnectorConfig {
     /// Checks it without reading a file.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         self.servers.check()?;
-        crate::connectors::check_connect_timeout(self.connect_timeout)?;
+        links::check_connect_timeout(self.connect_timeout)?;
         match (&self.username, &self.password) {
             (Some(_), None) => return Err(Fault::new("username", "needs password too")),
             (None, Some(_)) => return Err(Fault::new("password", "needs username too")),
@@ -101,10 +101,8 @@ impl NatsConnectorConfig {
 /// NATS servers that actions share a connection to.
 pub struct NatsConnector {
     pub(super) config: NatsConnectorConfig,
-    files: TlsFiles,
-    credentials_file: Option<Vec<u8>>,
     pub(super) credentials: Credentials,
-    pub(super) dialer: Dialer,
+    pub(super) links: Links,
     #[cfg(feature = "nats")]
     pub(super) shared: crate::connectors::Shared<super::client::Connection>,
 }
@@ -123,43 +121,31 @@ impl NatsConnector {
         before: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, Fault> {
         config.check()?;
-        let mut targets = targets.clone();
-        targets.allow_private.extend_from_slice(&config.allow_private);
-        let files = TlsFiles::read(config.tls.as_ref())?;
-        let credentials_file = config.credentials_file.as_deref().map(tls::read).transpose();
-        let credentials_file = credentials_file.map_err(|why| {
-            let path = config.credentials_file.as_deref().unwrap_or("".as_ref()).display();
-            Fault::new("credentials_file", format!("\"{path}\" can't be read: {why}"))
-        })?;
-        if let Some(before) = before
-            && before.config == *config
-            && *before.dialer.targets == targets
-            && before.files == files
-            && before.credentials_file == credentials_file
-        {
-            return Ok(Arc::clone(before));
-        }
-        let dialer = Dialer {
-            targets: Arc::new(targets),
-            tls: files.for_links(config.tls.as_ref())?,
-            timeout: config.connect_timeout,
+        let settings = LinkSettings {
+            allow_private: &config.allow_private,
+            tls: config.tls.as_ref(),
+            secret_file: config.credentials_file.as_deref().map(|path| ("credentials_file", path)),
+            connect_timeout: config.connect_timeout,
         };
-        Ok(Arc::new(Self {
-            config: config.clone(),
-            files,
-            credentials: Credentials::new(config, credentials_file.as_deref())?,
-            credentials_file,
-            dialer,
-            #[cfg(feature = "nats")]
-            shared: crate::connectors::Shared::default(),
-        }))
+        let before = before.filter(|before| before.config == *config);
+        Links::load(
+            &settings,
+            targets,
+            before,
+            |before| &before.links,
+            |links| {
+                Ok(Self {
+                    config: config.clone(),
+                    credentials: Credentials::new(config, links.secret())?,
+                    links,
+                    #[cfg(feature = "nats")]
+                    shared: crate::connectors::Shared::default(),
+                })
+            },
+        )
     }
 }
 
 fn default_inbox_prefix() -> String {
     "_INBOX".to_owned()
-}
-
-const fn default_connect_timeout() -> Duration {
-    Duration::from_secs(5)
 }

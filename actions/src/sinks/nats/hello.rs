@@ -91,12 +91,12 @@ impl NatsConnector {
 
     async fn sign_in(&self, server: &Endpoint, deadline: Instant) -> Result<Connection, DeliveryError> {
         let broken = |error: WireError| unreachable(server, error);
-        let tcp = self.dialer.tcp(server, deadline).await?;
+        let tcp = self.links.dialer.tcp(server, deadline).await?;
         let mut link = Link::Plain(tcp);
         if self.config.tls_first
             && let Link::Plain(tcp) = link
         {
-            link = self.dialer.secure(server, tcp, deadline).await?;
+            link = self.links.dialer.secure(server, tcp, deadline).await?;
         }
         let mut decoder = Decoder::default();
         let info = match decoder.next(&mut link).await.map_err(broken)? {
@@ -105,7 +105,7 @@ impl NatsConnector {
             _ => return Err(unreachable(server, "it didn't greet first, as NATS servers do")),
         };
         if let Link::Plain(tcp) = link {
-            let wants_tls = self.dialer.tls.is_some();
+            let wants_tls = self.links.dialer.tls.is_some();
             if wants_tls && !info.tls_required && !info.tls_available {
                 return Err(unreachable(server, "it offers no TLS"));
             }
@@ -115,7 +115,7 @@ impl NatsConnector {
             if info.tls_required && !wants_tls {
                 return Err(unreachable(server, "it requires TLS, and the connector has no tls"));
             }
-            link = self.dialer.secure(server, tcp, deadline).await?;
+            link = self.links.dialer.secure(server, tcp, deadline).await?;
         }
         if !info.headers {
             return Err(unreachable(server, "it takes no headers, as servers from 2.2 do"));
@@ -144,7 +144,7 @@ impl NatsConnector {
         let mut connect = Connect {
             verbose: false,
             pedantic: false,
-            tls_required: self.dialer.tls.is_some(),
+            tls_required: self.links.dialer.tls.is_some(),
             name: "tidegate",
             lang: "rust",
             version: env!("CARGO_PKG_VERSION"),

@@ -11,8 +11,8 @@ impl NatsConnector {
 
     pub(crate) async fn probe(&self, probe: &mut Probe) -> bool {
         // Unless it comes first, TLS follows the greeting, and is a part of the sign-in.
-        let tls = self.dialer.tls.clone().filter(|_| self.config.tls_first);
-        let way = Dialer { tls, ..self.dialer.clone() };
+        let tls = self.links.dialer.tls.clone().filter(|_| self.config.tls_first);
+        let way = Dialer { tls, ..self.links.dialer.clone() };
         for server in self.config.servers.iter() {
             if way.probe(server, probe).await {
                 return self.probe_sign_in(server, probe).await;
@@ -25,7 +25,7 @@ impl NatsConnector {
     #[cfg(feature = "nats")]
     async fn probe_sign_in(&self, server: &Endpoint, probe: &mut Probe) -> bool {
         let sign_in = async {
-            let with_tls = if self.dialer.tls.is_some() { ", with TLS" } else { "" };
+            let with_tls = if self.links.dialer.tls.is_some() { ", with TLS" } else { "" };
             let signed_in = self.try_sign_in(server).await;
             signed_in.map(|_| ((), format!("signed in{with_tls}"))).map_err(|error| error.to_string())
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use trace::Span;
 
 use super::answer::meaning;
 use super::client::{Connection, Landing};
@@ -206,6 +207,10 @@ impl Sink for NatsSink {
 
     fn batch_policy(&self) -> BatchPolicy {
         self.batch
+    }
+
+    fn describe(&self, request: &Record, span: &mut Span) {
+        request.describe(span);
     }
 
     async fn deliver(&self, batch: &[Arc<Envelope<Record>>]) -> Vec<Result<(), DeliveryError>> {

@@ -57,7 +57,7 @@ type Batch = Vec<Arc<Envelope<Record>>>;
 
 fn batch(records: Vec<Record>) -> Batch {
     let envelope = |(n, request): (u64, Record)| {
-        Arc::new(Envelope { id: ItemId { store: 1, epoch: 2, sequence: n }, request, replayed: None })
+        Arc::new(Envelope::new(ItemId { store: 1, epoch: 2, sequence: n }, request, None))
     };
     (0..).zip(records).map(envelope).collect()
 }
@@ -306,7 +306,7 @@ async fn each_message_has_its_words() {
 async fn what_comes_late_says_so() {
     let server = Server::start(&[]).await;
     let id = ItemId { store: 1, epoch: 2, sequence: 3 };
-    let late = vec![Arc::new(Envelope { id, request: record(CORE, &[]), replayed: Some(1_700_000_000_000) })];
+    let late = vec![Arc::new(Envelope::new(id, record(CORE, &[]), Some(1_700_000_000_000)))];
     assert_eq!(server.deliver(CORE, &late).await, [Ok(())]);
     let [sent] = server.sent().try_into().unwrap();
     assert_eq!(sent.header("Tidegate-Replayed"), Some("true"));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::connectors::tls::{TlsConfig, TlsFiles};
-use crate::connectors::{AddressList, Dialer, Fault};
+use crate::connectors::links::{self, LinkSettings, Links};
+use crate::connectors::{AddressList, Fault, TlsConfig};
 use crate::secret::Secret;
 #[cfg(feature = "redis")]
 use crate::secret::{HIDDEN_ANSWER, repeats};
@@ -38,7 +38,7 @@ pub struct RedisConnectorConfig {
     pub database: u16,
     /// Longest time to make a connection, TLS and sign-in included. Default `"5s"`; `"10ms"` to `"10m"`.
     #[schemars(with = "units::Period")]
-    #[serde(default = "default_connect_timeout", with = "units::duration")]
+    #[serde(default = "links::default_connect_timeout", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Speaks TLS, and says what is trusted and shown in it. Default: no TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +52,7 @@ impl RedisConnectorConfig {
     /// Checks it without reading a file.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         self.servers.check()?;
-        crate::connectors::check_connect_timeout(self.connect_timeout)?;
+        links::check_connect_timeout(self.connect_timeout)?;
         if self.username.is_some() && self.password.is_none() {
             return Err(Fault::new("username", "needs password too"));
         }
@@ -68,8 +68,7 @@ impl RedisConnectorConfig {
 /// A Redis server that actions share a connection to.
 pub struct RedisConnector {
     config: RedisConnectorConfig,
-    files: TlsFiles,
-    pub(super) dialer: Dialer,
+    pub(super) links: Links,
     #[cfg(feature = "redis")]
     pub(super) shared: crate::connectors::Shared<super::sink::Connection>,
 }
@@ -88,28 +87,27 @@ impl RedisConnector {
         before: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, Fault> {
         config.check()?;
-        let mut targets = targets.clone();
-        targets.allow_private.extend_from_slice(&config.allow_private);
-        let files = TlsFiles::read(config.tls.as_ref())?;
-        if let Some(before) = before
-            && before.config == *config
-            && *before.dialer.targets == targets
-            && before.files == files
-        {
-            return Ok(Arc::clone(before));
-        }
-        let dialer = Dialer {
-            targets: Arc::new(targets),
-            tls: files.for_links(config.tls.as_ref())?,
-            timeout: config.connect_timeout,
+        let settings = LinkSettings {
+            allow_private: &config.allow_private,
+            tls: config.tls.as_ref(),
+            secret_file: None,
+            connect_timeout: config.connect_timeout,
         };
-        Ok(Arc::new(Self {
-            config: config.clone(),
-            files,
-            dialer,
-            #[cfg(feature = "redis")]
-            shared: crate::connectors::Shared::default(),
-        }))
+        let before = before.filter(|before| before.config == *config);
+        Links::load(
+            &settings,
+            targets,
+            before,
+            |before| &before.links,
+            |links| {
+                Ok(Self {
+                    config: config.clone(),
+                    links,
+                    #[cfg(feature = "redis")]
+                    shared: crate::connectors::Shared::default(),
+                })
+            },
+        )
     }
 
     pub(super) fn servers(&self) -> impl Iterator<Item = &crate::connectors::Endpoint> {
@@ -130,8 +128,4 @@ impl RedisConnector {
     pub(super) const fn config(&self) -> &RedisConnectorConfig {
         &self.config
     }
-}
-
-const fn default_connect_timeout() -> Duration {
-    Duration::from_secs(5)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisConnectionInfo, ServerError, Value};
 use tokio::time::timeout;
+use trace::Span;
 
 use super::config::{RedisCommand, RedisConfig};
 use super::connector::RedisConnector;
@@ -40,7 +41,7 @@ impl RedisConnector {
 
     async fn connect(&self) -> Result<Connection, DeliveryError> {
         let config = self.config();
-        let link = self.dialer.connect(&config.servers).await?;
+        let link = self.links.dialer.connect(&config.servers).await?;
         let allowance = Allowance::new(ANSWER_BYTES_MAX);
         let mut info = RedisConnectionInfo::default().set_db(config.database.into()).set_skip_set_lib_name();
         if let Some(username) = &config.username {
@@ -162,6 +163,10 @@ impl Sink for RedisSink {
 
     fn batch_policy(&self) -> BatchPolicy {
         self.batch
+    }
+
+    fn describe(&self, request: &Record, span: &mut Span) {
+        request.describe(span);
     }
 
     async fn deliver(&self, batch: &[Arc<Envelope<Record>>]) -> Vec<Result<(), DeliveryError>> {

@@ -40,7 +40,7 @@ fn sink(text: &str, connectors: &Connectors) -> RedisSink {
 
 fn batch(records: Vec<Record>) -> Vec<Arc<Envelope<Record>>> {
     let envelope = |(n, request): (u64, Record)| {
-        Arc::new(Envelope { id: ItemId { store: 1, epoch: 2, sequence: n }, request, replayed: None })
+        Arc::new(Envelope::new(ItemId { store: 1, epoch: 2, sequence: n }, request, None))
     };
     (0..).zip(records).map(envelope).collect()
 }
@@ -125,7 +125,7 @@ async fn what_comes_late_says_so() {
     let server = Server::start(&["+1-0\r\n"]).await;
     let request = record("key = 's'", &[]);
     let id = ItemId { store: 1, epoch: 2, sequence: 3 };
-    let late = [Arc::new(Envelope { id, request, replayed: Some(1_700_000_000_000) })];
+    let late = [Arc::new(Envelope::new(id, request, Some(1_700_000_000_000)))];
     assert_eq!(sink("key = 's'", &server.connectors).deliver(&late).await, [Ok(())]);
     let [command] = server.commands().try_into().unwrap();
     assert!(command.ends_with("Tidegate-Replayed true Tidegate-Received-At 1700000000000"), "{command}");

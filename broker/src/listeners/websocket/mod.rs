@@ -51,10 +51,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocket<IO> {
     /// Reads the request and answers it.
     pub(super) async fn accept(mut io: IO, config: &WebSocketConfig) -> Result<Self, UpgradeError> {
         let early = upgrade::answer_request(&mut io, config).await?;
-        Ok(Self {
+        Ok(Self { early, ..Self::answered(io, config.max_frame_size) })
+    }
+
+    /// A stream whose request somebody else has answered.
+    pub(super) fn answered(io: IO, max_frame_size: u64) -> Self {
+        Self {
             io,
-            reader: FrameReader::new(config.max_frame_size),
-            early,
+            reader: FrameReader::new(max_frame_size),
+            early: Vec::new(),
             head: Head::default(),
             left: 0,
             control: Vec::new(),
@@ -64,7 +69,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocket<IO> {
             status: NORMAL,
             is_at_end: false,
             is_shut: false,
-        })
+        }
     }
 
     /// What it runs over.

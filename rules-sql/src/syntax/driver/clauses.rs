@@ -4,7 +4,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
 use super::super::ast::{Collection, Item, Name, Select, Span, Statement, Variable};
-use super::{OTHER_CLAUSES, Parsed, Rules, SIGN, is_any_word, is_word, range};
+use super::{OTHER_CLAUSES, Parsed, Rules, SIGN, is_any_word, is_word, other_clause, range};
 use crate::codes;
 use crate::error::Fault;
 
@@ -111,7 +111,7 @@ impl Rules {
 
     fn unexpected_clause(&self, parser: &Parser<'_>) -> ParserError {
         let word = parser.peek_token_ref().token.to_string().to_uppercase();
-        self.stop(codes::CLAUSE, self.place(parser), format!("{word} is not supported in a rule"))
+        self.stop_with(other_clause(&word, self.place(parser)))
     }
 
     /// Whether the token `ahead` can begin an operand and cannot go on after one.
@@ -201,15 +201,7 @@ impl Rules {
                     filters.push(Name { text, span: range(parser.next_token().span) });
                 }
                 Token::EOF => return Err(self.unexpected(parser, "a topic filter in quotes")),
-                _ => {
-                    let mut fault = Fault::new(
-                        codes::UNQUOTED_FILTER,
-                        self.place(parser),
-                        "the topic filter after FROM needs quotes",
-                    );
-                    fault.hint = Some("write FROM 'sensors/+/temp'".to_owned());
-                    return Err(self.stop_with(fault));
-                }
+                _ => return Err(self.stop_with(unquoted(parser))),
             }
             if !self.skip(parser, &Token::Comma) {
                 return Ok(filters);
@@ -245,4 +237,21 @@ impl Rules {
         let end = self.take_token(parser, &Token::RParen, "WHERE or a closing parenthesis")?;
         Ok((select, end))
     }
+}
+
+/// A filter without quotes: the tokens that stand together where it is due.
+fn unquoted(parser: &Parser<'_>) -> Fault {
+    let mut filter = String::new();
+    let mut span = range(parser.peek_token_ref().span);
+    for ahead in 0.. {
+        let token = parser.peek_nth_token_ref(ahead);
+        let at = range(token.span);
+        if matches!(token.token, Token::EOF | Token::Comma) || (ahead > 0 && at.start != span.end) {
+            break;
+        }
+        filter.push_str(&token.token.to_string());
+        span.end = at.end;
+    }
+    Fault::new(codes::UNQUOTED_FILTER, span, "the topic filter after FROM needs quotes")
+        .with_hint(format!("write FROM '{filter}'"))
 }

@@ -336,13 +336,12 @@ impl Rules {
             Token::Word(word) if word.quote_style.is_none() => {
                 let upper = word.value.to_ascii_uppercase();
                 if OTHER_CLAUSES.contains(&upper.as_str()) {
-                    (codes::CLAUSE, format!("{upper} is not supported in a rule"), None)
-                } else {
-                    let hint = wanted.contains("FROM").then_some("an alias is written with AS");
-                    (codes::UNEXPECTED, format!("expected {wanted}, found {}", word.value), hint)
+                    return self.stop_with(other_clause(&upper, at));
                 }
+                let hint = wanted.contains("FROM").then_some("an alias is written with AS");
+                (codes::UNEXPECTED, format!("expected {wanted}, found {}", word.value), hint)
             }
-            _ => (codes::UNEXPECTED, format!("expected {wanted}, found {token}"), None),
+            _ => (codes::UNEXPECTED, format!("expected {wanted}, found {}", visible(token)), None),
         };
         let mut fault = Fault::new(code, at, message);
         fault.hint = hint.map(str::to_owned);
@@ -406,4 +405,28 @@ impl Rules {
             Err(self.unexpected(parser, wanted))
         }
     }
+}
+
+/// A token for a message: a character that shows nothing by itself, such as a byte order mark, by its number.
+fn visible(token: &Token) -> String {
+    let text = token.to_string();
+    match (text.chars().next(), text.chars().count()) {
+        (Some(char), 1) if char.is_control() || char.escape_debug().len() > 2 => {
+            format!("U+{:04X}", u32::from(char))
+        }
+        _ => text,
+    }
+}
+
+/// A clause of queries over tables that no rule has, with what serves instead.
+fn other_clause(word: &str, at: Span) -> Fault {
+    let hint = match word {
+        "UNION" | "INTERSECT" | "JOIN" | "INNER" | "LEFT" | "RIGHT" | "FULL" | "CROSS" => {
+            "a rule sees one message at a time; several filters are written FROM 'a', 'b'"
+        }
+        "EXCEPT" => "name the fields that are wanted",
+        "HAVING" => "conditions stand in WHERE",
+        _ => "a rule sees one message at a time: there are no rows to group, order or count",
+    };
+    Fault::new(codes::CLAUSE, at, format!("{word} is not supported in a rule")).with_hint(hint)
 }

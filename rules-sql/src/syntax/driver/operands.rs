@@ -10,8 +10,10 @@ use crate::codes;
 use crate::error::Fault;
 
 /// Words that are never a field where an operand is due.
-const NEVER_OPERANDS: [&str; 13] =
-    ["FROM", "WHERE", "AND", "OR", "AS", "IN", "LIKE", "BETWEEN", "IS", "WHEN", "THEN", "ELSE", "SELECT"];
+const NEVER_OPERANDS: [&str; 7] = ["FROM", "WHERE", "AND", "OR", "AS", "IN", "SELECT"];
+
+/// Words that are a field where an operand is due, unless an operand follows: then one is missing before them.
+const SELDOM_OPERANDS: [&str; 6] = ["LIKE", "BETWEEN", "IS", "WHEN", "THEN", "ELSE"];
 
 impl Rules {
     /// Goes one level deeper: operands and operators both nest, and both use up stack.
@@ -128,20 +130,22 @@ impl Rules {
                 let kind = ExprKind::Exists(Box::new(query));
                 return Ok((Expr { kind, span: span.to(end) }, false));
             }
-            reserved if NEVER_OPERANDS.contains(&reserved) => {
+            reserved
+                if NEVER_OPERANDS.contains(&reserved)
+                    || (SELDOM_OPERANDS.contains(&reserved) && self.begins_operand(parser, 0)) =>
+            {
+                let goes_on = self.begins_operand(parser, 0);
                 parser.prev_token();
                 let fault = match reserved {
-                    "SELECT" => {
-                        let mut fault =
-                            Fault::new(codes::UNEXPECTED, span, "a nested SELECT needs parentheses");
-                        fault.hint = Some("write (SELECT …)".to_owned());
+                    "SELECT" => Fault::new(codes::UNEXPECTED, span, "a nested SELECT needs parentheses")
+                        .with_hint("write (SELECT …)"),
+                    _ => {
+                        let found = word.value;
+                        let message = format!("expected an expression, found {found}");
+                        let mut fault = Fault::new(codes::UNEXPECTED, span, message);
+                        fault.hint = (!goes_on).then(|| format!("a field of that name is written `{found}`"));
                         fault
                     }
-                    _ => Fault::new(
-                        codes::UNEXPECTED,
-                        span,
-                        format!("expected an expression, found {}", word.value),
-                    ),
                 };
                 return Err(self.stop_with(fault));
             }

@@ -126,6 +126,20 @@ pub(in super::super) struct Tokens {
     tokens: Vec<Token>,
 }
 
+/// Whether anybody can administer the gateway.
+#[derive(Serialize, ToSchema)]
+pub(in super::super) struct SetUpNeed {
+    /// Nobody can sign in or send a token, and a setup token would change that.
+    needed: bool,
+}
+
+/// Says whether the first administrator is still to be made.
+#[utoipa::path(get, path = "/api/v1/setup", operation_id = "needsSetUp", tag = "account",
+    responses((status = 200, description = "Whether it is", body = SetUpNeed)))]
+pub(in super::super) async fn needs_set_up(State(api): State<Arc<Api>>) -> Json<SetUpNeed> {
+    Json(SetUpNeed { needed: api.needs_setup() })
+}
+
 /// Makes an administrator, with a setup token, which is used up.
 #[utoipa::path(post, path = "/api/v1/setup", operation_id = "setUp", tag = "account", request_body = SetUp,
     responses((status = 204, description = "The administrator can sign in")))]

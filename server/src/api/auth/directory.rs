@@ -449,7 +449,7 @@ fn read(path: &Path) -> Result<Kept, DirectoryError> {
 }
 
 /// Puts a file in its place, whole or not at all, for its owner alone.
-pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DirectoryError> {
+pub(in crate::api) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DirectoryError> {
     let write = || {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");

@@ -30,8 +30,9 @@ use super::problem::{Kind, Problem};
 use super::serve::Peer;
 use crate::config::Admin;
 use directory::Directory;
-pub(super) use directory::DirectoryError;
+pub(super) use directory::{DirectoryError, write_file};
 pub(crate) use secret::Digest;
+pub(super) use secret::random;
 use sessions::Sessions;
 pub use setup::SETUP_TOKEN_AGE_MAX;
 use setup::Setup;
@@ -75,7 +76,7 @@ pub(super) struct Scope {
 }
 
 /// The areas that scopes are about.
-pub(super) const AREAS: [&str; 12] = [
+pub(super) const AREAS: [&str; 13] = [
     "acl",
     "actions",
     "audit",
@@ -85,6 +86,7 @@ pub(super) const AREAS: [&str; 12] = [
     "connectors",
     "dead_letters",
     "messages",
+    "metrics",
     "rules",
     "server",
     "users",
@@ -219,6 +221,20 @@ impl Auth {
 
     /// Who asks; `None`: nobody says so.
     pub(super) fn caller(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Option<Caller>, Problem> {
+        self.known(headers, peer, Sessions::find)
+    }
+
+    /// Who asked, if that still holds. It isn't a request: a session that is silent stays so.
+    pub(super) fn still(&self, headers: &HeaderMap, peer: Option<Peer>) -> Option<Caller> {
+        self.known(headers, peer, Sessions::look).ok().flatten()
+    }
+
+    fn known(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+        find: fn(&Sessions, &Digest) -> Option<sessions::Session>,
+    ) -> Result<Option<Caller>, Problem> {
         if let Some(peer @ Peer::Owner(_)) = peer {
             let name = peer.to_string();
             return Ok(Some(Caller { name, role: Role::Admin, scopes: None, by: By::Socket }));
@@ -237,7 +253,7 @@ impl Auth {
         }
         let Some(secret) = cookie(headers) else { return Ok(None) };
         let digest = Digest::of(secret);
-        let session = self.sessions.find(&digest).ok_or_else(unknown)?;
+        let session = find(&self.sessions, &digest).ok_or_else(unknown)?;
         // As the user is now, not as it was at the sign-in.
         let user = self.directory.user(&session.user).filter(|user| user.stamp == session.stamp);
         let Some(user) = user else {

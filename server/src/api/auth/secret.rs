@@ -36,7 +36,7 @@ impl Digest {
 }
 
 /// A new secret behind a prefix by which it is recognised; `None`: the system gives no random numbers.
-pub(super) fn random(prefix: &str) -> Option<String> {
+pub(in crate::api) fn random(prefix: &str) -> Option<String> {
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(format!("{prefix}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))

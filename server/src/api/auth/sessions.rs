@@ -63,6 +63,12 @@ impl Sessions {
         Some(session.clone())
     }
 
+    /// The session as it is.
+    pub(super) fn look(&self, digest: &Digest) -> Option<Session> {
+        let now = Instant::now();
+        self.0.lock().get(digest).filter(|session| !session.is_over(now)).cloned()
+    }
+
     pub(super) fn end(&self, digest: &Digest) {
         self.0.lock().remove(digest);
     }
@@ -85,7 +91,11 @@ mod tests {
         tokio::time::advance(almost).await;
         assert!(sessions.find(&digest).is_none(), "it is older than {AGE_MAX:?}");
         let (secret, _) = sessions.begin("ada", 1).unwrap();
-        tokio::time::advance(IDLE_MAX).await;
+        // A look is no request.
+        tokio::time::advance(almost).await;
+        assert!(sessions.look(&Digest::of(&secret)).is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(sessions.look(&Digest::of(&secret)).is_none());
         assert!(sessions.find(&Digest::of(&secret)).is_none());
     }
 

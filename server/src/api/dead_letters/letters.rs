@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use actions::dead_letters::{DeadLetters, Filter, LetterName, Outlets, RedriveError, Step};
-use store::{CommitToken, DurableStore, Store as _, StoreError};
+use actions::dead_letters::{DeadLetters, Filter, LetterName, Outlets, RedriveError, Replacement, Step};
+use store::{CommitToken, DurableStore, MessageId, Store as _, StoreError, StoredMessage};
 use tokio::time::timeout;
 
 use super::view::{Letter, WholeLetter};
 use crate::api::auth::now_ms;
 use crate::api::problem::{Kind, Problem};
+use crate::rules::RulePipeline;
 
 /// Bytes of letters past which a page has no more.
 pub(super) const LIST_BYTES_MAX: usize = 1 << 20;
@@ -36,6 +37,13 @@ pub(super) enum Meant {
     Named(LetterName),
     /// Those of a filter, from behind a letter on.
     Of(Filter, Option<LetterName>),
+}
+
+/// What of a letter's message is mended; `None`: it stays.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mended {
+    pub(super) payload: Option<Vec<u8>>,
+    pub(super) topic: Option<String>,
 }
 
 /// What is done to letters.
@@ -80,6 +88,11 @@ impl Letters {
         Ok((letters, next))
     }
 
+    /// How many letters a filter means; `None`: that takes reading them.
+    pub(super) fn count(&self, filter: &Filter) -> Option<u64> {
+        self.letters.count(filter)
+    }
+
     /// All of a letter.
     pub(super) fn show(&self, name: &LetterName) -> Result<WholeLetter, Problem> {
         let found = self.letters.find(name).map_err(|error| problem(&RedriveError::Read(error)))?;
@@ -100,6 +113,32 @@ impl Letters {
             (Verb::Drop, Meant::Of(filter, after)) => self.letters.drop_step(filter, after.as_ref()),
         };
         step.map_err(|error| problem(&error))
+    }
+
+    /// Has an action owe what its rule makes of a mended message, instead of a letter. `id` is the message's new identity. It
+    /// isn't done before its token is [safe](Letters::safe).
+    pub(super) fn redrive_mended(
+        &self,
+        name: &LetterName,
+        mended: Mended,
+        id: MessageId,
+        rules: &RulePipeline,
+    ) -> Result<CommitToken, Problem> {
+        let replaced = self.letters.replace(name, &*self.outlets, |found| {
+            let (Ok(letter), Some(message)) = (&found.letter, &found.message) else {
+                return Err("its message can't be read, or wasn't kept".to_owned());
+            };
+            let Mended { payload, topic } = mended;
+            let message = StoredMessage {
+                id,
+                topic: topic.unwrap_or_else(|| message.topic.clone()),
+                payload: payload.unwrap_or_else(|| message.payload.clone()),
+                ..message.clone()
+            };
+            let body = rules.owed_for(name.outbox(), &message, letter, now_ms())?;
+            Ok(Replacement { message, body })
+        });
+        replaced.map_err(|error| problem(&error))
     }
 
     /// Waits until what was appended is on disk, or never will be.

@@ -1,4 +1,4 @@
-//! Dead letters: looking at what could not be delivered, sending it again, dropping it. `letters` is what is done, `view` what is shown.
+//! Dead letters: looking at what could not be delivered, sending it again, as it was or mended, dropping it. `letters` is what is done, `view` what is shown.
 
 mod letters;
 #[cfg(test)]
@@ -10,16 +10,19 @@ use std::sync::Arc;
 use actions::DropReason;
 use actions::dead_letters::{Filter, LetterName, LetterNameError, Step};
 use axum::extract::State;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use mqtt_protocol::topic::validate_topic_name;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::audit::Change;
-use super::extract::{Json, Path, Query, object};
+use super::extract::{Json, OptionalJson, Path, Query, object, object_or_null};
 use super::paging::{cursor, limit, place};
 use super::problem::{Kind, Problem};
-use letters::{Meant, Verb};
+use letters::{Meant, Mended, Verb};
 use view::{Letter, WholeLetter};
 
 pub(super) use letters::Letters;
@@ -52,6 +55,9 @@ pub(super) struct LetterPage {
     letters: Vec<Letter>,
     /// Where the next page begins; null: there is none.
     next: Option<String>,
+    /// How many the rule and the action have that are wanted, all of them where none is named; null: a cause or a time is wanted, too, and
+    /// nobody has counted.
+    total: Option<u64>,
 }
 
 /// Which letters are meant: an empty one means all.
@@ -141,8 +147,13 @@ pub(super) async fn list_letters(
     let filter = LetterFilter { rule, action, cause, since_ms, until_ms }.read()?;
     let (after, limit) = (behind(query.after.as_deref())?, limit(query.limit)?);
     api.blocking(move |api| {
-        let (letters, next) = api.gateway.letters()?.list(&filter, after.as_ref(), limit)?;
-        Ok::<_, Problem>(Json(LetterPage { letters, next: cursor_of(next.as_ref()) }))
+        let kept = api.gateway.letters()?;
+        let (letters, next) = kept.list(&filter, after.as_ref(), limit)?;
+        Ok::<_, Problem>(Json(LetterPage {
+            letters,
+            next: cursor_of(next.as_ref()),
+            total: kept.count(&filter),
+        }))
     })
     .await
 }
@@ -166,15 +177,78 @@ pub(super) async fn get_letter(
     api.blocking(move |api| api.gateway.letters()?.show(&name).map(Json)).await
 }
 
-/// Sends a dead letter again.
+/// How a letter is sent again.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LetterAgain {
+    /// The message as it should have been; absent: the request is sent as it was.
+    #[serde(default, deserialize_with = "object_or_null")]
+    message: Option<MendedMessage>,
+}
+
+/// A message that somebody has mended. What isn't given stays as it was.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MendedMessage {
+    /// As text.
+    #[serde(default)]
+    payload: Option<String>,
+    /// In base64, where it is no text.
+    #[serde(default)]
+    payload_base64: Option<String>,
+    #[serde(default)]
+    topic: Option<String>,
+}
+
+impl MendedMessage {
+    fn read(self) -> Result<Mended, Problem> {
+        let Self { payload, payload_base64, topic } = self;
+        let payload =
+            match (payload, payload_base64) {
+                (Some(text), None) => Some(text.into_bytes()),
+                (None, Some(base64)) => Some(BASE64_STANDARD.decode(base64).map_err(|error| {
+                    Problem::new(Kind::Invalid, format!("message.payload_base64: {error}"))
+                })?),
+                (None, None) => None,
+                (Some(_), Some(_)) => {
+                    let detail = "message: expected payload or payload_base64, given both";
+                    return Err(Problem::new(Kind::Invalid, detail));
+                }
+            };
+        if let Some(topic) = &topic
+            && let Err(error) = validate_topic_name(topic)
+        {
+            return Err(Problem::new(Kind::Invalid, format!("message.topic: {error}")));
+        }
+        Ok(Mended { payload, topic })
+    }
+}
+
+/// Sends a dead letter again; or, where a message is given, what its rule makes of that now. Then the rule has to match it, and the letter
+/// is gone when the request is owed, not before.
 #[utoipa::path(post, path = "/api/v1/dead-letters/{rule}/{action}/{position}/redrive", operation_id = "redriveDeadLetter",
     tag = "dead letters", params(("rule" = String, Path), ("action" = String, Path), ("position" = u64, Path)),
-    responses((status = 200, description = "It is owed again", body = LettersDone)))]
+    request_body = Option<LetterAgain>, responses((status = 200, description = "It is owed again", body = LettersDone)))]
 pub(super) async fn redrive_letter(
     State(api): State<Arc<Api>>,
     place: Place,
+    OptionalJson(body): OptionalJson<LetterAgain>,
 ) -> Result<(Change, Json<LettersDone>), Problem> {
-    change_one(&api, Verb::Redrive, name(place)?).await
+    let name = name(place)?;
+    let Some(message) = body.unwrap_or_default().message else {
+        return change_one(&api, Verb::Redrive, name).await;
+    };
+    let mended = message.read()?;
+    // A record of changes holds no payloads.
+    let record = Change::of(name.to_string()).after(json!({ "mended": true }));
+    let token = api
+        .blocking(move |api| {
+            let gateway = &api.gateway;
+            gateway.letters()?.redrive_mended(&name, mended, gateway.broker.new_message_id(), gateway.rules())
+        })
+        .await?;
+    api.gateway.letters()?.safe(token).await?;
+    Ok((record, Json(LettersDone { done: 1, refused: Vec::new(), next: None })))
 }
 
 /// Drops a dead letter.

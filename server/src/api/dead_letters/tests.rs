@@ -104,6 +104,7 @@ pub(in crate::api) fn keep_letter(
             order: OrderBy::Publisher,
             identity: None,
             redriven_at_ms: None,
+            trace: None,
             origin: &[],
             request,
         }

@@ -6,7 +6,8 @@ use super::running::{Running, start, start_with};
 use super::security::{ask, bearer, with_tokens};
 use super::*;
 use crate::backup::{
-    Entry, FORMAT, Header, Part, RetainedRecord, RuleRecord, SuspensionRecord, UserRecord, Writer,
+    CasesRecord, Entry, FORMAT, Header, Part, RetainedRecord, RuleRecord, SuspensionRecord, UserRecord,
+    Writer,
 };
 use crate::config::Durability;
 
@@ -41,6 +42,19 @@ impl Running {
         let body = json!({ "topic": topic, "payload": payload, "retain": true, "qos": 1, "content_type": "text/x",
                            "user_properties": [{ "name": "a", "value": "b" }] });
         assert_eq!(self.change("POST", "/api/v1/publish", body).await.status, 204);
+    }
+
+    async fn keep_cases(&self, rule: &str, payload: &str) {
+        let case = json!({ "id": "a", "rule": rule, "topic": "w/1", "payload": payload, "no_match": true });
+        let path = format!("/api/v1/rules/{rule}/cases");
+        assert_eq!(self.change("PUT", &path, json!({ "cases": [case] })).await.status, 204);
+    }
+
+    /// The payloads of the cases of a rule.
+    async fn payloads(&self, rule: &str) -> Vec<String> {
+        let kept = self.ask("admin", "GET", &format!("/api/v1/rules/{rule}/cases"), &NONE).await.json();
+        let cases = kept["cases"].as_array().unwrap().iter();
+        cases.map(|case| case["payload"].as_str().unwrap().to_owned()).collect()
     }
 
     async fn make_user(&self, name: &str) {
@@ -180,7 +194,10 @@ async fn a_backup_has_no_users_unless_they_are_asked_for_and_is_put_on_record() 
         .filter(|entry| entry["operation"] == "makeBackup")
         .map(|entry| &entry["after"]["parts"])
         .collect();
-    assert_eq!(parts, [&json!(["rules", "retained", "users"]), &json!(["rules", "retained"])]);
+    assert_eq!(
+        parts,
+        [&json!(["rules", "cases", "retained", "users"]), &json!(["rules", "cases", "retained"])]
+    );
     for token in ["viewer", "operator", "narrow"] {
         assert_eq!(running.backup(token, "").await.problem(), (403, "forbidden".to_owned()), "{token}");
         assert_eq!(
@@ -226,6 +243,63 @@ async fn pruning_removes_what_is_not_in_the_backup_of_the_parts_that_it_has() {
     let all = running.all().await;
     assert_eq!(all.len(), 3, "a rule, a message, and the user whom the backup says nothing of: {all:?}");
     assert_eq!(running.gateway.broker.retained_message("kept").unwrap().payload(), b"1");
+}
+
+#[tokio::test]
+async fn cases_of_rules_go_with_the_rules() {
+    let from = start().await;
+    from.make_rule("warm", &rule("warm")).await;
+    from.make_rule("cool", &rule("cool")).await;
+    from.keep_cases("warm", "1").await;
+    from.keep_cases("cool", "2").await;
+    // Of a rule that a file owns.
+    from.keep_cases("hot", "3").await;
+    let backup = from.backup("admin", "").await.body;
+
+    let to = start().await;
+    let told = to.restore("admin", "?dry_run=true", &backup).await.json();
+    assert_eq!((counts(&told, "rules"), counts(&told, "cases")), ([2, 0, 0], [3, 0, 0]));
+    assert!(to.payloads("hot").await.is_empty(), "a dry run changes nothing");
+    assert_eq!(to.restore("admin", "", &backup).await.status, 200);
+    for (rule, payload) in [("warm", "1"), ("cool", "2"), ("hot", "3")] {
+        assert_eq!(to.payloads(rule).await, [payload], "{rule}");
+    }
+    let again = to.restore("admin", "?prune=true", &backup).await.json();
+    assert_eq!(counts(&again, "cases"), [0, 0, 0]);
+
+    // Others since: of one that was, of one that had none in the backup, and of a rule that goes.
+    to.keep_cases("hot", "4").await;
+    to.make_rule("new", &rule("new")).await;
+    to.keep_cases("new", "5").await;
+    let done = to.restore("admin", "?prune=true", &backup).await.json();
+    assert_eq!((counts(&done, "rules"), counts(&done, "cases")), ([0, 0, 1], [0, 1, 0]));
+    assert_eq!(to.payloads("hot").await, ["3"]);
+    to.make_rule("new", &rule("new")).await;
+    assert!(to.payloads("new").await.is_empty(), "they went with their rule");
+
+    let only = |name: &str, payload: &str| {
+        let case = json!({ "id": "a", "rule": name, "topic": "w/1", "payload": payload, "no_match": true });
+        Entry::Cases(CasesRecord { rule: name.to_owned(), cases: vec![case] })
+    };
+    let other = backup_of(&[Part::Cases], &[only("hot", "6"), only("nobody", "7")]);
+    let done = to.restore("admin", "?prune=true", &other).await.json();
+    assert_eq!(
+        part(&done, "cases")["changes"],
+        json!([{ "name": "hot", "change": "changed" }, { "name": "cool", "change": "removed" },
+               { "name": "warm", "change": "removed" }])
+    );
+    assert!(done["warnings"].to_string().contains("nobody"), "{done}");
+    assert_eq!(to.payloads("hot").await, ["6"]);
+    assert!(to.payloads("warm").await.is_empty());
+    let foreign = CasesRecord { rule: "hot".into(), cases: vec![json!({ "id": "a", "rule": "warm" })] };
+    for (entry, why) in [
+        (Entry::Cases(foreign), "cases[0].rule"),
+        (Entry::Cases(CasesRecord { rule: "../x".into(), cases: Vec::new() }), "no rule has such a name"),
+    ] {
+        let answer = to.restore("admin", "", &backup_of(&[Part::Cases], &[entry])).await;
+        assert!(answer.problem().0 == 422 && answer.body.contains(why), "{answer:?}");
+    }
+    assert_eq!(to.payloads("hot").await, ["6"]);
 }
 
 #[tokio::test]

@@ -7,13 +7,13 @@ use super::*;
 use crate::api::live::STREAMS_MAX;
 
 /// A stream that is read event by event.
-struct Stream {
+pub(super) struct Stream {
     stream: TcpStream,
     rest: String,
 }
 
 impl Stream {
-    async fn open(running: &Running, token: &str, path: &str) -> Self {
+    pub(super) async fn open(running: &Running, token: &str, path: &str) -> Self {
         let mut stream = TcpStream::connect(running.api.address().unwrap()).await.unwrap();
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
@@ -45,7 +45,7 @@ impl Stream {
     }
 
     /// The next event of this name, past those of others.
-    async fn event(&mut self, name: &str) -> Option<Value> {
+    pub(super) async fn event(&mut self, name: &str) -> Option<Value> {
         loop {
             let event = self.until("\n\n").await?;
             if let Some((_, data)) = event.split_once("\ndata: ")

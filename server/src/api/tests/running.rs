@@ -69,7 +69,7 @@ impl Running {
     }
 
     /// Opens a listener and connects a client whose session stays.
-    async fn client(&self, client_id: &str) -> TcpStream {
+    pub(super) async fn client(&self, client_id: &str) -> TcpStream {
         let listener = broker::ListenerConfig {
             allow_anonymous: true,
             ..broker::ListenerConfig::tcp("tcp", "127.0.0.1:0".parse().unwrap())
@@ -275,6 +275,30 @@ async fn the_gateway_says_what_it_is_and_what_it_counts() {
 }
 
 #[tokio::test]
+async fn rules_are_found_by_parts_of_their_names_descriptions_and_tags() {
+    let text = "[rules.plant-7]\ndescription = \"What the Ähre sends\"\ntags = [\"Heat\"]\nsql = \"SELECT * FROM 'a'\"\n\
+        [[rules.plant-7.actions]]\nname = 'a'\ntype = 'log'\n\
+        [rules.other]\nsql = \"SELECT 1 AS x FROM 'b'\"\n[[rules.other.actions]]\nname = 'a'\ntype = 'log'\n";
+    let rules = RuleSet::from_texts([(Path::new("r.toml"), text)], &rules_sql::Limits::default()).unwrap();
+    let running = Running::of(&rules, Storage::memory()).await;
+    for (search, expected) in [
+        ("", vec!["other", "plant-7"]),
+        ("lant-", vec!["plant-7"]),
+        ("PLANT", vec!["plant-7"]),
+        ("%C3%A4hre", vec!["plant-7"]),
+        ("heat", vec!["plant-7"]),
+        ("select", vec![]),
+    ] {
+        let page = running.get(&format!("/api/v1/rules?search={search}")).await;
+        let names: Vec<_> = page["rules"].as_array().unwrap().iter().map(|rule| &rule["name"]).collect();
+        assert_eq!(names, expected, "{search}");
+        assert_eq!(page["total"], 2, "the total is that of all rules");
+    }
+    let page = running.get("/api/v1/rules?details=true&limit=1").await;
+    assert_eq!(page["rules"][0]["details"]["sql"], "SELECT 1 AS x FROM 'b'");
+}
+
+#[tokio::test]
 async fn rules_are_listed_shown_checked_and_explained_and_nothing_is_sent() {
     let running = start().await;
     let listed = running.get("/api/v1/rules?runs=true&tag=heat").await;
@@ -472,6 +496,18 @@ async fn dead_letters_are_listed_shown_sent_again_and_dropped() {
     let path = format!("/api/v1/dead-letters?rule=hot&limit=2&after={}", page["next"].as_str().unwrap());
     let rest = running.get(&path).await;
     assert_eq!((&rest["letters"][0]["name"], &rest["next"]), (&json!("hot/ops:3"), &Value::Null));
+    for (query, total) in [
+        ("", json!(4)),
+        ("rule=hot", json!(3)),
+        ("rule=hot&action=ops&limit=1", json!(3)),
+        ("action=log", json!(1)),
+        ("rule=none", json!(0)),
+        ("cause=refused", Value::Null),
+        ("since_ms=1", Value::Null),
+        ("until_ms=1", Value::Null),
+    ] {
+        assert_eq!(running.get(&format!("/api/v1/dead-letters?{query}")).await["total"], total, "{query}");
+    }
     assert!(!page.to_string().contains("99"), "a list shows no payloads: {page}");
 
     let none = Value::Null;

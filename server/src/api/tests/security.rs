@@ -41,6 +41,7 @@ pub(super) fn with_tokens() -> Admin {
         token("operator", Role::Operator, None),
         token("admin", Role::Admin, None),
         token("narrow", Role::Admin, Some(&["users:read"])),
+        token("scraper", Role::Viewer, Some(&["metrics:read"])),
     ];
     Admin { tokens, ..anywhere() }
 }

@@ -1,7 +1,6 @@
 //! `tidegate rules explain`: one message, and why each rule does what it does with it. Nothing is sent.
 
-mod text;
-
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,10 +8,10 @@ use rules_sql::{Dialect, Evaluation, Limits, compile};
 
 use crate::cli::message::MessageArgs;
 use crate::cli::output::{Output, notice};
-use crate::cli::{ConfigArgs, Exit, Failure, serve};
+use crate::cli::{ConfigArgs, Exit, Failure, serve, without_control_characters};
 use crate::config::{self, Environment, suggest};
 use crate::rules::cases::Shelf;
-use crate::rules::{LoadedRule, RuleExplanation, explanation_line};
+use crate::rules::{LoadedRule, RuleExplanation, explanation_line, explanation_page};
 use crate::server;
 
 #[derive(Debug, Args)]
@@ -45,6 +44,15 @@ impl ExplainArgs {
     }
 }
 
+/// Values come from payloads: a terminal shows their control characters instead of obeying them.
+fn shown(page: String) -> String {
+    if !std::io::stdout().is_terminal() {
+        return page;
+    }
+    let lines = page.lines().map(|line| without_control_characters(line.as_bytes()));
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned() + "\n").collect()
+}
+
 pub(super) fn run(args: &ExplainArgs, environment: &Environment) -> Result<Exit, Failure> {
     let message = args.message.message()?;
     let properties = message.properties();
@@ -58,7 +66,7 @@ pub(super) fn run(args: &ExplainArgs, environment: &Environment) -> Result<Exit,
             })?;
             out.line(&line)
         } else {
-            out.bytes(text::page(explanation).as_bytes())
+            out.bytes(shown(explanation_page(explanation)).as_bytes())
         }
     };
     if let Some(sql) = &args.sql {

@@ -113,10 +113,20 @@ fn entry(mut summary: Value) -> Value {
                 "warnings".to_owned(),
                 details.get_mut("warnings").map(Value::take).unwrap_or_default(),
             );
+            add_last(members, &details.get("counters").cloned().unwrap_or_default());
         }
         members.retain(|_, value| !value.is_null());
     }
     summary
+}
+
+/// Adds when a message passed last, and what went wrong last.
+fn add_last(members: &mut serde_json::Map<String, Value>, counters: &Value) {
+    for member in ["last_match_at_ms", "last_error"] {
+        if let Some(value) = counters.get(member).filter(|value| !value.is_null()) {
+            members.insert(member.to_owned(), value.clone());
+        }
+    }
 }
 
 /// What a change came to as it is printed.
@@ -150,6 +160,7 @@ pub(super) fn show(args: &NameArgs, outer: &ConfigArgs, environment: &Environmen
     let mut rule = entry(take("summary"));
     if let Value::Object(members) = &mut rule {
         members.extend(["definition", "warnings"].map(|member| (member.to_owned(), take(member))));
+        add_last(members, &take("counters"));
     }
     let out = Output::stdout();
     if args.json {
@@ -166,6 +177,14 @@ pub(super) fn show(args: &NameArgs, outer: &ConfigArgs, environment: &Environmen
     }
     if let Some(suspension) = rule.get("suspended") {
         comment(format!("suspended by {}", text(suspension, "by")))?;
+    }
+    if let Some(at_ms) = rule.get("last_match_at_ms").and_then(Value::as_i64) {
+        comment(format!("a message passed last at {}", time(at_ms)))?;
+    }
+    if let Some(error) = rule.get("last_error") {
+        let at = error.get("at_ms").and_then(Value::as_i64).map(time).unwrap_or_default();
+        let (stage, topic) = (text(error, "stage"), text(error, "topic"));
+        comment(format!("failed last at {at} ({stage}, topic \"{topic}\"): {}", text(error, "error")))?;
     }
     let definition = rule.get("definition").cloned().unwrap_or_default();
     let failed = |error: toml::ser::Error| Failure::new(Exit::Failed, error);

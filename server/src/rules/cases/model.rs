@@ -94,6 +94,13 @@ pub(crate) struct Case {
     pub(super) test: Result<Test, String>,
 }
 
+impl Case {
+    /// What the case gets wrong about itself.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.test.as_ref().err().map(String::as_str)
+    }
+}
+
 /// What to do and what to expect.
 #[derive(Debug)]
 pub(super) struct Test {

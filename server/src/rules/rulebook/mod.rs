@@ -171,6 +171,13 @@ impl RuleBook {
         (entries, next)
     }
 
+    /// How many rules there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let state = self.state.lock();
+        state.files.rules.len() + state.stored.len()
+    }
+
     /// One rule.
     #[must_use]
     pub fn rule(&self, name: &str) -> Option<RuleEntry> {

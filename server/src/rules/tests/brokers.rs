@@ -109,8 +109,9 @@ async fn an_error_action_after_the_fact_counts_among_the_hops() {
 
 #[tokio::test]
 async fn a_publish_that_the_broker_refuses_sends_no_request() {
-    // With a republish the message takes its way through admission in turns, without one in one go.
-    for more in ["", "[[rules.r.actions]]\nname = 'copy'\ntype = 'republish'\ntopic = 'copy'\n"] {
+    // Where a rule's message is to be retained, all take their way through admission in turns, otherwise in one go.
+    let copy = "[[rules.r.actions]]\nname = 'copy'\ntype = 'republish'\ntopic = 'copy'\n";
+    for more in ["", copy, &format!("{copy}retain = true\n")] {
         let (address, mut bodies) = server("200 OK").await;
         let pipeline = pipeline(&http_rule(address, more));
         let limits = broker::Limits { max_retained_messages: 1, ..broker::Limits::default() };

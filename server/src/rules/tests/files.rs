@@ -105,6 +105,32 @@ fn says_where_in_the_sql_or_template_the_fault_is() {
     assert!(errors[0].message.starts_with("topic: [R"), "{}", errors[0]);
 }
 
+/// Line and column are those of the file, where an escape takes more room than what it stands for.
+#[test]
+fn the_place_is_that_in_the_file_whatever_the_quotes() {
+    for sql in [
+        r#"'SELECT "t" > 5 AS v, @nosuch(x) AS x FROM "a"'"#,
+        r#""SELECT \"t\" > 5 AS v, \u00e9 + @nosuch(x) AS x FROM 'a'""#,
+        r#""SELECT '\t\\\U0001F600\x41é' AS v, @nosuch(x) AS x FROM 'a'""#,
+        r#""SELECT a,\n\n @nosuch(x) AS x FROM 'a'""#,
+        "\"\"\"\n\nSELECT \\\n   @nosuch(x) AS x FROM 'a'\"\"\"",
+        "\"\"\"SELECT \\\"a\\\" AS b, \\\r\n\r\n \\\n  c, @nosuch(x) AS x FROM 'a'\"\"\"",
+        "'''\r\nSELECT a,\r\n '\\n' AS b, @nosuch(x) AS x FROM 'a''''",
+        "'''SELECT '\\u0041' AS b, @nosuch(x) AS x FROM 'a''''",
+        "\"\"\"SELECT a\n  FROM@\"\"\"",
+        "\"SELECT a FROM@\"",
+    ] {
+        let text = format!("[rules.r]\nsql = {sql}\n");
+        let before = text.split('@').next().unwrap();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+        let text = text.replace('@', "");
+        let errors =
+            RuleSet::from_texts([(Path::new("f.toml"), text.as_str())], &Limits::default()).unwrap_err();
+        assert_eq!((errors[0].line, errors[0].column), (Some(line), Some(column)), "{text}\n{}", errors[0]);
+    }
+}
+
 /// A rule's author could select a secret into an output, so nothing in a rule reads one.
 #[test]
 fn references_to_secrets_are_refused_anywhere_in_a_rule() {

@@ -40,11 +40,18 @@ pub(super) struct Manner {
     pub(super) tune: Vec<u8>,
     /// Whether it leaves as soon as it has answered the sign-in.
     pub(super) leaves: bool,
+    /// Whether it says nothing to a client that takes leave.
+    pub(super) is_sullen: bool,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { start: start(&[], "PLAIN EXTERNAL"), tune: tune(2_047, 131_072, 60), leaves: false }
+        Self {
+            start: start(&[], "PLAIN EXTERNAL"),
+            tune: tune(2_047, 131_072, 60),
+            leaves: false,
+            is_sullen: false,
+        }
     }
 }
 
@@ -53,6 +60,7 @@ pub(super) struct Server {
     pub(super) address: String,
     published: Arc<Mutex<Vec<Published>>>,
     sign_ins: Arc<Mutex<Vec<Vec<u8>>>>,
+    goodbyes: Arc<Mutex<Vec<u16>>>,
     /// Gets one for each connection that ended.
     pub(super) ended: mpsc::Receiver<()>,
     /// Sent to whoever is connected.
@@ -77,9 +85,11 @@ impl Server {
             answer: Box::new(answer),
             published: Arc::default(),
             sign_ins: Arc::default(),
+            goodbyes: Arc::default(),
             tags: BTreeMap::new(),
         };
         let (published, sign_ins) = (Arc::clone(&one.published), Arc::clone(&one.sign_ins));
+        let goodbyes = Arc::clone(&one.goodbyes);
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 one.tags.clear();
@@ -93,7 +103,7 @@ impl Server {
         let text = format!(
             "[q]\ntype = 'amqp'\nservers = ['{address}']\nusername = 'u'\npassword = 'hunter2-and-more'\n"
         );
-        Self { connectors: connectors(&text), address, published, sign_ins, ended, say }
+        Self { connectors: connectors(&text), address, published, sign_ins, goodbyes, ended, say }
     }
 
     pub(super) fn published(&self) -> Vec<Published> {
@@ -103,6 +113,11 @@ impl Server {
     pub(super) fn bodies(&self) -> Vec<String> {
         let body = |message: &Published| String::from_utf8_lossy(&message.body).into_owned();
         self.published.lock().iter().map(body).collect()
+    }
+
+    /// The codes of clients that took leave.
+    pub(super) fn goodbyes(&self) -> Vec<u16> {
+        self.goodbyes.lock().clone()
     }
 
     pub(super) fn sign_ins(&self) -> Vec<Vec<u8>> {
@@ -115,6 +130,7 @@ struct One {
     answer: Box<dyn FnMut(&Published) -> Answer + Send>,
     published: Arc<Mutex<Vec<Published>>>,
     sign_ins: Arc<Mutex<Vec<Vec<u8>>>>,
+    goodbyes: Arc<Mutex<Vec<u16>>>,
     tags: BTreeMap<u16, u64>,
 }
 
@@ -200,7 +216,10 @@ impl One {
                 Some(self.manner.tune.clone())
             }
             (10, 40) => Some(frame(0, &method_of(10, 41, &[0]))),
-            (10, 50) => Some(frame(0, &method_of(10, 51, &[]))),
+            (10, 50) => {
+                self.goodbyes.lock().push(from.u16());
+                (!self.manner.is_sullen).then(|| frame(0, &method_of(10, 51, &[])))
+            }
             (20, 10) => {
                 self.tags.insert(channel, 0);
                 Some(frame(channel, &method_of(20, 11, &[0; 4])))

@@ -12,9 +12,8 @@ fn envelopes(plan: &ActionPlan, bodies: &[&str]) -> Vec<Arc<Envelope<HttpRequest
         Ok(Request::Http(request)) => request,
         other => panic!("{other:?}"),
     };
-    let envelope = |(body, sequence): (&&str, u64)| {
-        Arc::new(Envelope { id: id(sequence), request: request(body), replayed: None })
-    };
+    let envelope =
+        |(body, sequence): (&&str, u64)| Arc::new(Envelope::new(id(sequence), request(body), None));
     bodies.iter().zip(1..).map(envelope).collect()
 }
 

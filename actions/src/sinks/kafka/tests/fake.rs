@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rskafka::protocol::record::{ControlBatchOrRecords, RecordBatch};
+use rskafka::protocol::record::{ControlBatchOrRecords, Record, RecordBatch};
 use rskafka::protocol::traits::ReadType as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +20,11 @@ const PRODUCE: i16 = 0;
 const METADATA: i16 = 3;
 const SASL_HANDSHAKE: i16 = 17;
 const API_VERSIONS: i16 = 18;
+const INIT_PRODUCER_ID: i16 = 22;
 const SASL_AUTHENTICATE: i16 = 36;
+
+/// The number of the first producer that asks for one.
+pub(super) const FIRST_PRODUCER: i64 = 100;
 
 /// What is done with a request that produces.
 #[derive(Debug, Clone)]
@@ -50,6 +54,15 @@ pub(super) struct Got {
     pub(super) headers: BTreeMap<String, String>,
 }
 
+/// A record batch as it came: the producer's number and epoch, the first sequence, and the values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) partition: i32,
+    pub(super) producer: (i64, i16),
+    pub(super) first: i32,
+    pub(super) values: Vec<String>,
+}
+
 /// A broker's side of a sign-in: to a message of the client, code and message.
 pub(super) type Side = fn(&[u8]) -> (i16, Vec<u8>);
 
@@ -62,6 +75,10 @@ pub(super) struct Like {
     pub(super) brokers: Vec<(i32, Option<(String, i32)>)>,
     /// What is answered to requests that produce; behind the last one, all is well.
     pub(super) says: VecDeque<Say>,
+    /// The codes that are answered to who asks for a producer's number; behind the last one, all is well.
+    pub(super) numbers: VecDeque<i16>,
+    /// Whether such a request is known at all.
+    pub(super) knows_producers: bool,
     /// What is answered to the messages of a sign-in: code and bytes.
     pub(super) sign_in: Option<Side>,
     /// What is answered to the first request of a connection, instead of versions.
@@ -76,6 +93,8 @@ impl Default for Like {
             topics: BTreeMap::from([("t".to_owned(), (0, vec![1; 3]))]),
             brokers: vec![(1, None)],
             says: VecDeque::new(),
+            numbers: VecDeque::new(),
+            knows_producers: true,
             sign_in: None,
             hello: None,
             metadata: None,
@@ -93,6 +112,8 @@ impl Like {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) got: Mutex<Vec<Got>>,
+    pub(super) batches: Mutex<Vec<Sent>>,
+    pub(super) producers: Mutex<i64>,
     pub(super) attributes: Mutex<Vec<(i16, i32, String)>>,
     pub(super) connections: Mutex<usize>,
     pub(super) closed: Mutex<usize>,
@@ -166,12 +187,25 @@ async fn serve(mut tcp: TcpStream, address: SocketAddr, seen: &Seen, like: &Mute
         let body = match api {
             API_VERSIONS => {
                 seen.client_ids.lock().push(client_id);
-                like.lock().hello.clone().unwrap_or_else(|| versions(version))
+                let like = like.lock();
+                like.hello.clone().unwrap_or_else(|| versions(version, like.knows_producers))
             }
             METADATA => {
                 *seen.metadata.lock() += 1;
                 let like = like.lock();
                 like.metadata.clone().unwrap_or_else(|| metadata(&mut from, address, &like))
+            }
+            INIT_PRODUCER_ID => {
+                assert_eq!((string_of(&mut from), i32_of(&mut from)), (None, i32::MAX));
+                let code = like.lock().numbers.pop_front().unwrap_or(0);
+                let mut producers = seen.producers.lock();
+                let number = if code == 0 { FIRST_PRODUCER + *producers } else { -1 };
+                *producers += 1;
+                let mut out = 0_i32.to_be_bytes().to_vec();
+                out.extend(code.to_be_bytes());
+                out.extend(number.to_be_bytes());
+                out.extend(if code == 0 { 3_i16 } else { -1 }.to_be_bytes());
+                out
             }
             SASL_HANDSHAKE => {
                 let mut out = vec![0, 0];
@@ -231,6 +265,13 @@ fn take_produce(from: &mut Cursor<&[u8]>, seen: &Seen) -> Vec<(String, i32)> {
             let batch = RecordBatch::read(&mut Cursor::new(bytes_of(from))).unwrap();
             compression = format!("{:?}", batch.compression);
             let ControlBatchOrRecords::Records(records) = batch.records else { panic!() };
+            let value = |record: &Record| String::from_utf8(record.value.clone().unwrap()).unwrap();
+            seen.batches.lock().push(Sent {
+                partition,
+                producer: (batch.producer_id, batch.producer_epoch),
+                first: batch.base_sequence,
+                values: records.iter().map(value).collect(),
+            });
             assert_eq!(batch.last_offset_delta, i32::try_from(records.len()).unwrap() - 1);
             for (offset, record) in (0..).zip(records) {
                 assert_eq!(record.offset_delta, offset);
@@ -266,9 +307,13 @@ fn produced(partitions: &[(String, i32)], codes: &[i16], quiet_ms: i32) -> Vec<u
     out
 }
 
-fn versions(version: i16) -> Vec<u8> {
+fn versions(version: i16, knows_producers: bool) -> Vec<u8> {
     assert_eq!(version, 3);
-    let known = [(PRODUCE, 7), (METADATA, 4), (SASL_HANDSHAKE, 1), (API_VERSIONS, 3), (SASL_AUTHENTICATE, 0)];
+    let mut known =
+        vec![(PRODUCE, 7), (METADATA, 4), (SASL_HANDSHAKE, 1), (API_VERSIONS, 3), (SASL_AUTHENTICATE, 0)];
+    if knows_producers {
+        known.push((INIT_PRODUCER_ID, 4));
+    }
     let mut out = vec![0, 0, u8::try_from(known.len() + 1).unwrap()];
     for (api, max) in known {
         out.extend(api.to_be_bytes());
