@@ -25,6 +25,9 @@ const ALLOWANCE_BYTES: u64 = 4 << 20;
 /// Sockets of the flood; half of what a process may usually open, on both sides of it.
 const FLOOD: usize = 10_000;
 
+/// Sockets opened at once, well below what waits in the queue of a listener.
+const PORTION: usize = 200;
+
 /// Runs an attack again and again, serves a bystander after each round, and asserts that files come back and memory stops growing.
 #[track_caller]
 fn repeat(name: &str, broker: &Broker, mut attack: impl FnMut()) {
@@ -57,6 +60,22 @@ fn is_steady(sizes: &[u64]) -> bool {
     }
 }
 
+/// Opens sockets, a portion at a time: more at once than a listener's queue holds would be dropped by the system, which tries again
+/// after a second.
+fn open_many(broker: &Broker, count: usize) -> Vec<TcpStream> {
+    let mut sockets = Vec::with_capacity(count);
+    while sockets.len() < count {
+        sockets.extend((sockets.len()..count).take(PORTION).map(|_| open(broker)));
+        accepted(broker);
+    }
+    sockets
+}
+
+/// Waits until the broker has taken all sockets that were opened: one that is served came after them.
+fn accepted(broker: &Broker) {
+    Client::connect(broker, Version::V311, "last").ping();
+}
+
 fn open(broker: &Broker) -> TcpStream {
     let stream = TcpStream::connect(broker.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -71,10 +90,7 @@ fn ten_thousand_sockets_that_say_nothing() {
     let before = broker.resident_bytes();
     let mut each = 0;
     repeat("half-open", &broker, || {
-        let sockets: Vec<_> = (0..count).map(|_| open(&broker)).collect();
-        // The last one being served means that all before it were accepted.
-        let mut last = Client::connect(&broker, Version::V311, "last");
-        last.ping();
+        let sockets = open_many(&broker, count);
         each = broker.resident_bytes().saturating_sub(before) / count as u64;
         drop(sockets);
     });
@@ -94,7 +110,7 @@ fn a_thousand_sockets_that_send_a_byte_at_a_time() {
     let broker = Broker::builder().limit("connect_timeout", "\"60s\"").start();
     let connect = wire::bytes(&Version::V5.connect("slow"));
     repeat("slow-loris", &broker, || {
-        let mut sockets: Vec<_> = (0..1_000).map(|_| open(&broker)).collect();
+        let mut sockets = open_many(&broker, 1_000);
         for byte in &connect[..connect.len() - 1] {
             for socket in &mut sockets {
                 socket.write_all(&[*byte]).unwrap();
@@ -127,6 +143,9 @@ fn a_storm_of_connections() {
         for number in 0..2_000 {
             let mut socket = open(&broker);
             socket.write_all(&wire::bytes(&Version::V5.connect(&format!("storm {number}")))).unwrap();
+            if number % PORTION == 0 {
+                accepted(&broker);
+            }
         }
     });
 }

@@ -15,11 +15,12 @@ mod transport;
 mod unix;
 mod websocket;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
 pub(crate) use self::arrival::Arrivals;
@@ -38,6 +39,9 @@ use crate::config::Limits;
 use crate::connection::Connection;
 use crate::limits::{Flow, ListenerLimits, Place, SharedBucket};
 
+/// Connections that may wait to be accepted; the system's own bound, `net.core.somaxconn`, may be lower. What comes beyond is dropped
+/// by the system, and tries again after a second: a fleet that comes back at once would wait for that again and again.
+const BACKLOG: u32 = 1024;
 /// Pause after an accept that failed for want of something, as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time between two warnings of one listener about connections that it refuses: they may come by the thousand.
@@ -132,7 +136,7 @@ impl Socket {
 pub(crate) async fn open(shared: Arc<Shared>, config: ListenerConfig) -> std::io::Result<BoundListener> {
     let (socket, endpoint) = match config.endpoint {
         Endpoint::Ip(address) => {
-            let socket = TcpListener::bind(address).await?;
+            let socket = bind(address)?;
             let endpoint = Endpoint::Ip(socket.local_addr()?);
             (Socket::Tcp(socket), endpoint)
         }
@@ -160,6 +164,14 @@ pub(crate) async fn open(shared: Arc<Shared>, config: ListenerConfig) -> std::io
     tracing::info!(listener = %name, address = %endpoint, "listening");
     tokio::spawn(accept(shared, listener, socket));
     Ok(BoundListener { name, endpoint })
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The address is free at once when its last owner has ended.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Has a listener take no more connections; those that it has stay. Returns whether there was one of the name.
@@ -226,6 +238,25 @@ fn serve(shared: &Arc<Shared>, listener: &Arc<Listener>, accepted: Accepted) {
             } else {
                 tokio::spawn(arrival::arrive(Arc::clone(shared), place, stream, peer));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thousand_connections_may_wait_to_be_accepted() {
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let count = most.trim().parse().unwrap_or(1000).min(1000);
+        let socket = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        // Nobody accepts: this is the only thread, and it waits for the connections.
+        let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(60));
+        let waiting: Vec<_> = (0..count).map(connect).collect::<Result<_, _>>().unwrap();
+        for _ in waiting {
+            socket.accept().await.unwrap();
         }
     }
 }

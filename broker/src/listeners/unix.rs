@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
+use super::BACKLOG;
+
 /// A Unix socket that listens. Its file goes with it.
 pub(super) struct UnixSocket {
     socket: UnixListener,
@@ -34,7 +36,9 @@ impl UnixSocket {
         let mut fresh = path.as_os_str().to_owned();
         fresh.push(format!(".{}", std::process::id()));
         let fresh = PathBuf::from(fresh);
-        let socket = UnixListener::bind(&fresh)?;
+        let socket = tokio::net::UnixSocket::new_stream()?;
+        socket.bind(&fresh)?;
+        let socket = socket.listen(BACKLOG)?;
         let moved = fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))
             .and_then(|()| fs::rename(&fresh, path))
             .and_then(|()| fs::symlink_metadata(path));
