@@ -143,6 +143,8 @@ impl Gateway {
             store: on_disk,
             actions,
             listeners: vec![listener],
+            // The command line comes in by the data directory.
+            admin: config::Admin { enabled: false, ..config::Admin::default() },
             ..Config::default()
         };
         let storage = Storage::open(&config, &Environment::default()).unwrap();

@@ -9,7 +9,7 @@ mod devices;
 mod receiver;
 mod screen;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -196,35 +196,36 @@ fn rules(receiver: SocketAddr) -> Result<RuleSet, Failure> {
     )
 }
 
-/// Starts the server on the port asked for; without one on 1883, or on any free port when that is taken.
+/// Starts the server on the port asked for; without one on 1883, or on any free port when that is taken. The console is at its usual
+/// address, or on any free port as well.
 async fn start_server(port: Option<u16>, rules: &RuleSet) -> Result<Server, Failure> {
     let storage = Storage::memory();
-    match Server::start(&config_for(port.unwrap_or(PORT)), rules, &storage).await {
-        Err(StartError::AddressInUse { .. }) if port.is_none() => {
-            Server::start(&config_for(0), rules, &storage).await.map_err(cannot_start)
+    let mut broker_port = port.unwrap_or(PORT);
+    let mut admin = Admin::default();
+    // Each of the two gives way once.
+    loop {
+        match Server::start(&config_for(broker_port, admin.clone()), rules, &storage).await {
+            Err(StartError::AddressInUse { .. }) if port.is_none() && broker_port != 0 => broker_port = 0,
+            // A server whose console finds no place runs without it, and here people look for it.
+            Ok(server) if server.admin_address().is_none() && admin.address.port() != 0 => {
+                server.stop(GRACE).await;
+                admin.address.set_port(0);
+            }
+            outcome => return outcome.map_err(cannot_start),
         }
-        outcome => outcome.map_err(cannot_start),
     }
 }
 
-fn config_for(port: u16) -> Config {
+fn config_for(port: u16, admin: Admin) -> Config {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     // The rules post to the receiver beside the broker.
     let allow_private = vec![AddressRange::from(IpAddr::V4(Ipv4Addr::LOCALHOST))];
     Config {
         listeners: vec![Listener { address: Some(address), ..Listener::local_default() }],
-        admin: admin(),
+        admin,
         actions: Actions { allow_private },
         ..Config::default()
     }
-}
-
-/// Where the console is: at its usual address, or on any free port when that is taken.
-fn admin() -> Admin {
-    let usual = Admin::default();
-    let is_free = TcpListener::bind(usual.address).is_ok();
-    let address = if is_free { usual.address } else { SocketAddr::new(usual.address.ip(), 0) };
-    Admin { address, ..usual }
 }
 
 fn introduce(
