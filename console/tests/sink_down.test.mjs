@@ -25,10 +25,18 @@ test("a queue grows, is purged, grows again and drains", async (t) => {
   await page.locator(".connection-test").getByText("The far side can't be reached").waitFor();
   await page.locator(".stages li", { hasText: "refused" }).waitFor();
 
-  // A purge names the number and has it typed; anything else than that number does nothing.
-  await page.getByRole("button", { name: "Purge" }).click();
+  // A purge leaves out what is in flight, as one of them is whenever the far side is looked at; paused, none is.
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.getByLabel("State", { exact: true }).getByText("paused by ada", { exact: true }).waitFor();
+  // It names the number and has it typed; anything else than that number does nothing.
   const dialog = page.getByRole("dialog");
-  await dialog.getByText("3 requests", { exact: true }).waitFor();
+  await until("the last look at the far side has ended", async () => {
+    await page.getByRole("button", { name: "Purge" }).click();
+    const asked = await dialog.getByText(/^\d requests?$/).innerText();
+    if (asked === "3 requests") return true;
+    await dialog.getByRole("button", { name: "Cancel" }).click();
+    return false;
+  });
   const drop = dialog.getByRole("button", { name: "Drop 3 requests" });
   assert.ok(await drop.isDisabled());
   await dialog.getByRole("textbox").fill("33");
@@ -39,11 +47,13 @@ test("a queue grows, is purged, grows again and drains", async (t) => {
   await drop.click();
   await dialog.waitFor({ state: "detached" });
   await shows("Waiting", "0");
+  await page.getByRole("button", { name: "Resume" }).click();
 
   await publish(5);
   await shows("Waiting", "5");
   await page.getByRole("button", { name: "Drain now" }).click();
-  await page.getByText("5 requests tried at once").waitFor();
+  // One of them may be on its way already.
+  await page.getByText(/^[45] requests tried at once/).waitFor();
   await visit(page, "/actions", "Actions");
   await page.getByRole("row", { name: /overheat\/ops/ }).getByText("waiting").waitFor();
   await visit(page, "/", "Home");
