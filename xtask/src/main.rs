@@ -63,7 +63,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
             no_arguments(rest)?;
             console::run()
         }
-        "test" => test::run(clients::Consent::from_arguments(rest)?),
+        "test" => test::run(clients::Consent::from_arguments(rest)?, None),
         "ci" => {
             no_arguments(rest)?;
             ci::run()

@@ -11,11 +11,12 @@ use crate::tools;
 /// tests, so that it is built once.
 pub(crate) const POWER_CUT: &str = "tidegate/power-cut";
 
-/// Installs what is missing, then builds and runs every test of the workspace and prints the runners' closing lines.
+/// Installs what is missing, then builds and runs every test of the workspace and prints the runners' closing lines. Property tests
+/// draw other cases each time, or those of `seed`.
 ///
 /// # Errors
 /// When something cannot be installed or built, or a test fails. All runners run before that is reported.
-pub(crate) fn run(consent: Consent) -> Result<()> {
+pub(crate) fn run(consent: Consent, seed: Option<u64>) -> Result<()> {
     clients::ensure(consent)?;
     // A test makes the package, and is no place to wait for a tool.
     tools::CARGO_DEB.ensure()?;
@@ -44,7 +45,10 @@ pub(crate) fn run(consent: Consent) -> Result<()> {
 
     let mut closing = Vec::new();
     let mut failures = Vec::new();
-    for runner in [tests, doctests] {
+    for mut runner in [tests, doctests] {
+        if let Some(seed) = seed {
+            runner = runner.env("PROPTEST_RNG_SEED", seed.to_string());
+        }
         let (lines, result) = runner.run_and_keep(is_closing_line);
         closing.extend(lines);
         failures.extend(result.err());
