@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Output;
 
 use common::tidegate;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const RULES: &str = r#"
 [rules.hot]
@@ -129,6 +129,19 @@ fn sql_tells_warnings_and_keeps_the_text_of_numbers() {
     let answer: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(answer["warnings"][0]["code"], "R0900");
     assert!(output.stderr.is_empty());
+
+    let output = tidegate(&["sql", statement, "-t", "a", "-m", message, "--deny-warnings"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(output.stdout.is_empty());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("warning[R0900]"), "{text}");
+    assert!(text.ends_with("1 warning, and --deny-warnings lets none pass\n"), "{text}");
+    let output = tidegate(&["sql", statement, "-t", "a", "-m", message, "--deny-warnings", "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["outcome"], &answer["warnings"][0]["code"]), (&json!("refused"), &json!("R0900")));
+    let sound = tidegate(&["sql", "SELECT n FROM 'a'", "-t", "a", "-m", message, "--deny-warnings"]);
+    assert_eq!(sound.status.code(), Some(0));
 }
 
 #[test]

@@ -142,8 +142,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         notice(serve::render_finding("warning", warning).trim_end());
     }
     if denied {
-        let warnings = if count == 1 { "1 warning".to_owned() } else { format!("{count} warnings") };
-        return Err(Failure::new(Exit::Refused, format!("{warnings}, and --deny-warnings lets none pass")));
+        return Err(Failure::new(Exit::Refused, warnings_denied(count)));
     }
     if args.effective {
         out.bytes(loaded.effective.to_toml().as_bytes())?;
@@ -152,6 +151,12 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment) -> Result<Exit, F
         out.line(&format!("ok: {name}, {} rules", rules.len()))?;
     }
     Ok(Exit::Success)
+}
+
+/// Why `--deny-warnings` refuses something that there are `count` warnings about.
+pub(super) fn warnings_denied(count: usize) -> String {
+    let warnings = if count == 1 { "1 warning".to_owned() } else { format!("{count} warnings") };
+    format!("{warnings}, and --deny-warnings lets none pass")
 }
 
 /// Takes out connectors that are known in part only, because a secret isn't there. Says whether there were any: then it isn't

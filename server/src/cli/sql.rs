@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use super::check::warnings_denied;
 use super::message::{MessageArgs, text_or_file};
 use super::output::{Output, notice};
 use super::{Exit, Failure};
@@ -22,6 +23,9 @@ pub(super) struct SqlArgs {
     /// Print one JSON object that also says why there is no output.
     #[arg(long)]
     json: bool,
+    /// Refuse a statement that there are warnings about.
+    #[arg(long)]
+    deny_warnings: bool,
 }
 
 pub(super) fn run(args: &SqlArgs) -> Result<Exit, Failure> {
@@ -36,7 +40,20 @@ pub(super) fn run(args: &SqlArgs) -> Result<Exit, Failure> {
             notice(warning.render(&statement).trim_end());
         }
     }
+    if args.deny_warnings && !rule.warnings().is_empty() {
+        return deny(args, &rule);
+    }
     report(args, &rule, &evaluate(args, &rule, &message))
+}
+
+/// Refuses a statement for what it is warned of, which has been told already where people read.
+fn deny(args: &SqlArgs, rule: &CompiledRule) -> Result<Exit, Failure> {
+    let words = warnings_denied(rule.warnings().len());
+    if !args.json {
+        return Err(Failure::new(Exit::Refused, words));
+    }
+    Output::stdout().json(&json!({ "outcome": "refused", "message": words, "warnings": warnings(rule) }))?;
+    Ok(Exit::Refused)
 }
 
 /// What came of it, `FROM` included.
@@ -56,7 +73,7 @@ fn evaluate(args: &SqlArgs, rule: &CompiledRule, message: &SampleMessage) -> Ans
 
 fn report(args: &SqlArgs, rule: &CompiledRule, answer: &Answer) -> Result<Exit, Failure> {
     let out = Output::stdout();
-    let warnings: Vec<Value> = rule.warnings().iter().map(|warning| as_json(warning.details())).collect();
+    let warnings = warnings(rule);
     let (exit, outcome, words) = match answer {
         Answer::Evaluated(Outcome::Output(output)) => {
             if !args.json {
@@ -127,6 +144,10 @@ fn refuse(args: &SqlArgs, statement: &str, error: &CompileError) -> Result<Exit,
     }
     Output::stdout().json(&object)?;
     Ok(Exit::Refused)
+}
+
+fn warnings(rule: &CompiledRule) -> Vec<Value> {
+    rule.warnings().iter().map(|warning| as_json(warning.details())).collect()
 }
 
 fn as_json(error: &CompileError) -> Value {
