@@ -1,6 +1,9 @@
 //! What the sinks' tests share.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use tokio::net::TcpSocket;
 
 use crate::config::{ActionConfig, OrderBy};
 use crate::error::{ActionConfigError, RenderError};
@@ -64,6 +67,13 @@ pub(crate) fn refusal(text: &str) -> String {
     };
     let error: ActionConfigError = ActionPlan::new("rule", &config).expect_err(text);
     error.to_string()
+}
+
+/// An address that refuses connections, and that nobody else is given as long as the socket is there.
+pub(crate) fn closed() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (socket.local_addr().unwrap(), socket)
 }
 
 pub(crate) fn render(plan: &ActionPlan, values: &[(&str, &[u8])]) -> Result<Request, RenderError> {

@@ -381,8 +381,8 @@ async fn silence_beyond_the_keep_alive_closes_the_connection() {
     let harness = start(BrokerConfig::default()).await;
     let mut connect = Connect::new(ProtocolVersion::V5, "c");
     connect.keep_alive_s = 1;
-    let (mut client, _) = harness.connect(&connect).await;
     let began = std::time::Instant::now();
+    let (mut client, _) = harness.connect(&connect).await;
     assert_eq!(client.receive().await, Got::Disconnect(ReasonCode::KeepAliveTimeout));
     assert!(began.elapsed() >= std::time::Duration::from_millis(1450), "never early");
 }

@@ -10,7 +10,7 @@ mod common;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{Broker, BrokerConfig, Limits, Restored};
 use common::{Client, FOR_EVER, Got, Harness, durable, id, listen};
@@ -309,18 +309,23 @@ async fn a_will_outlives_the_broker_unless_its_client_comes_back() {
     let (mut watcher, _) = machine.harness.durable("watcher").await;
     watcher.subscribe("will", QoS::AtLeastOnce).await;
     let _gone = machine.harness.connect(&with_will("gone")).await;
-    let _back = machine.harness.connect(&with_will("back")).await;
+    // Nothing is published in its name before it is back, however long that takes.
+    let mut back = with_will("back");
+    back.will = back.will.map(|will| Will { delay_interval_s: 3600, ..will });
+    let _back = machine.harness.connect(&back).await;
     let (mut polite, _) = machine.harness.connect(&with_will("polite")).await;
     let goodbye = mqtt_protocol::Disconnect::new(ReasonCode::NormalDisconnection);
     polite.send(&Packet::Disconnect(goodbye)).await;
     assert_eq!(polite.receive().await, Got::Closed);
     // What says goodbye is written lazily; something that isn't is behind it.
     drop(machine.harness.durable("later").await);
+    let cut = Instant::now();
     let machine = machine.cut_power(1).await;
     let (mut back, present) = machine.harness.durable("back").await;
     assert!(present);
     let (mut watcher, _) = machine.harness.durable("watcher").await;
     assert_eq!(take(&mut watcher, 1).await, ["gone"]);
+    assert!(cut.elapsed() >= Duration::from_millis(290), "everybody gets time to come back");
     back.expect_nothing().await;
     // It is published once, and what it owes is safe with it.
     drop(machine.harness.durable("later").await);

@@ -272,6 +272,7 @@ impl AsyncWrite for Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::closed;
 
     #[test]
     fn a_server_is_a_host_and_a_port() {
@@ -316,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_next_server_is_tried() {
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (closed, _socket) = closed();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
         let endpoint = |address: SocketAddr| Endpoint::parse(&address.to_string()).unwrap();

@@ -208,6 +208,7 @@ mod tests {
     use super::*;
     use crate::connectors::{ConnectorConfig, Connectors};
     use crate::targets::TargetPolicy;
+    use crate::testing::closed;
 
     fn connector(toml: &str) -> Connector {
         let config: ConnectorConfig = toml::from_str(toml).unwrap();
@@ -221,10 +222,6 @@ mod tests {
     }
 
     const ALLOWED: &str = "allow_private = ['127.0.0.1']\n";
-
-    fn closed() -> SocketAddr {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-    }
 
     fn stages(test: &ConnectorTest) -> Vec<(&'static str, bool)> {
         test.steps.iter().map(|step| (step.stage.as_str(), step.passed)).collect()
@@ -255,7 +252,8 @@ mod tests {
 
     #[tokio::test]
     async fn where_nobody_listens_it_ends_at_the_connection() {
-        let test = http(closed(), ALLOWED).test().await;
+        let (closed, _socket) = closed();
+        let test = http(closed, ALLOWED).test().await;
         assert_eq!(stages(&test), [("name", true), ("address", true), ("connect", false)]);
         assert!(!test.passed);
     }
@@ -305,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_server_is_tried_until_one_answers() {
-        let (one, other) = (closed(), closed());
+        let ((one, _one), (other, _other)) = (closed(), closed());
         let connector = connector(&format!(
             "type = 'redis'\nservers = ['{one}', '{other}']\npassword = 'canary'\n{ALLOWED}"
         ));

@@ -215,7 +215,9 @@ async fn one_connection_more_than_the_limit_waits_for_its_turn() {
 
 #[tokio::test]
 async fn closing_ends_connections_that_are_idle_and_frees_the_address() {
-    let api = open().await;
+    // Where nobody else listens, so that nobody else is given the port once it is free.
+    let own = Admin { address: "127.0.0.2:0".parse().unwrap(), ..anywhere() };
+    let api = listening(&own, None).await;
     let address = api.address().unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();

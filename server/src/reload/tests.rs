@@ -182,7 +182,8 @@ async fn a_reload_puts_rules_and_listeners_in_place_and_tells_what_waits_for_a_r
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_connected_to_a_listener_that_goes_stays() {
-    let more = "[[listeners]]\nname = 'more'\naddress = '127.0.0.1:0'\nallow_anonymous = true\n";
+    // Where nobody else listens, so that nobody else is given the port once it is free.
+    let more = "[[listeners]]\nname = 'more'\naddress = '127.0.0.2:0'\nallow_anonymous = true\n";
     let started = Started::new("").await;
     started.configure(more);
     started.apply().await.unwrap();

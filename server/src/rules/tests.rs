@@ -19,7 +19,7 @@ use rules_sql::Limits;
 use serde_json::{Value, json};
 use store::{DurableStore, FaultDisk, MessageId, QueueKey, Record, Store as _, StoreOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -144,6 +144,14 @@ async fn server(status: &'static str) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (address, serve(listener, status))
+}
+
+/// An address at which nobody listens, until somebody does on its socket. As long as the socket is there, nobody else is
+/// given the address, and whoever connects is refused.
+fn unused_address() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (socket.local_addr().unwrap(), socket)
 }
 
 fn serve(listener: TcpListener, status: &'static str) -> mpsc::Receiver<String> {

@@ -7,6 +7,7 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::server::{
     Answer, Manner, Published, Server, ack, ack_all, blocked, close, nack, returned, start, tune, unblocked,
@@ -334,24 +335,27 @@ async fn a_server_that_takes_nothing_is_left_alone_until_it_does() {
 
 #[tokio::test]
 async fn a_broken_or_silent_connection_is_made_anew() {
-    let mut seen = 0;
-    let mut server = Server::start(move |message| {
-        seen += 1;
-        match seen {
-            1 => None,
-            2 => Some(vec![]),
-            3 => Some(close(0, 320, "CONNECTION_FORCED - broker forced connection closure")),
-            _ => Some(ack(message)),
-        }
+    // The test says where we are: what is hasty may give up before the server has anything of it.
+    let step = Arc::new(AtomicUsize::new(1));
+    let at = Arc::clone(&step);
+    let mut server = Server::start(move |message| match at.load(Ordering::Relaxed) {
+        1 => None,
+        2 => Some(vec![]),
+        3 => Some(close(0, 320, "CONNECTION_FORCED - broker forced connection closure")),
+        _ => Some(ack(message)),
     })
     .await;
-    let sink = sink(&format!("{KEYED}\ntimeout = '200ms'"), &server.connectors);
+    let (patient, hasty) =
+        (sink(KEYED, &server.connectors), sink(&format!("{KEYED}\ntimeout = '500ms'"), &server.connectors));
     let once = bodies(&["1"]);
-    assert!(matches!(sink.deliver(&once).await[..], [Err(DeliveryError::Interrupted { .. })]));
-    assert!(matches!(sink.deliver(&once).await[..], [Err(DeliveryError::TimedOut { .. })]));
-    let [Err(DeliveryError::Interrupted { cause })] = &sink.deliver(&once).await[..] else { panic!() };
+    assert!(matches!(patient.deliver(&once).await[..], [Err(DeliveryError::Interrupted { .. })]));
+    step.store(2, Ordering::Relaxed);
+    assert!(matches!(hasty.deliver(&once).await[..], [Err(DeliveryError::TimedOut { .. })]));
+    step.store(3, Ordering::Relaxed);
+    let [Err(DeliveryError::Interrupted { cause })] = &patient.deliver(&once).await[..] else { panic!() };
     assert!(cause.contains("320 CONNECTION_FORCED"), "{cause}");
-    assert_eq!(sink.deliver(&once).await, [Ok(())]);
+    step.store(4, Ordering::Relaxed);
+    assert_eq!(patient.deliver(&once).await, [Ok(())]);
     // Each of the earlier ones has ended.
     for _ in 0..3 {
         server.ended.recv().await.unwrap();

@@ -405,7 +405,7 @@ async fn the_next_server_is_asked_where_one_says_nothing() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let fake = Fake::start(Like::default()).await;
     let text = format!(
-        "[k]\ntype = 'kafka'\nservers = ['{}', '{}']\nconnect_timeout = '400ms'",
+        "[k]\ntype = 'kafka'\nservers = ['{}', '{}']\nconnect_timeout = '2s'",
         silent.local_addr().unwrap(),
         fake.address
     );

@@ -26,7 +26,7 @@ use crate::delivery::{DeliveryError, Envelope, ItemId, Sink as _};
 use crate::plan::Request;
 use crate::record::Record;
 use crate::targets::TargetPolicy;
-use crate::testing::{config, plan, refusal, render};
+use crate::testing::{closed, config, plan, refusal, render};
 
 const ACTION: &str = "type = 'nats'\nname = 'a'\nconnector = 'n'\n";
 const CORE: &str = "subject = 's'\njetstream = false";
@@ -405,7 +405,8 @@ async fn what_overtook_another_is_stored_again_behind_it() {
     let full =
         Act::Reply(r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"}}"#);
     let server = Server::start(&[STORED, full, STORED, Act::Nothing]).await;
-    let text = format!("{text}\ntimeout = '200ms'");
+    // So long for the message that nobody answers, and at most for everything else.
+    let text = format!("{text}\ntimeout = '2s'");
     let sink = sink(&text, &server.connectors(""));
     let all = batch(vec![record(&text, &[("subject", b"s")]); 4]);
     assert_eq!(fates(&sink.deliver(&all).await), ["ok", "again", "ok", "again"]);

@@ -1,7 +1,7 @@
 //! Connectors through the interface, with far sides that answer.
 
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 
 use super::config::Started;
@@ -71,9 +71,11 @@ fn connector(name: &str, address: SocketAddr) -> String {
     )
 }
 
-/// Where nobody listens.
-async fn closed() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// Where nobody listens, nor can as long as the socket is there.
+fn closed() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (socket.local_addr().unwrap(), socket)
 }
 
 impl Started {
@@ -122,7 +124,7 @@ impl Started {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connectors_are_listed_by_name_with_their_uses_and_without_paths_and_secrets() {
-    let address = closed().await;
+    let (address, _socket) = closed();
     let text = connector("b", address)
         + &connector("a", address)
         + "[connectors.c]\ntype = 'redis'\nservers = ['one.example:6379', 'two.example:6380']\npassword = 'canary-redis'\n\
@@ -213,7 +215,7 @@ async fn health_is_that_of_the_last_attempt_of_its_actions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_test_tells_each_stage_of_the_way_and_is_on_record() {
     let mut far_side = FarSide::start().await;
-    let closed = closed().await;
+    let (closed, _socket) = closed();
     let text = connector("far", far_side.address)
         + &connector("closed", closed)
         + "[connectors.anywhere]\ntype = 'http'\nallowed_hosts = ['*.tenants.example']\n";

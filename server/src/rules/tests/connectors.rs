@@ -20,7 +20,7 @@ retry = { initial_backoff = "1ms", max_backoff = "2ms" }
 
 #[tokio::test]
 async fn a_changed_connector_counts_for_what_is_queued() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (closed, _socket) = unused_address();
     let at = |address: SocketAddr| format!("[ops]\ntype = 'http'\nurl = 'http://{address}'\n");
     let before = connectors_of(&at(closed), &Connectors::default());
     let set = rules(CONNECTED);

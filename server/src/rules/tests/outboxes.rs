@@ -45,13 +45,9 @@ fn outbox(store: &DurableStore, name: &str) -> u64 {
     store.queue_len(QueueKey::Outbox { namespace: 0, name })
 }
 
-/// An address at which nobody listens, until somebody does.
-fn unused_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-async fn serve_at(address: SocketAddr, status: &'static str) -> mpsc::Receiver<String> {
-    serve(TcpListener::bind(address).await.unwrap(), status)
+/// Listens at the address of a socket that was kept for it.
+fn serve_at(socket: TcpSocket, status: &'static str) -> mpsc::Receiver<String> {
+    serve(socket.listen(64).unwrap(), status)
 }
 
 /// Waits for something that is on its way.
@@ -63,7 +59,7 @@ async fn until(mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn what_an_action_is_owed_outlives_the_process() {
-    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let (disk, (closed, socket)) = (FaultDisk::default(), unused_address());
     let text = http_rule(closed, "");
     let disk = process(&disk, &text, async |process| {
         for n in 0..20 {
@@ -75,7 +71,7 @@ fn what_an_action_is_owed_outlives_the_process() {
     });
     process(&disk, &text, async |process| {
         // The far side is there now, at the address that the requests were rendered with.
-        let mut bodies = serve_at(closed, "200 OK").await;
+        let mut bodies = serve_at(socket, "200 OK");
         process.broker.publish(publish("in/x", "{\"v\":20}")).await.unwrap();
         for n in 0..=20 {
             assert_eq!(bodies.recv().await.unwrap(), format!("{{\"v\":{n}}}"), "in order, old ones first");
@@ -90,12 +86,13 @@ fn what_an_action_is_owed_outlives_the_process() {
 
 #[test]
 fn an_error_action_with_a_queue_has_an_outbox_too() {
-    let (disk, closed, failing) = (FaultDisk::default(), unused_address(), unused_address());
+    let (disk, (closed, socket)) = (FaultDisk::default(), unused_address());
+    let (failing, fails) = unused_address();
     let text = format!(
         "[rules.r]\nsql = \"SELECT v FROM 'in/#'\"\n[[rules.r.actions]]\nname = 'ops'\ntype = 'http'\nurl = 'http://{failing}/'\n[[rules.r.actions]]\nname = 'bad'\ntype = 'republish'\ntopic = 'out/${{v}}'\n[rules.r.error_action]\ntype = 'http'\nurl = 'http://{closed}/'\n"
     );
     let disk = process(&disk, &text, async |process| {
-        let _bodies = serve_at(failing, "400 Bad Request").await;
+        let _bodies = serve_at(fails, "400 Bad Request");
         process.broker.publish(publish("in/x", "{\"v\":\"+\"}")).await.unwrap();
         assert!(
             outbox(&process.store, "r/error_action") > 0,
@@ -104,7 +101,7 @@ fn an_error_action_with_a_queue_has_an_outbox_too() {
         until(|| outbox(&process.store, "r/error_action") == 2).await;
     });
     process(&disk, &text, async |_process| {
-        let mut documents = serve_at(closed, "200 OK").await;
+        let mut documents = serve_at(socket, "200 OK");
         for expected in ["bad", "ops"] {
             let document: Value = serde_json::from_str(&documents.recv().await.unwrap()).unwrap();
             assert_eq!(document["failures"][0]["failedAction"], expected);
@@ -114,7 +111,13 @@ fn an_error_action_with_a_queue_has_an_outbox_too() {
 
 #[test]
 fn what_an_error_action_republishes_is_safe_before_the_failed_request_is_gone() {
-    let (disk, closed, failing) = (FaultDisk::default(), unused_address(), unused_address());
+    let (disk, (closed, socket)) = (FaultDisk::default(), unused_address());
+    // It outlives each process that serves at it.
+    let fails = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    fails.set_nonblocking(true).unwrap();
+    let failing = fails.local_addr().unwrap();
+    let serve_failing =
+        || serve(TcpListener::from_std(fails.try_clone().unwrap()).unwrap(), "400 Bad Request");
     let text = format!(
         "[rules.r]\nsql = \"SELECT v FROM 'in/#'\"\n[[rules.r.actions]]\nname = 'ops'\ntype = 'http'\nurl = 'http://{failing}/'\n[rules.r.error_action]\ntype = 'republish'\ntopic = 'errors/r'\n\
          [rules.watch]\nsql = \"SELECT ruleName FROM 'errors/r'\"\n[[rules.watch.actions]]\nname = 'ops'\ntype = 'http'\nurl = 'http://{closed}/'\n"
@@ -122,7 +125,7 @@ fn what_an_error_action_republishes_is_safe_before_the_failed_request_is_gone() 
     // As long as nobody can publish, the request stays where it is.
     let disk = process(&disk, &text, async |process| {
         process.pipeline.detach();
-        let mut bodies = serve_at(failing, "400 Bad Request").await;
+        let mut bodies = serve_failing();
         process.broker.publish(publish("in/x", "{\"v\":1}")).await.unwrap();
         bodies.recv().await.unwrap();
         until(|| delivery(&process.pipeline, 0).in_flight == 0).await;
@@ -131,14 +134,14 @@ fn what_an_error_action_republishes_is_safe_before_the_failed_request_is_gone() 
     });
     // The next process has the same answer, and says so.
     let disk = process(&disk, &text, async |process| {
-        let _bodies = serve_at(failing, "400 Bad Request").await;
+        let _bodies = serve_failing();
         until(|| dead_letters(&process.store, "r/ops") == 1).await;
         let counted = stats(&process.pipeline, "r");
         assert_eq!((counted.error_actions, counted.error_actions_failed), (1, 0));
     });
     process(&disk, &text, async |process| {
         assert_eq!((outbox(&process.store, "r/ops"), dead_letters(&process.store, "r/ops")), (0, 1));
-        let mut documents = serve_at(closed, "200 OK").await;
+        let mut documents = serve_at(socket, "200 OK");
         assert_eq!(documents.recv().await.unwrap(), r#"{"ruleName":"r"}"#);
     });
 }
@@ -155,7 +158,7 @@ fn full_rule(address: SocketAddr, overflow: &str) -> String {
 
 #[test]
 fn a_full_outbox_with_backpressure_refuses_the_message() {
-    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let (disk, (closed, _socket)) = (FaultDisk::default(), unused_address());
     let copy = "[[rules.r.actions]]\nname = 'copy'\ntype = 'http'\nurl = 'http://127.0.0.1:1/'\n";
     let text = format!("{}\n{copy}", full_rule(closed, "backpressure"));
     process(&disk, &text, async |process| {
@@ -177,7 +180,7 @@ fn a_full_outbox_with_backpressure_refuses_the_message() {
 #[test]
 fn what_a_full_outbox_has_no_room_for_is_a_dead_letter_or_gone() {
     for (overflow, letters) in [("dead_letter", 1), ("drop_newest", 0)] {
-        let (disk, closed) = (FaultDisk::default(), unused_address());
+        let (disk, (closed, _socket)) = (FaultDisk::default(), unused_address());
         let disk = process(&disk, &full_rule(closed, overflow), async |process| {
             for _ in 0..3 {
                 process.broker.publish(publish("in/x", "{\"v\":1}")).await.unwrap();
@@ -206,7 +209,8 @@ fn what_a_full_outbox_has_no_room_for_is_a_dead_letter_or_gone() {
 fn a_policy_that_needs_a_store_is_refused_without_one() {
     for overflow in ["dead_letter", "backpressure"] {
         let settings = PipelineSettings::default();
-        let error = RulePipeline::new(&rules(&full_rule(unused_address(), overflow)), &settings).unwrap_err();
+        let error =
+            RulePipeline::new(&rules(&full_rule(unused_address().0, overflow)), &settings).unwrap_err();
         let text = std::error::Error::source(&error).unwrap().to_string();
         assert!(text.contains(&format!("queue.overflow: \"{overflow}\" needs a queue on disk")), "{text}");
         let log = format!(
@@ -227,7 +231,7 @@ fn a_policy_that_needs_a_store_is_refused_without_one() {
 
 #[test]
 fn an_error_action_sees_after_a_restart_what_it_would_have_seen_before() {
-    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let (disk, (closed, _socket)) = (FaultDisk::default(), unused_address());
     let text = http_rule(closed, "").replace(
         "topic = \"errors/r\"",
         "topic = \"errors/${clientid()}/${username()}/${sourceip()}/${topic(2)}\"",
@@ -269,7 +273,7 @@ fn an_error_action_sees_after_a_restart_what_it_would_have_seen_before() {
 
 #[test]
 fn what_owes_something_does_not_go_without_a_word() {
-    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let (disk, (closed, socket)) = (FaultDisk::default(), unused_address());
     let keep =
         "[rules.other]\nsql = \"SELECT * FROM 'x'\"\n[[rules.other.actions]]\nname = 'a'\ntype = 'log'\n";
     process(&disk, &http_rule(closed, ""), async |process| {
@@ -295,7 +299,7 @@ fn what_owes_something_does_not_go_without_a_word() {
         assert!(error.to_string().contains("\"r/ops\""), "{error}");
         process.pipeline.replace(&rules(&http_rule(closed, ""))).unwrap();
         assert_eq!(outbox(&process.store, "r/ops"), 3);
-        let mut bodies = serve_at(closed, "200 OK").await;
+        let mut bodies = serve_at(socket, "200 OK");
         for _ in 0..3 {
             bodies.recv().await.unwrap();
         }
@@ -314,7 +318,7 @@ fn on_remove_says_what_becomes_of_an_outbox() {
         ("purge", 0, true),
         ("purge", 0, false),
     ] {
-        let (disk, closed) = (FaultDisk::default(), unused_address());
+        let (disk, (closed, socket)) = (FaultDisk::default(), unused_address());
         let key = format!("on_remove = \"{on_remove}\"");
         let text = if in_action {
             http_rule(closed, &key)
@@ -329,7 +333,7 @@ fn on_remove_says_what_becomes_of_an_outbox() {
             assert!(process.pipeline.stats().is_empty());
             if on_remove == "drain" {
                 assert_eq!(outbox(&process.store, "r/ops"), 3);
-                let mut bodies = serve_at(closed, "200 OK").await;
+                let mut bodies = serve_at(socket, "200 OK");
                 for n in 0..3 {
                     assert_eq!(bodies.recv().await.unwrap(), format!("{{\"v\":{n}}}"));
                 }
@@ -344,7 +348,7 @@ fn on_remove_says_what_becomes_of_an_outbox() {
 
 #[test]
 fn a_start_keeps_what_belongs_to_nobody_unless_a_rule_says_otherwise() {
-    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let (disk, (closed, _socket)) = (FaultDisk::default(), unused_address());
     let disk = process(&disk, &http_rule(closed, ""), async |process| {
         process.broker.publish(publish("in/x", "{}")).await.unwrap();
     });
@@ -365,13 +369,13 @@ fn a_start_keeps_what_belongs_to_nobody_unless_a_rule_says_otherwise() {
 
 #[test]
 fn a_rule_that_is_switched_off_pays_what_it_owes() {
-    let (disk, closed) = (FaultDisk::default(), unused_address());
+    let (disk, (closed, socket)) = (FaultDisk::default(), unused_address());
     let disk = process(&disk, &http_rule(closed, ""), async |process| {
         process.broker.publish(publish("in/x", "{\"v\":1}")).await.unwrap();
     });
     let off = http_rule(closed, "").replace("[rules.r]", "[rules.r]\nenabled = false");
     process(&disk, &off, async |process| {
-        let mut bodies = serve_at(closed, "200 OK").await;
+        let mut bodies = serve_at(socket, "200 OK");
         assert_eq!(bodies.recv().await.unwrap(), "{\"v\":1}");
         until(|| outbox(&process.store, "r/ops") == 0).await;
     });

@@ -107,7 +107,7 @@ async fn an_action_cannot_reach_the_admin_interface() {
 
 #[tokio::test]
 async fn a_changed_setting_keeps_what_is_queued() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (closed, _socket) = unused_address();
     let pipeline = pipeline(&http_rule(closed, ""));
     for n in 0..5 {
         Message::new("in/x", format!("{{\"v\":{n}}}").as_bytes()).run(&pipeline);

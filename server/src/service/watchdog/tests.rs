@@ -98,7 +98,8 @@ async fn a_ping_is_earned_in_time_and_never_where_none_is_wanted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_somebody_holds_without_taking_connections_is_no_answer() {
-    let (server, _storage) = start(LISTENERS).await;
+    // Where nobody else listens, so that nobody else is given the port once it is free.
+    let (server, _storage) = start(&LISTENERS.replace("127.0.0.1:0", "127.0.0.2:0")).await;
     let asked = gateway(&server, None);
     let address = server.address().unwrap();
     // The listener is still among those that are asked, and the port is somebody else's, who accepts nothing.

@@ -287,7 +287,7 @@ async fn tokens_are_fetched_through_the_proxy_too() {
 
 #[tokio::test]
 async fn an_unreachable_proxy_is_no_attempt() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (closed, _socket) = closed();
     let error =
         attempt_by(&format!("[ops]\ntype = 'http'\nurl = 'http://ops.invalid'\nproxy = 'http://{closed}'"))
             .await

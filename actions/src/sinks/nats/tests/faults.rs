@@ -5,13 +5,16 @@ use super::*;
 #[tokio::test]
 async fn a_broken_or_silent_connection_is_made_anew() {
     for text in ["subject = 's'", CORE] {
-        let text = &format!("{text}\ntimeout = '200ms'");
         let server = Server::start(&[Act::Close, Act::Hang]).await;
-        let sink = sink(text, &server.connectors(""));
+        let connectors = server.connectors("");
+        // What ends by an event has all the time that it needs.
+        let (patient, hasty) =
+            (sink(text, &connectors), sink(&format!("{text}\ntimeout = '500ms'"), &connectors));
         let once = some(text, 1);
-        assert!(matches!(sink.deliver(&once).await[..], [Err(DeliveryError::Interrupted { .. })]), "{text}");
-        assert!(matches!(sink.deliver(&once).await[..], [Err(DeliveryError::TimedOut { .. })]), "{text}");
-        assert_eq!(sink.deliver(&once).await, [Ok(())], "{text}");
+        let results = patient.deliver(&once).await;
+        assert!(matches!(results[..], [Err(DeliveryError::Interrupted { .. })]), "{text}");
+        assert!(matches!(hasty.deliver(&once).await[..], [Err(DeliveryError::TimedOut { .. })]), "{text}");
+        assert_eq!(patient.deliver(&once).await, [Ok(())], "{text}");
         assert_eq!(server.signed_in(), 3);
         // Nothing of what failed was sent behind our backs.
         assert_eq!(server.sent().len(), 3);
@@ -33,12 +36,13 @@ async fn a_break_in_the_middle_of_a_batch_fails_what_was_not_answered() {
 /// A stream that doesn't answer is no reason to part with a server that does.
 #[tokio::test]
 async fn a_silent_stream_costs_no_connection() {
-    let text = "subject = 's'\ntimeout = '200ms'";
+    let text = "subject = 's'";
     let server = Server::start(&[STORED, Act::Nothing]).await;
-    let sink = sink(text, &server.connectors(""));
-    let results = sink.deliver(&some(text, 2)).await;
+    let connectors = server.connectors("");
+    let (patient, hasty) = (sink(text, &connectors), sink(&format!("{text}\ntimeout = '2s'"), &connectors));
+    let results = hasty.deliver(&some(text, 2)).await;
     assert!(matches!(results[..], [Ok(()), Err(DeliveryError::TimedOut { .. })]), "{results:?}");
-    assert_eq!(sink.deliver(&some(text, 1)).await, [Ok(())]);
+    assert_eq!(patient.deliver(&some(text, 1)).await, [Ok(())]);
     assert_eq!(server.signed_in(), 1);
 }
 
@@ -149,6 +153,8 @@ async fn what_is_not_nats_ends_the_connection() {
 /// Answers that belong to nothing, twice, or to another's inbox change nothing.
 #[tokio::test]
 async fn answers_that_nobody_awaits_change_nothing() {
+    // Each waits for the answer that isn't one until its time is over: all of them together.
+    let mut harms = tokio::task::JoinSet::new();
     for harm in [
         "-ERR\r\n",
         "-ERR '\r\n",
@@ -157,12 +163,17 @@ async fn answers_that_nobody_awaits_change_nothing() {
         "MSG _INBOX.x.0-0 1 24\r\n{\"stream\":\"S\",\"seq\":123}\r\n",
         "INFO {\"headers\":true,\"max_payload\":-1}\r\n",
     ] {
-        let text = "subject = 's'\ntimeout = '200ms'";
-        let server = Server::start(&[Act::Say(harm), STORED]).await;
-        let sink = sink(text, &server.connectors(""));
-        assert_eq!(fates(&sink.deliver(&some(text, 2)).await), ["again", "ok"], "{harm}");
-        assert_eq!(sink.deliver(&some(text, 2)).await, [Ok(()), Ok(())], "{harm}");
+        harms.spawn(async move {
+            let text = "subject = 's'";
+            let server = Server::start(&[Act::Say(harm), STORED]).await;
+            let connectors = server.connectors("");
+            let (patient, hasty) =
+                (sink(text, &connectors), sink(&format!("{text}\ntimeout = '2s'"), &connectors));
+            assert_eq!(fates(&hasty.deliver(&some(text, 2)).await), ["again", "ok"], "{harm}");
+            assert_eq!(patient.deliver(&some(text, 2)).await, [Ok(()), Ok(())], "{harm}");
+        });
     }
+    harms.join_all().await;
 }
 
 /// What another action has left in an outbox, or somebody has changed there, can't become a command.
