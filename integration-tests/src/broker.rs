@@ -398,6 +398,22 @@ impl Broker {
         }
     }
 
+    /// Waits until so many lines of the log contain `text`; asserts that no more of them do.
+    #[track_caller]
+    pub fn logged_times(&self, text: &str, count: usize) {
+        let mut seen = 0;
+        let waited = self.log.wait_for(|line| {
+            seen += usize::from(line.contains(text));
+            (seen >= count).then_some(())
+        });
+        let log = self.text();
+        let found = log.lines().filter(|line| line.contains(text)).count();
+        assert!(
+            waited.is_ok() && found == count,
+            "\"{text}\" was logged {found} times, not {count}. The log:\n{log}"
+        );
+    }
+
     /// Its folder: the configuration, the rules, and the data directory `data`.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use rustix::net::{self, AddressFamily, SocketType};
+use rustix::net;
 
-use crate::PATIENCE;
+use crate::{PATIENCE, port};
 
 /// Listens on a free port of loopback and hands on every request.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl ClosedPort {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it takes something of the system's")]
     pub fn new() -> Self {
-        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let socket = port::socket();
         net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         Self(socket)
     }
@@ -34,7 +34,7 @@ impl ClosedPort {
     /// Which one.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        net::getsockname(&self.0).unwrap().try_into().unwrap()
+        port::local_address(&self.0)
     }
 
     /// Listens from now on.

@@ -27,6 +27,7 @@ pub mod chaos;
 pub mod fault_proxy;
 mod http;
 mod metrics;
+mod port;
 mod raw;
 pub mod servers;
 pub mod sinks;
@@ -39,6 +40,7 @@ pub use broker::{Broker, BrokerBuilder, new_folder};
 pub use certificates::{Authority, Identity};
 pub use http::{ClosedPort, HttpReceiver, ReceivedRequest};
 pub use metrics::Metrics;
+pub use port::ReservedPort;
 pub use raw::{Ack, Client, Connack, Delivery, Version};
 pub use wire::Properties;
 

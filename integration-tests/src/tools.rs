@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -13,7 +12,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::broker::new_folder;
-use crate::{Broker, PATIENCE};
+use crate::{Broker, PATIENCE, ReservedPort};
 
 /// A running program whose lines of output are awaited one by one.
 #[derive(Debug)]
@@ -82,22 +81,24 @@ fn mosquitto(program: &str, port: u16, arguments: &[&str]) -> Command {
     command
 }
 
-/// Starts a Mosquitto broker that bridges `up/#` to the broker under test and `down/#` from it. Also returns its port.
+/// Starts a Mosquitto broker that bridges `up/#` to the broker under test and `down/#` from it. Also returns its port,
+/// which is its own as long as that is kept.
 ///
 /// `version` as its configuration names it: `mqttv311`, `mqttv50`. It tells its state to its own clients only: with its
 /// default it asks for a will below `$SYS` of the far side, and nobody but our broker writes there.
 #[track_caller]
 #[must_use]
-pub fn mosquitto_bridge(broker: &Broker, version: &str) -> (Program, u16) {
-    // Mosquitto cannot be told to choose a port, so one is chosen that was free a moment ago.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+pub fn mosquitto_bridge(broker: &Broker, version: &str) -> (Program, ReservedPort) {
+    // Mosquitto cannot be told to choose a port.
+    let port = ReservedPort::new();
     let config = new_folder().join("bridge.conf");
     fs::write(
         &config,
         format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\nlog_type all\n\
+            "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\nlog_type all\n\
              connection ours\naddress {}\nbridge_protocol_version {version}\ntopic up/# out 1\ntopic down/# in 1\n\
              notifications_local_only true\n",
+            port.address().port(),
             broker.address()
         ),
     )
@@ -156,6 +157,8 @@ pub struct Schemathesis {
 pub fn schemathesis(url: &str, token: &str, examples: &str) -> Schemathesis {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", installed("schemathesis")).env("PYTHONDONTWRITEBYTECODE", "1");
+    // What it makes from sets is the same in every run then, as its seed promises.
+    command.env("PYTHONHASHSEED", "0");
     command.args(["-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]);
     command
         .arg(format!("{url}/api/v1/openapi.json"))
@@ -169,6 +172,8 @@ pub fn schemathesis(url: &str, token: &str, examples: &str) -> Schemathesis {
         "7",
         "--no-color",
     ]);
+    // The interface itself may try a far side for longer than Schemathesis would wait.
+    command.args(["--request-timeout", "60"]);
     // A schema can't say what a Topic Name or a statement is, so what fits it may be refused.
     command.args(["--exclude-checks", "positive_data_acceptance"]);
     // Streams of what goes on have no end to wait for.

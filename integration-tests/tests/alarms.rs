@@ -45,7 +45,8 @@ fn a_far_side_that_is_down_is_told_of_and_so_is_its_return() {
     let mut told = |state: &str| {
         let (mut alarm, mut by_rule) = (None, None);
         while alarm.is_none() || by_rule.is_none() {
-            let delivery = watcher.delivery();
+            // An alarm is cleared once there was no reason for it for a quarter of a minute.
+            let delivery = watcher.delivery_within(3 * PATIENCE);
             let payload: Value = serde_json::from_slice(&delivery.payload).unwrap();
             assert_eq!(payload["state"], state, "{payload}");
             match delivery.topic.as_str() {

@@ -113,7 +113,8 @@ fn a_mosquitto_broker_bridges_to_ours() {
     let broker = Broker::start();
     for version in ["mqttv311", "mqttv50"] {
         let mut inward = mosquitto_sub(&broker, &["-q", "1", "-t", "up/#"]);
-        let (bridge, port) = tools::mosquitto_bridge(&broker, version);
+        let (bridge, reserved) = tools::mosquitto_bridge(&broker, version);
+        let port = reserved.address().port();
         let mut outward = tools::mosquitto_sub_at(port, &["-q", "1", "-t", "down/#"]);
         tools::mosquitto_pub_at(port, &["-q", "1", "-t", "up/x", "-m", "from the bridge"]);
         assert_eq!(inward.message(), "up/x 1 0 from the bridge");

@@ -230,7 +230,7 @@ fn a_connection_that_says_nothing_is_closed() {
         client.expect_refused(0x81);
     }
     // The limit concerns the time until CONNECT alone.
-    let mut client = Client::connect(&broker, Version::V5, "patient");
+    let mut client = Client::connect_in_time(&broker, Version::V5, "patient");
     client.expect_silence(Duration::from_millis(1_300));
     client.ping();
 }

@@ -8,11 +8,6 @@ use std::time::Instant;
 
 use integration_tests::{Broker, Client, HttpReceiver, PATIENCE, Version};
 
-/// Lines of the log with this text.
-fn lines(broker: &Broker, text: &str) -> usize {
-    broker.log().lines().filter(|line| line.contains(text)).count()
-}
-
 #[test]
 fn a_connection_that_panics_is_closed_alone() {
     let broker = Broker::builder()
@@ -42,8 +37,8 @@ fn a_connection_that_panics_is_closed_alone() {
         again.ping();
         again.leave();
     }
-    assert_eq!(lines(&broker, "a connection's task panicked"), 2, "{}", broker.log());
-    assert_eq!(lines(&broker, "\"message\":\"panicked\""), 2, "{}", broker.log());
+    broker.logged_times("a connection's task panicked", 2);
+    broker.logged_times("\"message\":\"panicked\"", 2);
     // What it was about is nobody's business.
     assert!(!broker.log().contains("a test asked for it"), "{}", broker.log());
     bystander.subscribe("$SYS/broker/connections/panicked", 0);
@@ -80,7 +75,7 @@ fn a_rule_that_panics_costs_that_rule_that_message() {
     for part in ["\"matched\":2", "\"passed\":1", "\"failed_evaluation\":1"] {
         assert!(counters.contains(part), "{part}: {counters}");
     }
-    assert_eq!(lines(&broker, "evaluating a rule panicked"), 1, "{}", broker.log());
+    broker.logged_times("evaluating a rule panicked", 1);
 }
 
 #[test]
@@ -112,6 +107,6 @@ fn a_delivery_that_panics_ends_as_a_dead_letter_and_the_next_goes_on() {
         assert!(Instant::now() < deadline, "no dead letter: {text}");
     };
     assert!(letters.contains("driver"), "{letters}");
-    assert_eq!(lines(&broker, "a delivery task panicked"), 1, "{}", broker.log());
+    broker.logged_times("a delivery task panicked", 1);
     client.ping();
 }

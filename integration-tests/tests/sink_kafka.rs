@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use integration_tests::fault_proxy::Fault;
 use integration_tests::servers::Kafka;
-use integration_tests::sinks::{self, Arrived, FarSide, Outcome};
+use integration_tests::sinks::{self, Arrived, FarSide, Outcome, Waits};
 
 #[test]
 fn every_fault_on_the_way_to_kafka() {
@@ -58,7 +58,7 @@ impl FarSide for With {
 /// What is written while no answer comes back.
 fn lost_answers(more: &'static str, may_repeat: bool) -> Outcome {
     let far = With(Kafka::start(), more);
-    sinks::play(&far, may_repeat, |stage| {
+    sinks::play(&far, may_repeat, Waits::Short, |stage| {
         stage.publish(20);
         stage.wait("a delivery", |action| action["delivered"].as_u64().unwrap() > 0);
         stage.fault(Fault::HalfOpen);

@@ -12,7 +12,7 @@ mod librdkafka;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use integration_tests::sinks::{self, Outcome, Stage};
+use integration_tests::sinks::{self, Outcome, Stage, Waits};
 use integration_tests::{Broker, Client, Version};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::Value;
@@ -25,7 +25,7 @@ fn number(action: &Value, member: &str) -> u64 {
 
 /// Messages go out, then something is wrong, and more go out.
 fn in_the_middle(mock: &Mock, wrong: impl FnOnce(&Stage<'_>)) -> Outcome {
-    sinks::play(mock, false, |stage| {
+    sinks::play(mock, false, Waits::Long, |stage| {
         stage.publish(20);
         stage.wait("a delivery", |action| number(action, "delivered") > 0);
         wrong(stage);
@@ -113,7 +113,7 @@ fn leaders_that_move_are_followed() {
 #[test]
 fn a_partition_without_a_leader_is_waited_for() {
     let mock = Mock::of(3, 1, "");
-    let outcome = sinks::play(&mock, false, |stage| {
+    let outcome = sinks::play(&mock, false, Waits::Long, |stage| {
         mock.cluster.partition_leader(TOPIC, 0, None).unwrap();
         stage.publish(20);
         stage.wait("a failure", |action| !action["failure"].is_null());
@@ -158,7 +158,7 @@ fn a_record_that_is_refused_is_a_dead_letter_and_its_neighbours_arrive() {
     use RDKafkaRespErr::*;
     for error in [RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, RD_KAFKA_RESP_ERR_INVALID_RECORD] {
         let mock = Mock::of(1, 1, "");
-        let outcome = sinks::play(&mock, false, |stage| {
+        let outcome = sinks::play(&mock, false, Waits::Long, |stage| {
             // One publisher of two messages behind which others wait: the first half is refused, and the first of it alone.
             stage.control("pause");
             stage.poison(1);
@@ -175,7 +175,7 @@ fn a_record_that_is_refused_is_a_dead_letter_and_its_neighbours_arrive() {
 #[test]
 fn brokers_that_are_down_for_a_while_are_waited_for() {
     let mock = Mock::of(3, 4, "");
-    let outcome = sinks::play(&mock, false, |stage| {
+    let outcome = sinks::play(&mock, false, Waits::Long, |stage| {
         stage.publish(20);
         stage.wait("a delivery", |action| number(action, "delivered") > 0);
         mock.cluster.broker_down(-1).unwrap();
@@ -191,7 +191,7 @@ fn brokers_that_are_down_for_a_while_are_waited_for() {
 fn brokers_that_are_far_away_get_everything() {
     let mock = Mock::of(3, 4, "");
     mock.cluster.broker_round_trip_time(-1, Duration::from_millis(100)).unwrap();
-    let outcome = sinks::play(&mock, false, |stage| {
+    let outcome = sinks::play(&mock, false, Waits::Long, |stage| {
         stage.publish(20);
         stage.neighbour_has_all();
     });
@@ -201,7 +201,7 @@ fn brokers_that_are_far_away_get_everything() {
 /// Answers to what was written are lost.
 fn lost_answers(mock: &Mock, may_repeat: bool) -> Outcome {
     let relay = mock.relay.as_ref().unwrap();
-    sinks::play(mock, may_repeat, |stage| {
+    sinks::play(mock, may_repeat, Waits::Long, |stage| {
         stage.publish(20);
         stage.wait("a delivery", |action| number(action, "delivered") > 0);
         relay.lose_answers(3);

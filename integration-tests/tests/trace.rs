@@ -170,11 +170,14 @@ fn a_trace_goes_on_after_a_restart() {
     request.answer("200 OK", &[]);
     let id = before["trace_id"].as_str().unwrap();
     assert!(parent.starts_with(&format!("00-{id}-")), "{parent} of {id}");
-    let after = trace(&broker, &[], |trace| !steps(trace, "attempt").is_empty());
+    // There may be one more that failed, from before the far side listened.
+    let after = trace(&broker, &[], |trace| {
+        let attempts = steps(trace, "attempt");
+        attempts.last().is_some_and(|last| last["attributes"]["tidegate.outcome"] == "delivered")
+    });
     assert_eq!(after["trace_id"], id);
     let publish = &steps(&before, "publish")[0]["span_id"];
     let last = steps(&after, "attempt").pop().unwrap();
-    assert_eq!(last["attributes"]["tidegate.outcome"], "delivered");
     let kept = steps(&before, "attempt")[0];
     assert_eq!(last["parent_span_id"], kept["parent_span_id"], "beneath {publish}");
     broker.stop();

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::thread::{self, Scope};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::history::{Event, Label, Lane, Wrong};
 use super::message::label;
 use super::stage::{Phase, Stage};
+use crate::ReservedPort;
 use crate::http::read_request;
 
 /// The receiver's name.
@@ -29,7 +30,8 @@ const LOOK: Duration = Duration::from_millis(2);
 
 pub(super) struct Sink<'a> {
     stage: &'a Stage,
-    address: SocketAddr,
+    /// Nobody else gets it while nobody listens.
+    port: ReservedPort,
     random: Mutex<fastrand::Rng>,
     keys: Mutex<Keys>,
 }
@@ -52,13 +54,10 @@ enum Fate {
 impl<'a> Sink<'a> {
     /// A far side on an address of its own, and the listener for it.
     pub(super) fn new(stage: &'a Stage, seed: u64) -> io::Result<(Self, TcpListener)> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let sink = Self {
-            stage,
-            address: listener.local_addr()?,
-            random: Mutex::new(fastrand::Rng::with_seed(seed)),
-            keys: Mutex::default(),
-        };
+        let port = ReservedPort::new();
+        let listener = TcpListener::bind(port.address())?;
+        let sink =
+            Self { stage, port, random: Mutex::new(fastrand::Rng::with_seed(seed)), keys: Mutex::default() };
         Ok((sink, listener))
     }
 
@@ -76,7 +75,7 @@ url = "http://{}/chaos/${{topic(2)}}/${{topic(3)}}"
 timeout = "{}ms"
 retry = {{ max_attempts = 1000000, initial_backoff = "1ms", max_backoff = "20ms" }}
 "#,
-            self.address,
+            self.port.address(),
             TIMEOUT.as_millis()
         )
     }
@@ -86,7 +85,7 @@ retry = {{ max_attempts = 1000000, initial_backoff = "1ms", max_backoff = "20ms"
         let mut listener = Some(listener);
         while self.stage.lock().phase < Phase::Over {
             let Some(open) = &listener else {
-                listener = TcpListener::bind(self.address).ok();
+                listener = TcpListener::bind(self.port.address()).ok();
                 self.stage.pause(LOOK, Phase::Over);
                 continue;
             };

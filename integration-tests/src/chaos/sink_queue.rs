@@ -18,7 +18,7 @@ use super::accounts::Account;
 use super::queue::{PUBLISHERS, QueueSummary, fill, in_words, live, per_second, size_of, watched};
 use crate::broker::new_folder;
 use crate::http::read_request;
-use crate::{Broker, PATIENCE};
+use crate::{Broker, PATIENCE, ReservedPort};
 
 /// Resident memory that the broker may have at any time.
 const RESIDENT_BYTES_MAX: u64 = 256 << 20;
@@ -42,7 +42,8 @@ pub fn run_sink_queue(messages: u64, payload: usize) -> Result<QueueSummary, Str
 
 fn run(folder: &Path, messages: u64, payload: usize) -> Result<QueueSummary, String> {
     let mut summary = QueueSummary { messages, ..QueueSummary::default() };
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(in_words)?;
+    let port = ReservedPort::new();
+    let address = port.address();
     let (broker, _) = start(folder, address)?;
     summary.resident_bytes[0] = broker.resident_bytes();
     let began = Instant::now();

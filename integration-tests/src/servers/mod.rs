@@ -1,4 +1,5 @@
-//! Real servers as far sides of actions: each a process of its own with a folder and a port of its own, ended by its process id.
+//! Real servers as far sides of actions: each a process of its own with a folder and ports of its own, ended by its process id.
+//! None of them tells which port it would choose, so each is given one that is kept for it ([`crate::ReservedPort`]).
 //!
 //! `cargo xtask test` installs them; where one is missing the test fails and says so.
 
@@ -11,7 +12,7 @@ mod redis;
 mod secure;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -31,12 +32,6 @@ use crate::broker::new_folder;
 const START_PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks at a server that starts.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// A free port of loopback. Servers that can't choose one are given it.
-#[must_use]
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A server's process, with its folder. Dropping it ends both.
 #[derive(Debug)]

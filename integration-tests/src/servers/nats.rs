@@ -9,13 +9,13 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::{Certificates, Process, free_port, is_open};
-use crate::PATIENCE;
+use super::{Certificates, Process, is_open};
+use crate::{PATIENCE, ReservedPort};
 
 /// A NATS server with a password. Whoever speaks TLS with it must show a certificate; nobody has to.
 #[derive(Debug)]
 pub struct Nats {
-    address: SocketAddr,
+    port: ReservedPort,
     certificates: Certificates,
     process: Process,
 }
@@ -56,7 +56,8 @@ impl Nats {
     #[track_caller]
     #[must_use]
     pub fn with(lines: &str) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let port = ReservedPort::new();
+        let address = port.address();
         let folder = Process::new_folder();
         let certificates = Certificates::new(&folder);
         let config = format!(
@@ -69,7 +70,7 @@ impl Nats {
         std::fs::write(folder.join("nats.conf"), config).unwrap();
         let mut command = command(address, &folder);
         let process = Process::start(&mut command, folder, || is_open(address));
-        Self { address, certificates, process }
+        Self { port, certificates, process }
     }
 
     /// Ends it as `kill -9` does.
@@ -80,8 +81,8 @@ impl Nats {
     /// Starts it again with what it has kept.
     #[track_caller]
     pub fn start_again(&self) {
-        let mut command = command(self.address, self.process.folder());
-        self.process.start_again(&mut command, || is_open(self.address));
+        let mut command = command(self.address(), self.process.folder());
+        self.process.start_again(&mut command, || is_open(self.address()));
     }
 
     /// What it shows and trusts in TLS.
@@ -93,7 +94,7 @@ impl Nats {
     /// Hands on everything that is published to a subject from here on, as long as the server lives.
     #[track_caller]
     pub fn listen(&self, subject: &str, mut heard: impl FnMut(Stored) + Send + 'static) {
-        let mut wire = Wire::connect(self.address);
+        let mut wire = Wire::connect(self.address());
         wire.say(&format!("SUB {subject} 1"));
         // Answered once the subscription is there.
         wire.say("PING");
@@ -106,10 +107,19 @@ impl Nats {
         });
     }
 
+    /// Publishes something, and waits until the server has handed it on to whoever listens.
+    #[track_caller]
+    pub fn publish(&self, subject: &str, body: &Value) {
+        let mut wire = Wire::connect(self.address());
+        wire.publish(subject, body);
+        wire.say("PING");
+        while wire.line() != "PONG\r\n" {}
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// Asks JetStream for something.
@@ -127,7 +137,7 @@ impl Nats {
     #[track_caller]
     #[must_use]
     pub fn try_ask(&self, what: &str, body: &Value) -> Value {
-        let mut wire = Wire::connect(self.address);
+        let mut wire = Wire::connect(self.address());
         wire.say("SUB answer 1");
         wire.publish(&format!("$JS.API.{what} answer"), body);
         serde_json::from_slice(&wire.next().payload).unwrap()
@@ -140,7 +150,7 @@ impl Nats {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let count =
             self.ask(&format!("STREAM.INFO.{stream}"), &json!({}))["state"]["messages"].as_u64().unwrap();
-        let mut wire = Wire::connect(self.address);
+        let mut wire = Wire::connect(self.address());
         // Whoever asked before is still delivered to for a while, on a subject of its own.
         let subject = format!("delivery.{}", NEXT.fetch_add(1, Ordering::Relaxed));
         wire.say(&format!("SUB {subject} 1"));

@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{Process, free_port, is_open};
-use crate::PATIENCE;
+use super::{Process, is_open};
+use crate::{PATIENCE, ReservedPort};
 
 /// A Prometheus with a configuration of the test's.
 #[derive(Debug)]
 pub struct Prometheus {
-    address: SocketAddr,
+    port: ReservedPort,
     // Ends with it.
     _process: Process,
 }
@@ -28,19 +28,20 @@ impl Prometheus {
         fs::write(&token_file, token).unwrap();
         let config = folder.join("prometheus.yml");
         let text = format!(
-            "scrape_configs:\n  - job_name: tidegate\n    scrape_interval: 200ms\n    scrape_timeout: 200ms\n    authorization:\n      credentials_file: {}\n    \
+            "scrape_configs:\n  - job_name: tidegate\n    scrape_interval: 1s\n    scrape_timeout: 1s\n    authorization:\n      credentials_file: {}\n    \
              static_configs:\n      - targets: [\"{target}\"]\n",
             token_file.display()
         );
         fs::write(&config, text).unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let port = ReservedPort::new();
+        let address = port.address();
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
             .arg(format!("--web.listen-address={address}"));
         let process = Process::start(&mut command, folder, || is_open(address));
-        Self { address, _process: process }
+        Self { port, _process: process }
     }
 
     /// Asks once; what an instant query gives.
@@ -48,7 +49,10 @@ impl Prometheus {
     #[must_use]
     pub fn ask(&self, query: &str) -> Vec<Value> {
         let mut command = Command::new("promtool");
-        command.args(["query", "instant", "-o", "json"]).arg(format!("http://{}", self.address)).arg(query);
+        command
+            .args(["query", "instant", "-o", "json"])
+            .arg(format!("http://{}", self.port.address()))
+            .arg(query);
         let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         let faults = String::from_utf8_lossy(&output.stderr);

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{CLIENT_NAME, Certificates, Process, free_port, is_open};
-use crate::PATIENCE;
+use super::{CLIENT_NAME, Certificates, Process, is_open};
+use crate::{PATIENCE, ReservedPort};
 
 /// What a node needs beside what is written here. It asks for certificates, and wants none.
 const CONFIG: &str = "default_user = tidegate
@@ -31,8 +31,9 @@ pub struct RabbitMq {
     ports: Ports,
     certificates: Certificates,
     node: Process,
-    // Ends with it.
+    // End with it.
     _epmd: Process,
+    _reserved: [ReservedPort; 5],
 }
 
 /// Where everything of a node listens.
@@ -55,8 +56,8 @@ impl RabbitMq {
     #[track_caller]
     #[must_use]
     pub fn start() -> Self {
-        let [amqp, secure, management, epmd, distribution] =
-            [(); 5].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let reserved = [(); 5].map(|()| ReservedPort::new());
+        let [amqp, secure, management, epmd, distribution] = reserved.each_ref().map(ReservedPort::address);
         let ports = Ports { amqp, secure, management, epmd, distribution };
         let mut command = Command::new("epmd");
         command.args(["-address", "127.0.0.1", "-port", &epmd.port().to_string()]);
@@ -67,7 +68,7 @@ impl RabbitMq {
         std::fs::write(folder.join("enabled_plugins"), PLUGINS).unwrap();
         let mut command = ports.command(&folder);
         let node = Process::start(&mut command, folder, || ports.are_open());
-        let server = Self { ports, certificates, node, _epmd: epmd };
+        let server = Self { ports, certificates, node, _epmd: epmd, _reserved: reserved };
         server.ask("GET", "/api/overview", &Value::Null);
         // Known by its certificate alone.
         server.ask("PUT", &format!("/api/users/{CLIENT_NAME}"), &json!({ "password_hash": "", "tags": "" }));

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Certificates, Process, free_port, is_open, run};
+use super::{Certificates, Process, is_open, run};
+use crate::ReservedPort;
 
 /// A Redis server with a password, that keeps everything on disk at once. It asks for certificates, and wants none.
 #[derive(Debug)]
 pub struct Redis {
-    address: SocketAddr,
-    secure_address: SocketAddr,
+    port: ReservedPort,
+    secure_port: ReservedPort,
     certificates: Certificates,
     process: Process,
 }
@@ -23,12 +24,13 @@ impl Redis {
     #[track_caller]
     #[must_use]
     pub fn start() -> Self {
-        let [address, secure_address] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let [port, secure_port] = [(); 2].map(|()| ReservedPort::new());
+        let (address, secure_address) = (port.address(), secure_port.address());
         let folder = Process::new_folder();
         let certificates = Certificates::new(&folder);
         let mut command = command(address, secure_address, &folder, &certificates);
         let process = Process::start(&mut command, folder, || is_ready(address));
-        Self { address, secure_address, certificates, process }
+        Self { port, secure_port, certificates, process }
     }
 
     /// Ends it as `kill -9` does.
@@ -40,14 +42,14 @@ impl Redis {
     #[track_caller]
     pub fn start_again(&self) {
         let mut command =
-            command(self.address, self.secure_address, self.process.folder(), &self.certificates);
-        self.process.start_again(&mut command, || is_ready(self.address));
+            command(self.address(), self.secure_address(), self.process.folder(), &self.certificates);
+        self.process.start_again(&mut command, || is_ready(self.address()));
     }
 
     /// Where it speaks TLS.
     #[must_use]
     pub fn secure_address(&self) -> SocketAddr {
-        self.secure_address
+        self.secure_port.address()
     }
 
     /// What it shows and trusts there.
@@ -59,14 +61,14 @@ impl Redis {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// Runs one command by `redis-cli` and returns the lines of its answer.
     #[track_caller]
     #[must_use]
     pub fn ask(&self, words: &[&str]) -> Vec<String> {
-        run(&mut question(self.address, words)).unwrap().lines().map(str::to_owned).collect()
+        run(&mut question(self.address(), words)).unwrap().lines().map(str::to_owned).collect()
     }
 }
 

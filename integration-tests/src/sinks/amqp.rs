@@ -39,7 +39,7 @@ impl FarSide for AmqpFarSide {
 
     fn connector(&self, address: SocketAddr) -> String {
         format!(
-            "type = \"amqp\"\nservers = [\"{address}\"]\nconnect_timeout = \"1s\"\nusername = \"{}\"\npassword = \"{}\"",
+            "type = \"amqp\"\nservers = [\"{address}\"]\nusername = \"{}\"\npassword = \"{}\"",
             RabbitMq::USERNAME,
             RabbitMq::PASSWORD
         )
@@ -57,7 +57,7 @@ impl FarSide for AmqpFarSide {
         let connector = |tls: &str| self.connector(address) + tls;
         let certificates = self.server.certificates();
         let by_certificate = format!(
-            "type = \"amqp\"\nservers = [\"{address}\"]\nconnect_timeout = \"1s\"\nauth_mechanism = \"external\"{}",
+            "type = \"amqp\"\nservers = [\"{address}\"]\nauth_mechanism = \"external\"{}",
             certificates.mutual()
         );
         Some(Secure {
@@ -79,8 +79,7 @@ impl FarSide for AmqpFarSide {
     }
 
     fn action(&self) -> String {
-        "type = \"amqp\"\nexchange = \"amq.direct\"\nrouting_key = \"${topic(2)}\"\ntimeout = \"1s\""
-            .to_owned()
+        "type = \"amqp\"\nexchange = \"amq.direct\"\nrouting_key = \"${topic(2)}\"".to_owned()
     }
 
     fn huge_answer(&self) -> Vec<u8> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Waits;
 use super::ledger::Copies;
 use super::stage::{Stage, number};
 use crate::fault_proxy::Fault;
@@ -28,6 +29,7 @@ pub struct Cell {
     pub(super) before: Fault,
     pub(super) copies: Copies,
     pub(super) connector: Connector,
+    pub(super) waits: Waits,
 }
 
 impl fmt::Debug for Cell {
@@ -45,10 +47,17 @@ pub(super) enum Connector {
 }
 
 const fn cell(name: &'static str, before: Fault, copies: Copies, run: fn(&mut Stage<'_>)) -> Cell {
-    Cell { name, run, before, copies, connector: Connector::Right }
+    Cell { name, run, before, copies, connector: Connector::Right, waits: Waits::Long }
 }
 
-/// All of them. The first has no fault, and the others are held against it.
+/// A cell in which the far side doesn't answer, so that an attempt ends when its time is over.
+const fn silent(name: &'static str, run: fn(&mut Stage<'_>)) -> Cell {
+    let mut cell = cell(name, Fault::None, Copies::Allowed, run);
+    cell.waits = Waits::Short;
+    cell
+}
+
+/// All of them. The first has no fault.
 pub static CELLS: [Cell; 14] = [
     cell("normal", Fault::None, Copies::None, |stage| {
         stage.publish(MESSAGES);
@@ -89,7 +98,7 @@ pub static CELLS: [Cell; 14] = [
         stage.proxy.set(Fault::None);
         stage.publish(MESSAGES);
     }),
-    cell("stall", Fault::None, Copies::Allowed, |stage| {
+    silent("stall", |stage| {
         stage.publish(MESSAGES);
         stage.wait("a delivery", |action| number(action, "delivered") > 0);
         stage.proxy.set(Fault::Stall);
@@ -98,7 +107,7 @@ pub static CELLS: [Cell; 14] = [
         stage.wait("a time-out", |action| !action["failure"].is_null());
         stage.proxy.set(Fault::None);
     }),
-    cell("half-open", Fault::None, Copies::Allowed, |stage| {
+    silent("half-open", |stage| {
         stage.publish(MESSAGES);
         stage.wait("a delivery", |action| number(action, "delivered") > 0);
         stage.proxy.set(Fault::HalfOpen);
@@ -145,6 +154,7 @@ pub static CELLS: [Cell; 14] = [
         before: Fault::None,
         copies: Copies::None,
         connector: Connector::WrongCredentials,
+        waits: Waits::Long,
         run: |stage| {
             stage.publish_undisturbed(MESSAGES);
             stage.neighbour_has_all();
@@ -161,6 +171,7 @@ pub static CELLS: [Cell; 14] = [
         before: Fault::None,
         copies: Copies::None,
         connector: Connector::Tls,
+        waits: Waits::ShortToConnect,
         run: |stage| {
             stage.publish_undisturbed(MESSAGES);
             stage.neighbour_has_all();
@@ -187,12 +198,12 @@ pub static CELLS: [Cell; 14] = [
             }
         },
     },
-    cell("garbage and endless answers", Fault::None, Copies::Allowed, |stage| {
+    silent("garbage and endless answers", |stage| {
         stage.publish(MESSAGES);
         stage.wait_until("everything", Stage::is_all_delivered);
         stage.flood(b"\0\xff garbage \r\n\r\n".to_vec(), MESSAGES);
     }),
-    cell("huge answers", Fault::None, Copies::Allowed, |stage| {
+    silent("huge answers", |stage| {
         stage.publish(MESSAGES);
         stage.wait_until("everything", Stage::is_all_delivered);
         let answer = stage.huge_answer.clone();

@@ -44,6 +44,7 @@ impl HttpFarSide {
 
 impl FarSide for HttpFarSide {
     const KIND: &'static str = "http";
+    const ACTION_CONNECTS: bool = true;
 
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -82,7 +83,7 @@ impl FarSide for HttpFarSide {
     }
 
     fn action(&self) -> String {
-        "type = \"http\"\nurl = \"/${topic(2)}\"\ntimeout = \"1s\"\nconnect_timeout = \"1s\"".to_owned()
+        "type = \"http\"\nurl = \"/${topic(2)}\"".to_owned()
     }
 
     fn huge_answer(&self) -> Vec<u8> {

@@ -25,7 +25,7 @@ impl FarSide for Kafka {
 
     fn connector(&self, address: SocketAddr) -> String {
         format!(
-            "type = \"kafka\"\nservers = [\"{address}\"]\nconnect_timeout = \"1s\"\nclient_id = \"at-{}\"\n\
+            "type = \"kafka\"\nservers = [\"{address}\"]\nclient_id = \"at-{}\"\n\
              sasl = {{ mechanism = \"plain\", username = \"{}\", password = \"{}\" }}",
             address.port(),
             Self::USERNAME,
@@ -42,7 +42,7 @@ impl FarSide for Kafka {
     }
 
     fn action(&self) -> String {
-        format!("type = \"kafka\"\ntopic = \"{}\"\nkey = \"${{topic(2)}}\"\ntimeout = \"1s\"", Self::TOPIC)
+        format!("type = \"kafka\"\ntopic = \"{}\"\nkey = \"${{topic(2)}}\"", Self::TOPIC)
     }
 
     fn huge_answer(&self) -> Vec<u8> {

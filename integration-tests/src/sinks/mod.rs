@@ -46,6 +46,9 @@ pub trait FarSide {
     /// Whether it tells what it has in the order in which it came, whoever sent it.
     const TELLS_ORDER: bool = true;
 
+    /// Whether the action says how long making a connection may take, and not the connector.
+    const ACTION_CONNECTS: bool = false;
+
     /// Starts it.
     fn start() -> Self;
 
@@ -55,7 +58,7 @@ pub trait FarSide {
     /// Makes it as it was at the start.
     fn clear(&self);
 
-    /// The lines of `[connectors.far]`, with the right credentials, for a server at this address.
+    /// The lines of `[connectors.far]` but time-outs, with the right credentials, for a server at this address.
     fn connector(&self, address: SocketAddr) -> String;
 
     /// The same with credentials that it refuses.
@@ -79,7 +82,7 @@ pub trait FarSide {
         unreachable!("{} can't be started again", Self::KIND);
     }
 
-    /// The lines of the action, but name and connector. It must send the whole payload of the message on
+    /// The lines of the action, but name, connector and time-outs. It must send the whole payload of the message on
     /// `plant/<client>/<word>`, and be refused for [`POISON`] as the client.
     fn action(&self) -> String;
 
@@ -123,6 +126,31 @@ fn lacking(kind: &str, cell: &str) -> Option<&'static str> {
     }
 }
 
+/// How long an action waits for its far side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// Longer than a far side takes on the busiest machine: whatever is tried again there is tried again for the fault.
+    Long,
+    /// As long for an answer, but less for a connection: some servers say nothing to a client that speaks TLS to them.
+    ShortToConnect,
+    /// So that a time-out comes soon. What is late without a fault is tried again, too.
+    Short,
+}
+
+impl Waits {
+    /// The lines of an action and of its connector, for such a far side.
+    fn lines<F: FarSide>(self) -> (String, String) {
+        let (connect, answer) = match self {
+            Self::Long => ("20s", "20s"),
+            Self::ShortToConnect => ("5s", "20s"),
+            Self::Short => ("1s", "1s"),
+        };
+        let (answer, connect) =
+            (format!("timeout = \"{answer}\"\n"), format!("connect_timeout = \"{connect}\"\n"));
+        if F::ACTION_CONNECTS { (answer + &connect, String::new()) } else { (answer, connect) }
+    }
+}
+
 /// What came of a cell.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
@@ -159,10 +187,8 @@ pub fn hold<F: FarSide>(target: &str) {
     let far = F::start();
     let mut results = BTreeMap::new();
     let only = std::env::var("TIDEGATE_CELL").ok();
-    let mut quiet = None;
-    for (number, cell) in CELLS.iter().enumerate() {
-        // The first is what the others are held against.
-        if number > 0 && only.as_deref().is_some_and(|only| only != cell.name) {
+    for cell in &CELLS {
+        if only.as_deref().is_some_and(|only| only != cell.name) {
             continue;
         }
         if let Some(why) = lacking(F::KIND, cell.name) {
@@ -171,10 +197,7 @@ pub fn hold<F: FarSide>(target: &str) {
         }
         far.clear();
         eprintln!("--- {} / {}", F::KIND, cell.name);
-        let outcome = catch_unwind(AssertUnwindSafe(|| stage::run(&far, cell, quiet))).ok();
-        if number == 0 {
-            quiet = outcome.as_ref().map(|outcome| outcome.p99);
-        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| stage::run(&far, cell))).ok();
         results.insert(cell.name, outcome.map(|outcome| format!("passed\t{outcome}")));
     }
     let mut text = String::new();

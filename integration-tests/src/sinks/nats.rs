@@ -1,12 +1,13 @@
 //! NATS: a stream that takes no large messages, and a server without one that takes none either.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use serde_json::json;
 
 use super::ledger::Arrived;
 use super::{FarSide, Secure};
+use crate::PATIENCE;
 use crate::servers::{Nats, Stored};
 
 /// The stream.
@@ -39,7 +40,7 @@ impl FarSide for Nats {
 
     fn connector(&self, address: SocketAddr) -> String {
         format!(
-            "type = \"nats\"\nservers = [\"{address}\"]\nconnect_timeout = \"1s\"\nusername = \"{}\"\npassword = \"{}\"",
+            "type = \"nats\"\nservers = [\"{address}\"]\nusername = \"{}\"\npassword = \"{}\"",
             Self::USER,
             Self::PASSWORD
         )
@@ -76,7 +77,7 @@ impl FarSide for Nats {
     }
 
     fn action(&self) -> String {
-        "type = \"nats\"\nsubject = \"from.${topic(2)}\"\ntimeout = \"1s\"".to_owned()
+        "type = \"nats\"\nsubject = \"from.${topic(2)}\"".to_owned()
     }
 
     fn poison_padding(&self) -> usize {
@@ -92,11 +93,36 @@ impl FarSide for Nats {
     }
 }
 
+/// What the one who looks publishes behind everything else: no client's name.
+const MARKER: &str = "from.marker";
+
 /// A server without a stream: what was published is what a subscriber has heard.
 #[derive(Debug)]
 pub struct NatsCore {
     server: Nats,
-    heard: Arc<Mutex<Vec<Arrived>>>,
+    heard: Arc<(Mutex<Heard>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    messages: Vec<Arrived>,
+    markers: u64,
+}
+
+impl NatsCore {
+    /// All that was published before. That the server has answered a publisher says that its messages are on their way to the
+    /// subscriber; once a marker that was published afterwards is there, they are.
+    #[track_caller]
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        let (heard, grown) = &*self.heard;
+        let before = heard.lock().unwrap().markers;
+        self.server.publish(MARKER, &json!({}));
+        let heard = heard.lock().unwrap();
+        let (heard, waited) =
+            grown.wait_timeout_while(heard, PATIENCE, |heard| heard.markers == before).unwrap();
+        assert!(!waited.timed_out(), "the subscriber hears nothing");
+        heard
+    }
 }
 
 impl FarSide for NatsCore {
@@ -104,9 +130,17 @@ impl FarSide for NatsCore {
 
     fn start() -> Self {
         let server = Nats::with(&format!("max_payload: {MESSAGE_BYTES_MAX}"));
-        let heard = Arc::<Mutex<Vec<Arrived>>>::default();
+        let heard = Arc::<(Mutex<Heard>, Condvar)>::default();
         let hearing = Arc::clone(&heard);
-        server.listen("from.>", move |message| hearing.lock().unwrap().push(arrived(&message)));
+        server.listen("from.>", move |message| {
+            let mut heard = hearing.0.lock().unwrap();
+            if message.subject == MARKER {
+                heard.markers += 1;
+                hearing.1.notify_all();
+            } else {
+                heard.messages.push(arrived(&message));
+            }
+        });
         Self { server, heard }
     }
 
@@ -115,7 +149,7 @@ impl FarSide for NatsCore {
     }
 
     fn clear(&self) {
-        self.heard.lock().unwrap().clear();
+        self.heard().messages.clear();
     }
 
     fn connector(&self, address: SocketAddr) -> String {
@@ -147,7 +181,7 @@ impl FarSide for NatsCore {
     }
 
     fn arrived(&self) -> Vec<Arrived> {
-        self.heard.lock().unwrap().clone()
+        self.heard().messages.clone()
     }
 }
 

@@ -27,10 +27,7 @@ impl FarSide for Redis {
     }
 
     fn connector(&self, address: SocketAddr) -> String {
-        format!(
-            "type = \"redis\"\nservers = [\"{address}\"]\nconnect_timeout = \"1s\"\npassword = \"{}\"",
-            Self::PASSWORD
-        )
+        format!("type = \"redis\"\nservers = [\"{address}\"]\npassword = \"{}\"", Self::PASSWORD)
     }
 
     fn wrong_connector(&self, address: SocketAddr) -> String {
@@ -63,7 +60,7 @@ impl FarSide for Redis {
     }
 
     fn action(&self) -> String {
-        "type = \"redis\"\nkey = \"from:${topic(2)}\"\ntimeout = \"1s\"".to_owned()
+        "type = \"redis\"\nkey = \"from:${topic(2)}\"".to_owned()
     }
 
     fn huge_answer(&self) -> Vec<u8> {

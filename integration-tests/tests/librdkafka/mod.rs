@@ -126,10 +126,7 @@ impl FarSide for Mock {
     }
 
     fn connector(&self, address: SocketAddr) -> String {
-        format!(
-            "type = \"kafka\"\nservers = [\"{address}\"]\nconnect_timeout = \"1s\"\nclient_id = \"at-{}\"",
-            address.port()
-        )
+        format!("type = \"kafka\"\nservers = [\"{address}\"]\nclient_id = \"at-{}\"", address.port())
     }
 
     fn wrong_connector(&self, _: SocketAddr) -> String {
@@ -141,10 +138,7 @@ impl FarSide for Mock {
     }
 
     fn action(&self) -> String {
-        format!(
-            "type = \"kafka\"\ntopic = \"{TOPIC}\"\nkey = \"${{topic(2)}}\"\ntimeout = \"1s\"\n{}",
-            self.action
-        )
+        format!("type = \"kafka\"\ntopic = \"{TOPIC}\"\nkey = \"${{topic(2)}}\"\n{}", self.action)
     }
 
     fn huge_answer(&self) -> Vec<u8> {
