@@ -11,8 +11,8 @@
 //! Nobody receives anything before all debts of the message, and of the messages that rules made of it, are in the
 //! store's hands; a refusal at admission means that nobody got it. [`publish`] does all of it in one go, borrowing the
 //! message from the read buffer, when nothing stands in the way: few receivers, nothing to wait for, nor for what rules
-//! made of it, which no further rule sees. Otherwise it hands back a [`Dispatch`], which goes on in turns: chunks of [`CHUNK`] receivers, rules within
-//! their step budget, the wait for a commit.
+//! made of it, which no further rule sees. Otherwise it hands back a [`Dispatch`], which goes on in turns: chunks of [`CHUNK`]
+//! receivers, rules within their step budget, the wait for a commit.
 
 mod admit;
 mod fanout;

@@ -79,6 +79,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_thousand_connections_may_wait_to_be_accepted() {
+        let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let count = most.trim().parse().unwrap_or(1000).min(1000);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mqtt.sock");
+        let _socket = UnixSocket::bind(&path, 0o600).unwrap();
+        // Nobody accepts; one for which there is no room is refused.
+        let mut waiting = Vec::new();
+        for _ in 0..count {
+            waiting.push(UnixStream::connect(&path).await.unwrap());
+        }
+    }
+
+    #[tokio::test]
     async fn a_file_that_was_left_over_is_replaced_and_one_in_use_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mqtt.sock");

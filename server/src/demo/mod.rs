@@ -298,4 +298,16 @@ mod tests {
             "no rule sends anything to the receiver"
         );
     }
+
+    #[tokio::test]
+    async fn the_console_is_somewhere_else_when_its_address_is_taken() {
+        let usual = Admin::default().address;
+        // Held by this test, or by whoever else has it.
+        let held = std::net::TcpListener::bind(usual);
+        let rules = rules(SocketAddr::from(([127, 0, 0, 1], 40_000))).unwrap();
+        let server = start_server(Some(0), &rules).await.unwrap();
+        let console = server.admin_address().unwrap();
+        assert!(held.is_err() || console != usual, "{console}");
+        server.stop(Duration::ZERO).await;
+    }
 }
